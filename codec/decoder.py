@@ -1,0 +1,212 @@
+"""Artifact bytes -> arrays.  The library's decoder, and the very module carried inside submissions.
+
+docs/format.md is the normative description.  Everything is integer arithmetic, so the same bytes give the
+same arrays on every platform; nothing is allocated before its size has been checked.
+"""
+
+import json
+import math
+import struct
+import zlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from codec.errors import CodecError
+
+MAGIC = b"PGA1"
+PRECISION = 14  # frequencies of a table sum to 2**14: 0.0007 bits per weight off the ideal at 3.3 bits
+STATE_FLOOR = 1 << 16  # a lane's state stays in [2**16, 2**32); it moves in 16-bit words
+MAX_TABLES = 512  # 64 MiB of lookup; a full-size artifact uses about 60
+MAX_WEIGHTS = 1 << 28  # 0.5 bits per weight at the 16 MB cap; a constant tensor costs no bits, so bytes bound nothing
+EIGHTHS = [65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194]  # round(2**16 * 2**(i/8))
+
+
+class QuantizedTensor(NamedTuple):
+    """levels: int8, any shape; scales: float16 (shape[0],) or float32 (1,) for one step for the whole tensor."""
+
+    levels: np.ndarray
+    scales: np.ndarray
+
+    def dequantize(self) -> np.ndarray:
+        """float32, same shape: level times the scale of its row, one rounding."""
+        rows = self.levels.reshape(len(self.scales), self.levels.size // max(len(self.scales), 1)).astype(np.float32)
+        return (rows * self.scales.astype(np.float32)[:, None]).reshape(self.levels.shape)
+
+
+def decode(blob: bytes) -> dict[str, np.ndarray]:
+    """Every tensor of an artifact by name; quantized and float16 ones as float32, others in their own dtype.
+
+    Raises: CodecError for anything that is not a complete, undamaged artifact of this version.
+    """
+    floats = {}
+    for name, tensor in unpack(blob)[1].items():
+        if isinstance(tensor, QuantizedTensor):
+            floats[name] = tensor.dequantize()
+        else:
+            floats[name] = tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
+    return floats
+
+
+def read_meta(blob: bytes) -> dict[str, Any]:
+    """The JSON object stored beside the tensors: model config, tokenizer hash, recipe."""
+    meta: dict[str, Any] = open_artifact(blob)[1]["meta"]
+    return meta
+
+
+def unpack(blob: bytes) -> tuple[dict[str, Any], dict[str, QuantizedTensor | np.ndarray]]:
+    """(header, tensors by name) with quantized tensors left as levels and scales.
+
+    Raises: CodecError as `decode`.
+    """
+    stream, header = open_artifact(blob)
+    return header, read_tensors(stream, header)
+
+
+class Stream:
+    """rANS decoder over interleaved lanes: symbol i of a plane belongs to lane i mod lanes.
+
+    frequencies: int64 (tables, 256), each row summing to 2**PRECISION.
+    states: int64 (lanes,).  words: uint16.
+    """
+
+    def __init__(self, frequencies: np.ndarray, states: np.ndarray, words: np.ndarray) -> None:
+        self.states, self.words, self.position = states, words.astype(np.int64), 0
+        starts = np.cumsum(frequencies, 1) - frequencies
+        # One gather per symbol: slot -> symbol | frequency << 8 | slot - start << 24.
+        symbols = np.repeat(np.tile(np.arange(256), len(frequencies)), frequencies.ravel())
+        slots = np.tile(np.arange(1 << PRECISION), len(frequencies)) - np.repeat(starts, frequencies.ravel())
+        self.slots = symbols | np.repeat(frequencies, frequencies.ravel()) << 8 | slots << 24
+
+    def take(self, tables: np.ndarray) -> np.ndarray:
+        """Decode one symbol per entry of `tables` (int64 table numbers, (count,)) -> uint8 (count,)."""
+        count, lanes = len(tables), len(self.states)
+        symbols = np.empty(count, np.uint8)
+        for start in range(0, count, lanes):
+            index = tables[start : start + lanes]
+            state = self.states[: len(index)]
+            entry = self.slots[(index << PRECISION) + (state & (1 << PRECISION) - 1)]
+            symbols[start : start + lanes] = entry & 255
+            state = (entry >> 8 & 0xFFFF) * (state >> PRECISION) + (entry >> 24)
+            low = np.flatnonzero(state < STATE_FLOOR)
+            words = self.words[self.position : self.position + len(low)]
+            if len(words) < len(low):
+                raise CodecError("the artifact's stream ends early", hint="the file is damaged")
+            state[low] = state[low] << 16 | words
+            self.position += len(low)
+            self.states[: len(index)] = state
+        return symbols
+
+    def finish(self) -> None:
+        """Raises: CodecError unless every word was used and every lane is back where the encoder began."""
+        if self.position != len(self.words) or (self.states != STATE_FLOOR).any():
+            raise CodecError("the artifact's stream does not end where its header says", hint="the file is damaged")
+
+
+def frequencies(logs: np.ndarray) -> np.ndarray:
+    """logs: uint8, a table as stored, 0 = symbol absent, else its frequency in eighths of an octave.
+
+    -> int64 (256,) summing to 2**PRECISION, every present symbol at least 1.  Integers only.
+    """
+    weights = np.zeros(256, np.int64)
+    eighths = logs.astype(np.int64) - 1
+    weights[: len(logs)] = np.where(eighths < 0, 0, np.array(EIGHTHS)[eighths & 7] << np.maximum(eighths, 0) // 8)
+    if not weights.any() or logs.max() > 8 * 24:
+        raise CodecError("the artifact holds an impossible frequency table", hint="the file is damaged")
+    counts: np.ndarray = np.maximum((weights << PRECISION) // weights.sum(), weights > 0)
+    counts[counts.argmax()] += (1 << PRECISION) - counts.sum()
+    return counts
+
+
+def open_artifact(blob: bytes, reader: type[Stream] = Stream) -> tuple[Stream, dict[str, Any]]:
+    """Check length and checksum, read the tables, decode the header text -> (stream at the tensors, header)."""
+    blob = bytes(blob)
+    if blob[:3] == MAGIC[:3] and blob[3:4] != MAGIC[3:]:
+        raise CodecError(
+            f"artifact version {blob[3:4]!r} is unknown, this decoder reads {MAGIC[3:]!r}",
+            hint="use the toolkit version that wrote it",
+        )
+    if blob[:4] != MAGIC:
+        raise CodecError(
+            f"does not start with {MAGIC!r}, so it is not an artifact", hint="pass a model.bin of `pgolf pack`"
+        )
+    if len(blob) < 28:
+        raise CodecError(f"has {len(blob)} bytes, an artifact has at least 28", hint="the file is cut")
+    text_length, table_bytes, lanes, word_count = struct.unpack_from("<4I", blob, 4)
+    need = 20 + table_bytes + 4 * lanes + 2 * word_count + 4
+    if len(blob) != need:
+        raise CodecError(f"has {len(blob)} bytes, its first bytes promise {need}", hint="the file is cut or damaged")
+    if zlib.crc32(blob[:-4]) != int.from_bytes(blob[-4:], "little"):
+        raise CodecError("checksum does not match", hint="the file is damaged, copy it again")
+    if not 0 < lanes <= 1 << 16 or text_length > 1 << 22 or table_bytes > 1 << 18:
+        raise CodecError("the artifact's sizes are outside the format's limits")
+    tables, at = [np.full(256, 1, np.uint8)], 20  # table 0: uniform over bytes, never stored
+    while at < 20 + table_bytes:
+        tables.append(np.frombuffer(blob, np.uint8, blob[at] + 1, at + 1))
+        at += blob[at] + 2
+    if at != 20 + table_bytes or len(tables) > MAX_TABLES:
+        raise CodecError("the artifact's frequency tables are outside the format's limits")
+    states = np.frombuffer(blob, "<u4", lanes, at).astype(np.int64)
+    words = np.frombuffer(blob, "<u2", word_count, at + 4 * lanes)
+    stream = reader(np.stack([frequencies(table) for table in tables]), states, words)
+    try:
+        header = json.loads(stream.take(np.full(text_length, min(1, len(tables) - 1))).tobytes())
+        return stream, {"meta": dict(header["meta"]), "forms": list(header["forms"]), "names": list(header["names"])}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CodecError(f"the artifact's header cannot be read ({error})") from None
+
+
+def read_tensors(stream: Stream, header: dict[str, Any]) -> dict[str, QuantizedTensor | np.ndarray]:
+    """Decode every tensor in header order, then check that the stream ends there."""
+    try:
+        tensors = _named(stream, header["forms"], header["names"])
+    except (IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise CodecError(f"the artifact's header contradicts itself ({error})") from None
+    stream.finish()
+    return tensors
+
+
+def _named(stream: Stream, forms: list[Any], names: list[Any]) -> dict[str, QuantizedTensor | np.ndarray]:
+    if sum(_weights(forms[form]) for _, _, form in names if form >= 0) > MAX_WEIGHTS:
+        raise ValueError(f"more than {MAX_WEIGHTS} weights")
+    tensors: dict[str, QuantizedTensor | np.ndarray] = {}
+    order: list[QuantizedTensor | np.ndarray] = []
+    name = ""
+    for shared, suffix, form in names:
+        name = name[:shared] + suffix
+        # A negative form is a tie: the same tensor as an earlier one.
+        order.append(_tensor(stream, *forms[form]) if form >= 0 else order[-1 - form])
+        tensors[name] = order[-1]
+    if len(tensors) != len(names):
+        raise ValueError("a name occurs twice")
+    return tensors
+
+
+def _weights(form: list[Any]) -> int:
+    _, shape, planes, *model = form
+    if not all(isinstance(number, int) and number >= 0 for number in (*shape, *planes, *model[1:])):
+        raise ValueError(f"form {form}")
+    return math.prod(shape)
+
+
+def _tensor(
+    stream: Stream, kind: str, shape: list[int], planes: list[int], *model: int
+) -> QuantizedTensor | np.ndarray:
+    if kind not in ("row", "all"):
+        return _bytes_of(stream, np.dtype(kind), math.prod(shape), planes).reshape(shape)
+    rows = shape[0] if kind == "row" else 1
+    columns = math.prod(shape) // max(rows, 1)
+    scales = _bytes_of(stream, np.dtype("<f2" if kind == "row" else "<f4"), rows, planes)
+    lowest, base, row_table, column_table = model
+    # The table of a level: the tensor's first one plus the class of its row plus the class of its column.
+    row = stream.take(np.full(rows, row_table)).astype(np.int64) if row_table else np.zeros(rows, np.int64)
+    column = stream.take(np.full(columns, column_table)) if column_table else np.zeros(columns, np.uint8)
+    levels = stream.take((base + row[:, None] + column).ravel())
+    return QuantizedTensor((levels.astype(np.int16) + lowest).astype(np.int8).reshape(shape), scales)
+
+
+def _bytes_of(stream: Stream, dtype: np.dtype, count: int, planes: list[int]) -> np.ndarray:
+    """An array coded as one plane per byte of its items, lowest byte first; planes: the table of each."""
+    if dtype.kind not in "fiub" or dtype.itemsize != len(planes):
+        raise ValueError(f"dtype {dtype}")
+    return np.stack([stream.take(np.full(count, table)) for table in planes], 1).ravel().view(dtype)

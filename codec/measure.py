@@ -1,0 +1,95 @@
+"""Bits per weight of a checkpoint under a recipe, next to the entropy and to the compressor the recipe came with."""
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from codec.baselines import BASELINES, plain_bytes
+from codec.decoder import QuantizedTensor, unpack
+from codec.encoder import encode
+from codec.errors import CodecError
+from codec.ledger import ByteLedger, ledger
+from codec.recipe import Recipe, quantize_checkpoint
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurement:
+    """One checkpoint, one recipe.  snr_db: weight energy over squared error, of quantized and rounded tensors alike.
+
+    peer_bytes: the whole checkpoint's levels and scales under each peer; tensor_peer_bytes: each tensor alone under
+    the recipe's own coder.
+    """
+
+    recipe: str
+    ledger: ByteLedger
+    snr_db: float
+    encode_seconds: float
+    decode_seconds: float
+    peer_bytes: dict[str, int]
+    tensor_peer_bytes: dict[str, int]
+    tensor_snr_db: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The totals under the names of the command line's JSON."""
+        return {
+            "recipe": self.recipe,
+            "bytes": self.ledger.artifact_bytes,
+            "bits_per_weight": self.ledger.bits_per_weight,
+            "entropy_bits_per_weight": self.ledger.entropy_bits / max(self.quantized_weights, 1),
+            "overhead_percent": self.ledger.overhead_percent,
+            "snr_db": self.snr_db,
+            "encode_seconds": self.encode_seconds,
+            "decode_seconds": self.decode_seconds,
+            "peer_bytes": self.peer_bytes,
+            "header_bytes": self.ledger.header_bytes,
+            "table_bytes": self.ledger.table_bytes,
+            "lane_bytes": self.ledger.lane_bytes,
+        }
+
+    @property
+    def quantized_weights(self) -> int:
+        return sum(row.weights for row in self.ledger.rows if row.entropy_bits)
+
+
+def measure(tensors: Mapping[str, np.ndarray], recipe: Recipe, peers: Iterable[str] = ()) -> Measurement:
+    """Quantize, encode, decode, compare, and count.  peers: names of BASELINES beside the recipe's own coder.
+
+    Raises: InputError for weights that cannot be quantized, CodecError if the round trip is not exact.
+    """
+    treated = quantize_checkpoint(tensors, recipe)
+    started = time.perf_counter()
+    blob = encode(treated, {})
+    encoded = time.perf_counter()
+    _, back = unpack(blob)
+    decoded = time.perf_counter()
+    data = plain_bytes(treated)
+    if plain_bytes(back) != data:
+        raise CodecError("the artifact does not decode to the levels that were encoded", where=f"recipe {recipe.name}")
+    noise = {name: _energy(tensors[name], treated[name]) for name in treated if tensors[name].dtype.kind == "f"}
+    return Measurement(
+        recipe=recipe.name,
+        ledger=ledger(blob),
+        snr_db=_decibel(*map(sum, zip(*noise.values(), strict=True))),
+        encode_seconds=encoded - started,
+        decode_seconds=decoded - encoded,
+        peer_bytes={peer: BASELINES[peer](data) for peer in dict.fromkeys([recipe.coder, *peers])},
+        tensor_peer_bytes={name: BASELINES[recipe.coder](plain_bytes({name: treated[name]})) for name in treated},
+        tensor_snr_db={name: _decibel(*pair) for name, pair in noise.items()},
+    )
+
+
+def _energy(weights: np.ndarray, treated: QuantizedTensor | np.ndarray) -> tuple[float, float]:
+    """(energy of the weights, energy of the error), float64 sums."""
+    values = treated.dequantize() if isinstance(treated, QuantizedTensor) else treated
+    exact = weights.astype(np.float64)
+    return float((exact**2).sum()), float(((values.astype(np.float64) - exact) ** 2).sum())
+
+
+def _decibel(signal: float, noise: float) -> float:
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf

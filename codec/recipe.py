@@ -1,0 +1,196 @@
+"""A recipe: ordered rules "which tensors -> which treatment", as data.  The first rule that matches decides."""
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codec.decoder import QuantizedTensor
+from codec.errors import InputError, UsageError
+from codec.files import read_bytes
+from codec.quantize import RowQuantizer, quantize_int8, quantize_tensor
+
+TREATMENTS = ("int4", "int5", "int6", "int7", "int8", "int8-tensor", "float16", "float32")
+CODERS = ("zstd-22",)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """Matches a tensor of at most `max_weights` weights whose name fits one of the glob patterns `names`.
+
+    treatment: one of TREATMENTS.  step, k, symmetric: see codec.quantize.RowQuantizer; no step means absmax, and for
+    int8 the clipped quantile of pull request 162.  gptq: round along the layer's Hessian where one is given.
+    Raises: UsageError for parameters that do not go together.
+    """
+
+    treatment: str
+    names: tuple[str, ...] = ("*",)
+    max_weights: int | None = None
+    step: str | None = None
+    k: float = 0.0
+    symmetric: bool = False
+    gptq: bool = False
+
+    def __post_init__(self) -> None:
+        levels = self.treatment.startswith("int") and self.treatment != "int8-tensor"
+        if (self.step or self.k or self.symmetric or self.gptq) and not levels:
+            raise UsageError(f"treatment `{self.treatment}` takes no step, k, symmetric or gptq")
+        if levels:
+            self.quantizer()
+
+    def matches(self, name: str, weights: int) -> bool:
+        fits = self.max_weights is None or weights <= self.max_weights
+        return fits and any(fnmatchcase(name, pattern) for pattern in self.names)
+
+    def quantizer(self) -> RowQuantizer | None:
+        """Of the rows, None for the treatments that have none."""
+        if self.treatment not in TREATMENTS[:5] or (self.treatment == "int8" and not self.step):
+            return None
+        return RowQuantizer(
+            bits=int(self.treatment[3:]), step=self.step or "absmax", k=self.k, symmetric=self.symmetric
+        )
+
+    def apply(self, weights: np.ndarray, hessian: np.ndarray | None = None) -> QuantizedTensor | np.ndarray:
+        """The treated tensor.  hessian: used only by a gptq rule, which rounds to nearest without one.
+
+        Raises: InputError for weights that are not finite or do not fit.
+        """
+        quantizer = self.quantizer()
+        if quantizer:
+            return quantizer.quantize(weights, hessian if self.gptq else None)
+        if self.treatment == "int8":
+            return quantize_int8(weights)
+        if self.treatment == "int8-tensor":
+            return quantize_tensor(weights)
+        return _finite_cast(weights, np.float16 if self.treatment == "float16" else np.float32)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """rules: in order.  coder: the compressor of the original, measured beside ours, never shipped."""
+
+    name: str
+    about: str
+    coder: str
+    rules: tuple[Rule, ...]
+
+    def rule(self, name: str, weights: int) -> Rule:
+        """The rule for a float tensor; integers and bools have none, they are kept.
+
+        Raises: UsageError when no rule matches.
+        """
+        for rule in self.rules:
+            if rule.matches(name, weights):
+                return rule
+        raise UsageError(
+            f"no rule of recipe {self.name} matches it",
+            where=f"tensor `{name}`",
+            hint="end the recipe with a rule without names",
+        )
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the toolkit."""
+    return sorted(entry.name.removesuffix(".toml") for entry in _folder().iterdir() if entry.name.endswith(".toml"))
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """One of `recipe_names()`, or a TOML file of the user.
+
+    Raises: UsageError for an unknown name, key, treatment or coder, with the nearest known one.
+    """
+    if str(name_or_path).endswith(".toml"):
+        return _parse(read_bytes(name_or_path).decode("utf-8", "replace"), str(name_or_path))
+    name = _known(str(name_or_path), recipe_names(), "recipe", "recipe")
+    return _parse((_folder() / f"{name}.toml").read_text("utf-8"), f"recipe {name}")
+
+
+def quantize_checkpoint(
+    tensors: Mapping[str, np.ndarray], recipe: Recipe, hessians: Mapping[str, np.ndarray] | None = None
+) -> dict[str, QuantizedTensor | np.ndarray]:
+    """Every tensor through the treatment its recipe names; integers and bools are kept.
+
+    hessians: by tensor name, float (columns, columns), for gptq rules.
+
+    Raises: InputError naming the tensor that holds NaN or infinity, or that float16 cannot hold.
+    """
+    treated: dict[str, QuantizedTensor | np.ndarray] = {}
+    for name in sorted(tensors):
+        weights = tensors[name]
+        if weights.dtype.kind != "f":
+            treated[name] = weights
+            continue
+        try:
+            treated[name] = recipe.rule(name, weights.size).apply(weights, (hessians or {}).get(name))
+        except InputError as error:
+            raise InputError(error.message, where=f"tensor `{name}`", hint=error.hint) from None
+    return treated
+
+
+def _finite_cast(weights: np.ndarray, dtype: type) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        cast: np.ndarray = weights.astype(dtype)
+    bad = weights.size - int(np.isfinite(cast).sum())
+    if bad:
+        lost = int(np.isfinite(weights).sum()) - int(np.isfinite(cast).sum())
+        reason = f"are beyond {np.dtype(dtype).name}" if lost == bad else "are not finite"
+        raise InputError(f"{bad} of {weights.size} weights {reason}", hint="go back to an earlier checkpoint")
+    return cast
+
+
+def _folder() -> Any:
+    return resources.files("codec") / "recipes"
+
+
+def _parse(text: str, where: str) -> Recipe:
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"is not valid TOML ({error})", where=where) from None
+    version, rules = data.pop("version", None), data.pop("rules", None)
+    if version != 1:
+        raise UsageError(f"has recipe version {version}, this toolkit reads version 1", where=where)
+    if not isinstance(rules, list) or not rules:
+        raise UsageError("has no [[rules]]", where=where, hint="see codec/recipes/pr162.toml for an example")
+    try:
+        return Recipe(rules=tuple(_rule(rule, where) for rule in rules), **_fields(data, Recipe, where, {"rules"}))
+    except TypeError as error:
+        raise UsageError(f"lacks a field ({error})", where=where) from None
+
+
+def _rule(data: dict[str, Any], where: str) -> Rule:
+    fields = _fields(data, Rule, where, set())
+    if "names" in fields:
+        fields["names"] = tuple(fields["names"])
+    _known(fields.get("treatment", ""), list(TREATMENTS), "treatment", where)
+    try:
+        return Rule(**fields)
+    except UsageError as error:
+        raise UsageError(error.message, where=where, hint=error.hint) from None
+
+
+def _fields(data: dict[str, Any], kind: type, where: str, without: set[str]) -> dict[str, Any]:
+    allowed = [field.name for field in dataclasses.fields(kind) if field.name not in without]
+    for key in data:
+        _known(key, allowed, "key", where)
+    if "coder" in data:
+        _known(data["coder"], list(CODERS), "coder", where)
+    return dict(data)
+
+
+def _known(name: str, known: list[str], what: str, where: str) -> str:
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name, known, 1)
+    raise UsageError(
+        f"unknown {what} `{name}`",
+        where="" if where == what else where,
+        hint=f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}",
+    )

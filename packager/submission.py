@@ -1,0 +1,262 @@
+"""The submission folder: everything in it is computed from the checkpoint, the recipe and the script.
+
+No clock and no path enters any file, so equal inputs give equal folders.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata, resources
+from importlib.util import decode_source
+from pathlib import Path
+from typing import Any
+
+from codec import ByteLedger, encode, ledger, load_recipe, quantize_checkpoint
+from codec.checkpoint import read_checkpoint
+from codec.errors import InputError, LimitError, UsageError
+from codec.files import new_folder, read_bytes
+from packager.minify import minify
+from packager.source import Bundle, bundle
+from packager.wrapper import wrap
+
+CAP = 16_000_000  # decimal bytes, code and weights together: the challenge's limit
+SCRIPT, ARTIFACT, RECORD, LOG = "train_gpt.py", "model.bin", "submission.json", "train.log"
+DECIDING = ("numpy", "python-minifier")  # packages whose version can change the bytes of a submission
+STAGES = 4
+Progress = Callable[[int, str], None]
+
+
+def silent(done: int, note: str) -> None:
+    """A progress callback that says nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What to pack.  recipe: a name or a TOML file.  script: None for the reference script.
+
+    cap: bytes that code and artifact may have together.  author, title: for submission.json.
+    minified: False carries the sources as they are written.
+    """
+
+    checkpoint: Path
+    recipe: str
+    script: Path | None = None
+    cap: int = CAP
+    author: str | None = None
+    title: str | None = None
+    minified: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A packed submission in memory.  files: name -> content; recipe: its name."""
+
+    files: dict[str, bytes]
+    ledger: ByteLedger
+    recipe: str
+    cap: int
+
+    @property
+    def code_bytes(self) -> int:
+        return len(self.files[SCRIPT])
+
+    @property
+    def artifact_bytes(self) -> int:
+        return len(self.files[ARTIFACT])
+
+    @property
+    def total_bytes(self) -> int:
+        """What the challenge counts: code + artifact."""
+        return self.code_bytes + self.artifact_bytes
+
+    @property
+    def sha256(self) -> str:
+        """Of all names and contents, in order of names, each led by its length."""
+        digest = hashlib.sha256()
+        for name, content in sorted(self.files.items()):
+            for part in (name.encode(), content):
+                digest.update(len(part).to_bytes(8, "little") + part)
+        return digest.hexdigest()
+
+
+def plan_submission(order: Order, progress: Progress = silent) -> Submission:
+    """Quantize, encode, wrap and describe; nothing is written.
+
+    progress: told the number of stages done, of STAGES, and the stage that begins.
+    Raises: LimitError over the cap; InputError for a checkpoint or script that cannot be packed; UsageError
+    for an unknown recipe or a cap below 1.
+    """
+    if order.cap < 1:
+        raise UsageError(f"the cap is {order.cap} bytes, it must be at least 1")
+    recipe = load_recipe(order.recipe)
+    tensors, notes = read_checkpoint(order.checkpoint)
+    if order.script is None and not isinstance(notes.get("config"), dict):
+        raise InputError(
+            "has no model config in its metadata, which the reference script needs",
+            where=str(order.checkpoint),
+            hint="train with `pgolf train`, or pass --script FILE",
+        )
+    progress(0, "code")
+    parts = _bundle(order.script)
+    code = _code(parts, order)
+    progress(1, "quantize")
+    meta = {key: notes[key] for key in ("config", "tokenizer_sha256") if notes.get(key) is not None}
+    try:
+        treated = quantize_checkpoint(tensors, recipe)
+    except InputError as error:
+        raise InputError(error.message, where=f"{order.checkpoint}, {error.where}", hint=error.hint) from None
+    progress(2, "encode")
+    blob = encode(treated, {**meta, "recipe": recipe.name})
+    progress(3, "decode again")
+    costs = ledger(blob)
+    _check_cap(len(code), costs, order.cap)
+    files = {
+        SCRIPT: code,
+        ARTIFACT: blob,
+        **_log(order.checkpoint),
+        "requirements.txt": "".join(f"{name}\n" for name in parts.requires).encode(),
+        "ledger.json": _json(_costs(costs, code, parts)),
+    }
+    record = _record(order, notes, recipe.name, files)
+    files |= {RECORD: _json(record), "README.md": _readme(record, LOG in files).encode()}
+    progress(STAGES, "")
+    return Submission(files=files, ledger=costs, recipe=recipe.name, cap=order.cap)
+
+
+def build_submission(order: Order, folder: Path, progress: Progress = silent) -> Submission:
+    """Plan and write the folder, complete or not at all; an earlier submission there is replaced.
+
+    Raises: as `plan_submission`; UsageError when `folder` holds something else.
+    """
+    with new_folder(folder, replaces=RECORD) as temporary:
+        submission = plan_submission(order, progress)
+        for name, content in submission.files.items():
+            (temporary / name).write_bytes(content)
+    return submission
+
+
+def _bundle(script: Path | None) -> Bundle:
+    if script is None:
+        data, where = (resources.files("packager") / "scripts" / SCRIPT).read_bytes(), SCRIPT
+    else:
+        data, where = read_bytes(script), str(script)
+    try:
+        return bundle(decode_source(data), where)
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise InputError(f"is not Python source ({error})", where=where) from None
+
+
+def _code(parts: Bundle, order: Order) -> bytes:
+    if not order.minified:
+        return wrap(parts.main, parts.modules)
+    return wrap(
+        minify(parts.main, str(order.script or SCRIPT)),
+        {name: minify(text, name) for name, text in parts.modules.items()},
+    )
+
+
+def _check_cap(code_bytes: int, costs: ByteLedger, cap: int) -> None:
+    total = code_bytes + costs.artifact_bytes
+    if total > cap:
+        dearest = sorted(costs.rows, key=lambda row: (-row.bytes, row.name))[:3]
+        names = ", ".join(
+            f"{row.name} ({row.bytes:,.0f} bytes, {row.bits_per_weight:.2f} bits per weight)" for row in dearest
+        )
+        raise LimitError(
+            f"code {code_bytes:,} + artifact {costs.artifact_bytes:,} = {total:,} bytes, "
+            f"{total - cap:,} over the cap of {cap:,}",
+            hint=f"give fewer bits to the tensors that cost most: {names}",
+        )
+
+
+def _log(checkpoint: Path) -> dict[str, bytes]:
+    log = checkpoint.parent / LOG
+    return {LOG: log.read_bytes()} if log.is_file() else {}
+
+
+def _costs(costs: ByteLedger, code: bytes, parts: Bundle) -> dict[str, Any]:
+    return {
+        "total_bytes": len(code) + costs.artifact_bytes,
+        "code": {"bytes": len(code), "modules": [*parts.modules]},
+        "artifact": _rounded(costs.to_dict()),
+    }
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to 3 decimals: code lengths come from log2, whose last digit may differ between platforms."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return round(value, 3) if isinstance(value, float) else value
+
+
+def _record(order: Order, notes: dict[str, Any], recipe: str, files: dict[str, bytes]) -> dict[str, Any]:
+    """submission.json.  What nobody measured or said is null: val_bpb too, it is the packed model's."""
+    code, model = files[SCRIPT], files[ARTIFACT]
+    seed = notes.get("seed")
+    return {
+        "author": order.author,
+        "github_id": None,
+        "name": order.title,
+        "blurb": None,
+        "date": None,
+        "val_bpb": None,
+        "val_loss": None,
+        "pre_quant_val_bpb": notes.get("val_bpb"),
+        "seeds": [] if seed is None else [seed],
+        "bytes_total": len(code) + len(model),
+        "bytes_code": len(code),
+        "bytes_model": len(model),
+        "artifact_sha256": hashlib.sha256(model).hexdigest(),
+        "script_sha256": hashlib.sha256(code).hexdigest(),
+        "tokenizer_sha256": notes.get("tokenizer_sha256"),
+        "recipe": recipe,
+        "preset": notes.get("preset"),
+        "steps": notes.get("steps"),
+        "train_tokens": notes.get("tokens"),
+        "train_seconds": notes.get("train_seconds"),
+        "versions": {"python": platform.python_version(), **{each: metadata.version(each) for each in DECIDING}},
+    }
+
+
+def _readme(record: dict[str, Any], with_log: bool) -> str:
+    log = f", `{LOG}` the log of the training run" if with_log else ""
+    trained = "".join(
+        f"- {label}: {record[key]}\n"
+        for label, key in (
+            ("recipe", "recipe"),
+            ("preset", "preset"),
+            ("steps", "steps"),
+            ("training tokens", "train_tokens"),
+            ("training seconds", "train_seconds"),
+            ("seeds", "seeds"),
+        )
+        if record[key] not in (None, [])
+    )
+    return f"""\
+# {record["name"] or "Packed language model"}
+
+`{SCRIPT}` evaluates the model in `{ARTIFACT}`. It is packed: `pgolf inspect {SCRIPT} --unwrap DIR` writes the
+sources it runs. `ledger.json` says what every tensor costs{log}.
+
+{trained}
+| part | bytes |
+|---|--:|
+| {SCRIPT} | {record["bytes_code"]:,} |
+| {ARTIFACT} | {record["bytes_model"]:,} |
+| total | {record["bytes_total"]:,} |
+
+Evaluate, with a data folder that holds `*_val_*.bin` and the tokenizer `*.model`:
+
+    pip install -r requirements.txt
+    python {SCRIPT} --eval --data DATA
+
+The score is not stored here (`val_bpb` in `{RECORD}` is null); the command prints it.
+"""
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

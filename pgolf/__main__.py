@@ -1,0 +1,86 @@
+"""Root of the command line: lazily loaded subcommands, errors as one sentence, exit codes.
+
+Exit codes: 0 fine; 1 verdict failed or over the cap; 2 usage; 3 unreadable or corrupt input;
+4 something the environment lacks; 130 interrupted.
+"""
+
+import importlib
+import json
+import sys
+
+import click
+
+# name -> (module:function, one line of help): the help page must not import torch or numpy.
+COMMANDS = {
+    "data": ("pgolf.data:data", "Text -> tokenizer and token shards."),
+    "demo": ("pgolf.demo:demo", "Text -> train -> pack -> verify, in minutes on a laptop CPU."),
+    "inspect": ("pgolf.inspect:inspect", "What an artifact, wrapper or submission holds, byte by byte."),
+    "measure": ("pgolf.measure:measure", "Bits per weight of a checkpoint under one or more recipes."),
+    "pack": ("pgolf.pack:pack", "Checkpoint -> submission folder under the byte cap."),
+    "train": ("pgolf.train:train", "Train a preset on token shards."),
+    "verify": ("pgolf.verify:verify", "Reload a submission, count its bytes, score it again."),
+}
+
+
+class LazyGroup(click.Group):
+    """Lists COMMANDS without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, function = COMMANDS[name][0].split(":")
+        return getattr(importlib.import_module(module), function)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_line) for name, (_, help_line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="parameter-golf-kit", prog_name="pgolf")
+def root() -> None:
+    """Put a language model into 16,000,000 bytes: train, quantize, pack, verify.
+
+    \b
+    Example:
+      pgolf demo -o out/demo
+    """
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in arguments
+    try:
+        result = root.main(arguments, prog_name="pgolf", standalone_mode=False)
+    except click.ClickException as error:
+        message = error.format_message()
+        context = getattr(error, "ctx", None)
+        hint = f"see `{context.command_path} --help`" if context else ""
+        return _fail(as_json, "UsageError", message, "", hint, 2, f"{message}; {hint}" if hint else message)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail(as_json, "Interrupted", "interrupted", "", "", 130, "interrupted")
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        from codec.errors import PgolfError  # here, because it loads numpy, which `--help` should not wait for
+
+        if not isinstance(error, PgolfError):
+            raise
+        return _fail(as_json, type(error).__name__, error.message, error.where, error.hint, error.exit_code, str(error))
+    return result if isinstance(result, int) else 0
+
+
+def _fail(as_json: bool, kind: str, message: str, where: str, hint: str, exit_code: int, sentence: str) -> int:
+    if as_json:
+        error = {"kind": kind, "message": message, "where": where, "hint": hint}
+        click.echo(json.dumps({"error": error, "exit_code": exit_code}))
+    click.echo(f"Error: {sentence}", err=True)
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""`pgolf inspect`: what an artifact, a packed script or a submission holds, byte by byte."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pgolf.console import json_option, print_json, print_table
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--unwrap", "folder", type=click.Path(path_type=Path), help="Write the packed sources to a new folder.")
+@json_option
+def inspect(path: Path, folder: Path | None, as_json: bool) -> None:
+    """Where the bytes of an artifact, a packed train_gpt.py or a submission folder go; nothing is executed.
+
+    \b
+    Example:
+      pgolf inspect out/submission
+      pgolf inspect out/submission/train_gpt.py --unwrap out/sources
+    """
+    from codec.errors import UsageError
+
+    found: dict[str, Any] = {"path": str(path)}
+    sources: dict[str, str] = {}
+    for file in [path / "model.bin", path / "train_gpt.py"] if path.is_dir() else [path]:
+        found |= _read(file, sources)
+    if folder is not None:
+        if not sources:
+            raise UsageError(
+                "is not a packed script, so there is nothing to unwrap",
+                where=str(path),
+                hint="pass a train_gpt.py or a submission folder",
+            )
+        _write_sources(sources, folder)
+        found["unwrapped"] = str(folder)
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+
+
+def _read(file: Path, sources: dict[str, str]) -> dict[str, Any]:
+    """{"code": ...} for a packed script, its modules added to `sources`; {"artifact": ledger} otherwise."""
+    from codec import ledger
+    from codec.errors import PgolfError
+    from codec.files import read_bytes
+    from packager.wrapper import MAGIC, unwrap
+
+    data = read_bytes(file)
+    try:
+        if file.suffix != ".py" and not data.startswith(MAGIC):
+            return {"artifact": ledger(data).to_dict()}
+        sources |= unwrap(data)
+    except PgolfError as error:
+        error.where = error.where or str(file)
+        raise
+    modules = [{"name": name, "bytes": len(text.encode())} for name, text in sources.items()]
+    return {"code": {"bytes": len(data), "modules": modules}}
+
+
+def _write_sources(sources: dict[str, str], folder: Path) -> None:
+    """codec.decoder -> codec/decoder.py, the script -> train_gpt.py."""
+    from codec.errors import InputError
+    from codec.files import new_folder
+    from packager.wrapper import MAIN
+
+    with new_folder(folder) as temporary:
+        for name, text in sources.items():
+            file = temporary / ("train_gpt.py" if name == MAIN else name.replace(".", "/") + ".py")
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(text.encode())
+            except OSError as error:
+                raise InputError(f"module `{name}` cannot be written as a file ({error.strerror})") from None
+
+
+def _print(found: dict[str, Any]) -> None:
+    if "artifact" in found:
+        costs = found["artifact"]
+        rows = [
+            (row["name"], row["treatment"], row["weights"], row["bytes"], row["bits_per_weight"])
+            for row in costs["tensors"]
+        ]
+        rows += [(part, "", "", costs[f"{part}_bytes"], "") for part in ("header", "table", "lane")]
+        rows.append(("artifact", "", costs["weights"], costs["artifact_bytes"], costs["bits_per_weight"]))
+        print_table(
+            [
+                (name, treatment, _count(weights), f"{size:,.0f}", f"{bits:.3f}" if bits != "" else "")
+                for name, treatment, weights, size, bits in rows
+            ],
+            ("tensor", "treatment", "weights", "bytes", "bits/weight"),
+        )
+    if "code" in found:
+        print_table(
+            [
+                *((row["name"], f"{row['bytes']:,}") for row in found["code"]["modules"]),
+                ("packed together", f"{found['code']['bytes']:,}"),
+            ],
+            ("module", "bytes"),
+        )
+    if "unwrapped" in found:
+        click.echo(f"sources written to {found['unwrapped']}")
+
+
+def _count(value: int | str) -> str:
+    return f"{value:,}" if isinstance(value, int) else value

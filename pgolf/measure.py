@@ -1,0 +1,128 @@
+"""`pgolf measure`: bits per weight, side by side."""
+
+import math
+
+import click
+
+from pgolf.console import json_option, print_json, print_table, progress
+
+
+@click.command()
+@click.argument("checkpoint")
+@click.option(
+    "--recipe",
+    "recipes",
+    multiple=True,
+    default=("pr162",),
+    show_default=True,
+    help="A recipe's name or a TOML file; repeat it to compare.",
+)
+@click.option(
+    "--peer", "peers", multiple=True, help="zlib-9, lzma-9e, zstd-22, brotli-11: measured on the same levels."
+)
+@json_option
+def measure(checkpoint: str, recipes: tuple[str, ...], peers: tuple[str, ...], as_json: bool) -> None:
+    """Bits per weight of CHECKPOINT under each recipe: bytes, entropy, distortion, and the peer's bytes.
+
+    Per tensor: `entropy` is the order-0 entropy of its levels, `rANS` what they cost here with classes and scales,
+    the last columns the recipe's own compressor on that tensor alone.
+
+    \b
+    Example:
+      pgolf measure out/demo/run/checkpoint.safetensors --recipe pr162 --recipe pr162-small
+    """
+    from codec.baselines import BASELINES
+    from codec.checkpoint import read_checkpoint
+    from codec.errors import UsageError
+    from codec.measure import measure as measure_recipe
+    from codec.recipe import load_recipe
+
+    for peer in peers:
+        if peer not in BASELINES:
+            raise UsageError(f"unknown peer `{peer}`", hint=f"known: {', '.join(BASELINES)}")
+    loaded = [load_recipe(name) for name in recipes]
+    tensors, _ = read_checkpoint(checkpoint)
+    results = []
+    with progress("measure", len(loaded)) as step:
+        for done, recipe in enumerate(loaded):
+            step(done, recipe.name)
+            results.append(measure_recipe(tensors, recipe, peers))
+        step(len(loaded), "")
+    weights = sum(array.size for array in tensors.values())
+    if as_json:
+        print_json(
+            {
+                "checkpoint": checkpoint,
+                "weights": weights,
+                "recipes": [_finite(r.to_dict()) for r in results],
+                "tensors": [row for result in results for row in _tensor_rows(result)],
+            }
+        )
+        return
+    for result in results:
+        print_table(
+            [
+                [
+                    row["name"],
+                    row["treatment"],
+                    f"{row['weights']:,}",
+                    f"{row['entropy_bits_per_weight']:.3f}",
+                    f"{row['bits_per_weight']:.3f}",
+                    f"{row['bytes']:,.0f}",
+                    f"{row['peer_bytes']:,}",
+                    row["snr_db"] if row["snr_db"] is None else f"{row['snr_db']:.1f}",
+                ]
+                for row in _tensor_rows(result)
+            ],
+            [
+                f"{result.recipe}: tensor",
+                "treatment",
+                "weights",
+                "entropy b/w",
+                "rANS b/w",
+                "rANS bytes",
+                next(iter(result.peer_bytes)),
+                "SNR dB",
+            ],
+        )
+        click.echo()
+    print_table(
+        [
+            [
+                r.recipe,
+                f"{r.ledger.artifact_bytes:,}",
+                f"{r.ledger.bits_per_weight:.3f}",
+                f"{r.ledger.overhead_percent:+.2f} %",
+                f"{r.ledger.header_bytes:,.0f} + {r.ledger.table_bytes:,}",
+                f"{r.snr_db:.1f}",
+                f"{r.encode_seconds:.2f} / {r.decode_seconds:.2f} s",
+                ", ".join(f"{peer} {count:,}" for peer, count in r.peer_bytes.items()),
+            ]
+            for r in results
+        ],
+        ["recipe", "rANS bytes", "b/w", "over entropy", "header + tables", "SNR dB", "encode / decode", "peers"],
+    )
+
+
+def _tensor_rows(result) -> list[dict]:
+    return [
+        _finite(
+            {
+                "recipe": result.recipe,
+                "name": row.name,
+                "treatment": row.treatment,
+                "weights": row.weights,
+                "entropy_bits_per_weight": row.entropy_bits / max(row.weights, 1),
+                "bits_per_weight": row.bits_per_weight,
+                "bytes": row.bytes,
+                "peer_bytes": result.tensor_peer_bytes[row.name],
+                "snr_db": result.tensor_snr_db.get(row.name),
+            }
+        )
+        for row in result.ledger.rows
+    ]
+
+
+def _finite(row: dict) -> dict:
+    """JSON has no infinity: a tensor without error has no SNR."""
+    return {key: None if isinstance(value, float) and math.isinf(value) else value for key, value in row.items()}

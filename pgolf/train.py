@@ -1,0 +1,163 @@
+"""`pgolf train`: token shards -> checkpoint, log and resumable state."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from codec.errors import UsageError
+from pgolf.console import json_option, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from trainer.model import GPT
+    from trainer.presets import Preset
+    from trainer.run import Evaluate, TrainResult
+    from verify.heldout import HeldOut
+
+STRIDE = 64  # targets scored per window, the challenge's choice
+BATCH = 16  # windows per forward pass of a validation
+
+
+@click.command()
+@click.argument("preset")
+@click.option(
+    "--data", "data_dir", required=True, metavar="DIR", help="Folder with *_train_*.bin, *_val_*.bin and one *.model."
+)
+@click.option("--output", "-o", required=True, metavar="RUN", help="Folder for checkpoint, log and state.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Decides the starting weights and the order of the data.",
+)
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Train N steps, not the preset's.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: torch's choice]")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to train."
+)
+@click.option("--resume", is_flag=True, help="Go on from the state in RUN, if there is one.")
+@click.option("--tokenizer", metavar="FILE", help="SentencePiece model, instead of the data folder's.")
+@click.option("--val", metavar="FILE", help="Validation shard, instead of the data folder's.")
+@click.option(
+    "--limit-tokens",
+    type=click.IntRange(min=1),
+    default=65_536,
+    show_default=True,
+    metavar="N",
+    help="Validate on the first N targets only.",
+)
+@json_option
+def train(
+    preset: str,
+    data_dir: str,
+    output: str,
+    seed: int,
+    steps: int | None,
+    threads: int | None,
+    device: str,
+    resume: bool,
+    tokenizer: str | None,
+    val: str | None,
+    limit_tokens: int,
+    as_json: bool,
+) -> None:
+    """Train PRESET on token shards: cpu-demo (minutes on a CPU), pr162 (8 x H100), tiny (seconds).
+
+    RUN gets checkpoint.safetensors, train.log and state.safetensors. A run that was stopped, by Ctrl-C or kill,
+    goes on with --resume and ends with the same weights as one that was not.
+
+    \b
+    Example:
+      pgolf train cpu-demo --data data -o run
+      pgolf train cpu-demo --data data -o run --resume
+    """
+    from codec.shards import find_shards, find_tokenizer
+    from trainer.presets import find_preset
+    from trainer.run import train as run_training
+    from verify.heldout import HeldOut
+
+    chosen = find_preset(preset)
+    tokenizer_file = Path(tokenizer) if tokenizer else find_tokenizer(data_dir)
+    chosen = fit_vocabulary(chosen, tokenizer_file)
+    heldout = HeldOut.read([Path(val)] if val else find_shards(data_dir, "val"), tokenizer_file, limit_tokens)
+    total = steps or chosen.train.steps
+    try:
+        with progress(f"train {chosen.name}", total) as report:
+            result = run_training(
+                chosen,
+                data_dir,
+                output,
+                evaluate=sliding_evaluation(heldout, chosen.model.seq_len),
+                seed=seed,
+                steps=steps,
+                threads=threads,
+                device=device,
+                resume=resume,
+                tokenizer=tokenizer_file,
+                progress=report,
+            )
+    except KeyboardInterrupt:
+        click.echo(f"{output}: stopped; add --resume to the same command to go on", err=True)
+        raise
+    if as_json:
+        print_json({**asdict(result), "checkpoint": str(result.checkpoint)})
+        return
+    _print(result, heldout)
+
+
+def fit_vocabulary(preset: "Preset", tokenizer: Path) -> "Preset":
+    """The preset with the tokenizer's vocabulary size; the record's own size is part of what it is.
+
+    Raises: UsageError when a record's preset meets another vocabulary; InputError for an unusable tokenizer.
+    """
+    from verify.token_bytes import TokenBytes
+
+    pieces = len(TokenBytes.from_tokenizer(tokenizer).length)
+    if pieces == preset.model.vocab_size:
+        return preset
+    if preset.fixed_vocab:
+        raise UsageError(
+            f"has {pieces} pieces, preset {preset.name} needs {preset.model.vocab_size}",
+            where=str(tokenizer),
+            hint="pass the tokenizer of that size, or train cpu-demo",
+        )
+    return replace(preset, model=replace(preset.model, vocab_size=pieces))
+
+
+def sliding_evaluation(heldout: "HeldOut", length: int) -> "Evaluate":
+    """(val_loss, val_bpb) of a model by exact sliding windows over the held-out targets."""
+    from verify.scorers import score_sliding
+    from verify.token_bytes import TokenBytes
+
+    token_bytes = TokenBytes.from_tokenizer(heldout.tokenizer).of(heldout.tokens)
+
+    def evaluate(model: "GPT") -> tuple[float, float]:
+        place = model.tok_emb.weight.device
+        score = score_sliding(
+            lambda ids: model.logits(ids.to(place)),
+            heldout.tokens,
+            token_bytes,
+            length=length,
+            stride=min(STRIDE, length),
+            batch=BATCH,
+        )
+        return score.loss, score.bpb
+
+    return evaluate
+
+
+def _print(result: "TrainResult", heldout: "HeldOut") -> None:
+    print_table(
+        [
+            ("steps", f"{result.steps:,}"),
+            ("tokens", f"{result.tokens:,}"),
+            ("train seconds", f"{result.seconds:.1f}"),
+            ("tokens per second", f"{result.tokens / result.seconds:,.0f}"),
+            ("val loss, nats per token", f"{result.val_loss:.4f}"),
+            ("val bpb", f"{result.val_bpb:.4f}"),
+            ("targets scored", f"{heldout.targets:,} of {heldout.shard_targets:,}"),
+        ]
+    )
+    click.echo(result.checkpoint)

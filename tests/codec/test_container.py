@@ -1,0 +1,190 @@
+"""encode -> unpack gives back the same bits; hostile bytes give a CodecError, never a wrong array."""
+
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codec import CodecError, QuantizedTensor, decode, encode, ledger, read_meta, unpack
+from codec.decoder import Stream
+from tests.strategies import state_dicts
+
+
+def same(left, right) -> bool:
+    if isinstance(left, QuantizedTensor):
+        return (
+            isinstance(right, QuantizedTensor) and same(left.levels, right.levels) and same(left.scales, right.scales)
+        )
+    return left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes()
+
+
+def small_artifact() -> bytes:
+    random = np.random.default_rng(5)
+    levels = random.normal(0, 6, (6, 10)).round().astype(np.int8)
+    tensors = {
+        "a.weight": QuantizedTensor(levels, random.random(6).astype(np.float16)),
+        "b": np.arange(3.0),
+        "tied": QuantizedTensor(levels, np.ones(6, np.float16)),
+        "b2": np.arange(3.0),
+    }
+    return encode(tensors, {"config": {"width": 10}})
+
+
+@given(state_dicts, st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3))
+@settings(max_examples=150, deadline=None)
+def test_round_trip_is_exact(tensors, meta):
+    blob = encode(tensors, meta)
+    header, back = unpack(blob)
+    assert list(back) == sorted(tensors)
+    assert all(same(tensors[name], back[name]) for name in tensors)
+    assert header["meta"] == meta == read_meta(blob)
+
+
+@given(state_dicts)
+@settings(max_examples=50, deadline=None)
+def test_order_of_names_does_not_change_the_bytes(tensors):
+    assert encode(dict(reversed(tensors.items())), {}) == encode(tensors, {})
+
+
+@given(state_dicts)
+@settings(max_examples=50, deadline=None)
+def test_ledger_accounts_for_every_byte(tensors):
+    blob = encode(tensors, {})
+    account = ledger(blob)
+    total = sum(row.bytes for row in account.rows) + account.header_bytes + account.table_bytes + account.lane_bytes
+    assert total == pytest.approx(len(blob))
+    # 4 bytes of state per lane, less the up to 2 bytes that its start value saves; plus word rounding.
+    lanes = struct.unpack_from("<I", blob, 12)[0]
+    assert -0.1 <= account.lane_bytes <= 4 * lanes + 2
+
+
+def test_decode_multiplies_each_row_by_its_scale():
+    levels = np.array([[1, -2], [3, 4]], np.int8)
+    blob = encode(
+        {
+            "w": QuantizedTensor(levels, np.array([0.5, 2], np.float16)),
+            "h": np.float16([1.5]),
+            "n": np.array([7], np.int64),
+        },
+        {},
+    )
+    floats = decode(blob)
+    assert floats["w"].tolist() == [[0.5, -1.0], [6.0, 8.0]]
+    assert floats["w"].dtype == floats["h"].dtype == np.float32
+    assert floats["n"].dtype == np.int64
+
+
+def test_equal_tensors_are_stored_once():
+    noise = np.random.default_rng(0).integers(-32, 32, (100, 100)).astype(np.int8)
+    one = QuantizedTensor(noise, np.ones(100, np.float16))
+    single, double = encode({"a": one}, {}), encode({"a": one, "b": one}, {})
+    assert len(double) < len(single) + 40
+    assert same(unpack(double)[1]["b"], one)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        np.array(["text"]),
+        np.array([1j]),
+        QuantizedTensor(np.zeros((2, 2), np.int8), np.zeros(3, np.float16)),
+        QuantizedTensor(np.zeros((2, 2), np.int16), np.zeros(2, np.float16)),
+    ],
+)
+def test_what_an_artifact_cannot_hold_is_refused(tensor):
+    with pytest.raises(CodecError, match="bad"):
+        encode({"bad": tensor}, {})
+
+
+def test_every_truncation_is_refused():
+    blob = small_artifact()
+    for length in range(len(blob)):
+        with pytest.raises(CodecError):
+            decode(blob[:length])
+    with pytest.raises(CodecError):
+        decode(blob + b"\0")
+
+
+def test_every_single_bit_flip_is_refused():
+    blob = small_artifact()
+    for position in range(8 * len(blob)):
+        flipped = bytearray(blob)
+        flipped[position // 8] ^= 1 << position % 8
+        with pytest.raises(CodecError):
+            decode(bytes(flipped))
+
+
+@given(st.binary(max_size=300), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_random_bytes_are_refused(noise, keep_magic):
+    with pytest.raises(CodecError):
+        decode(b"PGA1" + noise if keep_magic else noise)
+
+
+def forge(header: dict, table: bytes = bytes([2, 1, 1, 1])) -> bytes:
+    """An artifact with a valid checksum around any header text, coded with 8 flat bits per character."""
+    from codec.decoder import frequencies
+    from codec.rans import encode as rans_encode
+
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    flat = np.full(256, 1, np.uint8)
+    table = bytes([255]) + flat.tobytes()
+    states, words = rans_encode([(text, np.ones(len(text), np.int64))], np.stack([frequencies(flat)] * 2), 1)
+    body = (
+        b"PGA1" + struct.pack("<4I", len(text), len(table), 1, len(words)) + table + states.tobytes() + words.tobytes()
+    )
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def test_forged_header_helper_is_accepted_when_honest():
+    assert decode(forge({"meta": {}, "forms": [], "names": []})) == {}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"meta": {}, "forms": [["row", [1 << 30, 1 << 30], [0, 0], 0, 0, 0, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["<f4", [1 << 60], [0, 0, 0, 0]]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["<f4", [-1], [0, 0, 0, 0]]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["<f4", [1.5], [0, 0, 0, 0]]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["|O", [1], [0] * 8]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["<f4", [1], [9, 9, 9, 9]]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["<f4", [1], [-1, 0, 0, 0]]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["row", [], [0, 0], 0, 0, 0, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["row", [2, 2], [0, 0], 1 << 40, 0, 0, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [], "names": [[0, "w", -1]]},
+        {"meta": {}, "forms": [["<f4", [0], [0, 0, 0, 0]]], "names": [[0, "w", 0], [1, "", 0]]},
+        {"meta": {}, "forms": [["<f4", [1], [0, 0, 0, 0]]], "names": [[0, "w", 0]]},
+        {"meta": [], "forms": 3, "names": None},
+        [],
+    ],
+)
+def test_a_lying_header_is_refused_before_anything_large_is_allocated(header):
+    import tracemalloc
+
+    blob = forge(header)
+    tracemalloc.start()
+    with pytest.raises(CodecError):
+        decode(blob)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+def test_unknown_version_is_named():
+    with pytest.raises(CodecError, match="version"):
+        decode(b"PGA9" + small_artifact()[4:])
+
+
+def test_stream_that_ends_early_is_refused():
+    from codec.decoder import frequencies
+
+    uniform = frequencies(np.full(256, 1, np.uint8))[None]
+    stream = Stream(uniform, np.array([1 << 16]), np.zeros(0, np.uint16))
+    with pytest.raises(CodecError, match="ends early"):
+        stream.take(np.zeros(50, np.int64))

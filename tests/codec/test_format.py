@@ -1,0 +1,38 @@
+"""docs/format.md is enough: a reader written from it agrees with the library."""
+
+import numpy as np
+from hypothesis import given, settings
+
+from codec import QuantizedTensor, encode, unpack
+from tests.codec.reader import read
+from tests.strategies import state_dicts
+
+
+@given(state_dicts)
+@settings(max_examples=60, deadline=None)
+def test_the_independent_reader_agrees(tensors):
+    meta, back = read(encode(tensors, {"a": 1}))
+    assert meta == {"a": 1}
+    assert list(back) == sorted(tensors)
+    for name, tensor in tensors.items():
+        if isinstance(tensor, QuantizedTensor):
+            kind, shape, scales, levels = back[name]
+            assert kind == ("row" if tensor.scales.dtype == np.float16 else "all")
+            assert scales == tensor.scales.tobytes()
+            assert levels == tensor.levels.ravel().tolist()
+        else:
+            dtype, shape, content = back[name]
+            assert (np.dtype(dtype), content) == (tensor.dtype, tensor.tobytes())
+        assert tuple(shape) == (tensor.levels if isinstance(tensor, QuantizedTensor) else tensor).shape
+
+
+def test_the_independent_reader_agrees_on_classes_of_rows_and_columns():
+    random = np.random.default_rng(0)
+    spread = np.exp(random.normal(0, 1, (200, 1)) + random.normal(0, 1, 300))
+    levels = (random.normal(size=(200, 300)) * spread).round().clip(-7, 7).astype(np.int8)
+    blob = encode({"w": QuantizedTensor(levels, np.ones(200, np.float16))}, {})
+    form = read(blob)[1]["w"]
+    assert form[3] == levels.ravel().tolist()
+    *_, row_table, column_table = unpack(blob)[0]["forms"][0]
+    assert row_table > 0
+    assert column_table > 0

@@ -1,0 +1,85 @@
+"""The coder against its own ideal code length and against constriction's."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codec.contexts import COST_UNIT, COSTS, group, table_cost
+from codec.decoder import EIGHTHS, PRECISION, Stream, frequencies
+from codec.rans import encode, lane_count, table_logs
+
+
+def coded_bits(symbols: np.ndarray, table: np.ndarray, lanes: int) -> int:
+    tables = np.zeros(len(symbols), np.int64)
+    states, words = encode([(symbols, tables)], table[None], lanes)
+    stream = Stream(table[None], states.astype(np.int64), words)
+    assert (stream.take(tables) == symbols).all()
+    stream.finish()
+    return 32 * lanes + 16 * len(words)
+
+
+def test_eighths_are_powers_of_two_to_the_eighths():
+    assert [round(2 ** (16 + i / 8)) for i in range(8)] == EIGHTHS
+
+
+def test_integer_costs_do_not_depend_on_the_last_bit_of_a_logarithm():
+    exact = (PRECISION - np.log2(np.arange(1, (1 << PRECISION) + 1))) * COST_UNIT
+    distance = np.abs(exact - np.floor(exact) - 0.5)
+    assert distance.min() > 1e-6  # a float64 log2 is off by less than 1e-11 here
+    assert COSTS[0] == PRECISION * COST_UNIT
+    assert COSTS[-1] == 0
+
+
+@given(st.lists(st.integers(0, 10**12), min_size=1, max_size=256).filter(any))
+@settings(deadline=None)
+def test_tables_sum_to_one_and_keep_every_present_symbol(counts):
+    table = frequencies(table_logs(np.array(counts)))
+    assert table.sum() == 1 << PRECISION
+    assert ((table[: len(counts)] > 0) == (np.array(counts) > 0)).all()
+
+
+@given(st.integers(1, 300), st.sampled_from([1, 2, 8, 64]), st.integers(0, 2**32))
+@settings(deadline=None)
+def test_any_length_and_lane_count_round_trips(count, lanes, seed):
+    random = np.random.default_rng(seed)
+    symbols = (random.normal(0, 3, count).round() + 100).clip(0, 255).astype(np.uint8)
+    coded_bits(symbols, frequencies(table_logs(np.bincount(symbols))), lanes)
+
+
+def test_bytes_are_within_a_tenth_of_a_percent_of_the_entropy_and_of_constriction():
+    constriction = pytest.importorskip("constriction")
+    random = np.random.default_rng(1)
+    symbols = (random.normal(0, 1 / 0.4145, 400_000).round().clip(-31, 31) + 31).astype(np.uint8)
+    counts = np.bincount(symbols)
+    shares = counts[counts > 0] / counts.sum()
+    entropy = -(shares * np.log2(shares)).sum() * len(symbols)
+    bits = coded_bits(symbols, frequencies(table_logs(counts)), lane_count(len(symbols)))
+    assert entropy < bits < 1.001 * entropy
+    coder = constriction.stream.stack.AnsCoder()
+    model = constriction.stream.model.Categorical(counts / counts.sum(), perfect=False)
+    coder.encode_reverse(symbols.astype(np.int32), model)
+    assert bits < 1.001 * 32 * len(coder.get_compressed())
+
+
+def test_rows_of_different_spread_get_different_tables():
+    random = np.random.default_rng(2)
+    spreads = np.where(np.arange(256) % 2, 1.0, 9.0)
+    levels = (random.normal(size=(256, 512)) * spreads[:, None]).round().clip(-31, 31).astype(np.int8)
+    found = group([levels], -31)
+    one_table = table_cost(np.bincount(levels.ravel().astype(int) + 31)) / COST_UNIT
+    assert found.contexts[0].rows is not None
+    assert found.cost_bits < 0.92 * one_table
+
+
+def test_columns_of_different_spread_get_different_tables():
+    random = np.random.default_rng(3)
+    spreads = np.where(np.arange(512) % 2, 1.0, 9.0)
+    levels = (random.normal(size=(256, 512)) * spreads).round().clip(-31, 31).astype(np.int8)
+    assert group([levels], -31).contexts[0].columns is not None
+    assert group([levels], -31).contexts[0].rows is None
+
+
+def test_equal_rows_share_one_table():
+    levels = np.random.default_rng(4).normal(0, 5, (64, 64)).round().astype(np.int8)
+    assert group([levels], -31).contexts[0].rows is None

@@ -1,0 +1,33 @@
+"""Shared fixtures: the optional data folder beside the checkout, and the real command line in a subprocess."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The project's shared data folder; in CI its absence is a failure, elsewhere a skip."""
+    if not SHARED.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail("shared data folder is missing in CI")
+        pytest.skip("needs the shared data folder beside the checkout")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def pgolf():
+    """Run `python -m pgolf ARGS...` -> CompletedProcess with text output."""
+
+    def run(*arguments, timeout=240, **options):
+        command = [sys.executable, "-m", "pgolf", *map(str, arguments)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, **options)
+
+    return run

@@ -1,0 +1,185 @@
+"""`pgolf pack` and `pgolf inspect` as a user runs them, and the packed script run alone."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from codec import decode, read_meta
+from codec.shards import open_shard
+from tests.packager.conftest import checkpoint, data, recipe  # noqa: F401
+from trainer.model import GPT, GPTConfig
+from verify.scorers import score_sliding
+from verify.token_bytes import TokenBytes
+
+LINE = re.compile(
+    r"final_sliding_window_exact val_loss:(\d+\.\d{8}) val_bpb:(\d+\.\d{8}) tokens:(\d+) bytes:(\d+) "
+    r"eval_time:\d+ms\n"
+)
+
+
+@pytest.fixture(scope="module")
+def packed(pgolf, checkpoint, tmp_path_factory):  # noqa: F811
+    """(submission folder, what --json said)."""
+    folder = tmp_path_factory.mktemp("packed") / "submission"
+    done = pgolf("pack", checkpoint, "--recipe", "pr162", "-o", folder, "--json")
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)
+
+
+def evaluate(folder, *arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-I", str(folder / "train_gpt.py"), *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_json_describes_the_folder(packed):
+    folder, said = packed
+    assert said.keys() == {"submission", "recipe", "artifact_bytes", "code_bytes", "total_bytes", "cap_bytes", "sha256"}
+    assert said["artifact_bytes"] == (folder / "model.bin").stat().st_size
+    assert said["code_bytes"] == (folder / "train_gpt.py").stat().st_size
+    assert said["total_bytes"] == said["artifact_bytes"] + said["code_bytes"]
+    assert (said["submission"], said["recipe"], said["cap_bytes"]) == (str(folder), "pr162", 16_000_000)
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        for part in (path.name.encode(), path.read_bytes()):
+            digest.update(len(part).to_bytes(8, "little") + part)
+    assert said["sha256"] == digest.hexdigest()
+
+
+def test_hash_seed_and_folder_do_not_matter(pgolf, packed, checkpoint, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("PYTHONHASHSEED", "4711")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    done = pgolf("pack", checkpoint, "--recipe", "pr162", "-o", "here", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["sha256"] == packed[1]["sha256"]
+
+
+def test_the_reference_script_fits_its_budget(packed):
+    assert packed[1]["code_bytes"] < 12_000  # 10,654 when written; published scripts have 8 to 64 kB
+
+
+def test_the_packed_script_scores_as_verify_does(packed, data, tmp_path):  # noqa: F811
+    folder, _ = packed
+    options = ("--stride", 5, "--batch", 3, "--limit-tokens", 100)
+    done = evaluate(folder, "--eval", "--data", data, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    blob = (folder / "model.bin").read_bytes()
+    torch.set_num_threads(1)
+    model = GPT(GPTConfig.from_dict(read_meta(blob)["config"])).eval()
+    model.load_state_dict({name: torch.tensor(array) for name, array in decode(blob).items()})
+    tokens = np.asarray(open_shard(data / "tiny_val_000000.bin"))[:101]
+    score = score_sliding(
+        model.logits, tokens, TokenBytes.from_tokenizer(data / "tiny.model").of(tokens), length=32, stride=5, batch=3
+    )
+    assert LINE.fullmatch(done.stdout).groups() == (
+        f"{score.loss:.8f}",
+        f"{score.bpb:.8f}",
+        str(score.tokens),
+        str(score.bytes),
+    )
+    assert score.tokens == 100
+
+
+def test_the_packed_script_refuses_in_one_line(packed, data, tmp_path):  # noqa: F811
+    folder, _ = packed
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "train_gpt.py").write_bytes((folder / "train_gpt.py").read_bytes())
+    (broken / "model.bin").write_bytes((folder / "model.bin").read_bytes()[:-7])
+    other = tmp_path / "other.model"
+    other.write_bytes((data / "tiny.model").read_bytes() + b"\x12\x00")  # an empty field: same pieces, other file
+    cases = [
+        (broken, (), 3, "model.bin: has "),
+        (folder, (), 2, "stride 64 with windows of 32 tokens"),
+        (folder, ("--stride", 8, "--tokenizer", other), 3, "not the tokenizer"),
+    ]
+    for where, arguments, code, message in cases:
+        done = evaluate(where, "--eval", "--data", data, *arguments, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (code, ""), done.stderr
+        assert done.stderr.startswith("Error: "), done.stderr
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_dry_run_and_cap(pgolf, packed, checkpoint, tmp_path):  # noqa: F811
+    plan = pgolf("pack", checkpoint, "--recipe", "pr162", "--dry-run", "--json", cwd=tmp_path)
+    assert json.loads(plan.stdout) == {**packed[1], "submission": None}
+    over = pgolf("pack", checkpoint, "--recipe", "pr162", "-o", "out", "--cap", 20_000, cwd=tmp_path)
+    assert over.returncode == 1
+    assert f"{packed[1]['total_bytes'] - 20_000:,} over the cap of 20,000" in over.stderr
+    assert "tok_emb.weight" in over.stderr
+    assert "Traceback" not in over.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_inputs_get_one_line(pgolf, checkpoint, tmp_path):  # noqa: F811
+    (tmp_path / "empty").touch()
+    (tmp_path / "text").write_text("hello")
+    for arguments, code, message in [
+        (("pack", "missing", "--recipe", "pr162", "-o", "out"), 3, "missing: no such file"),
+        (("pack", "empty", "--recipe", "pr162", "-o", "out"), 3, "empty: is empty"),
+        (("pack", "text", "--recipe", "pr162", "-o", "out"), 3, "text: is not a safetensors checkpoint"),
+        (("pack", checkpoint, "--recipe", "pr16", "-o", "out"), 2, "did you mean"),
+        (("pack", checkpoint, "--recipe", "pr162"), 2, "'--output'"),
+        (("inspect", "missing"), 3, "missing: no such file"),
+        (("inspect", "text"), 3, "text: "),
+    ]:
+        done = pgolf(*arguments, cwd=tmp_path)
+        assert done.returncode == code, (arguments, done.stderr)
+        assert message in done.stderr
+        assert done.stderr.startswith("Error: ")
+        assert done.stderr.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "text"}
+
+
+def test_inspect_and_unwrap(pgolf, packed, tmp_path):
+    folder, said = packed
+    done = pgolf("inspect", folder, "--unwrap", tmp_path / "sources", "--json")
+    found = json.loads(done.stdout)
+    assert found["code"]["bytes"] == said["code_bytes"]
+    assert found["artifact"]["artifact_bytes"] == said["artifact_bytes"]
+    written = {
+        str(path.relative_to(tmp_path / "sources")): path.stat().st_size
+        for path in (tmp_path / "sources").rglob("*.py")
+    }
+    assert {"codec/decoder.py", "verify/scorers.py", "train_gpt.py"} <= written.keys()
+    assert sorted(written.values()) == sorted(module["bytes"] for module in found["code"]["modules"])
+    # The unwrapped sources are the program: they run as a plain tree.
+    plain = subprocess.run(
+        [sys.executable, str(tmp_path / "sources" / "train_gpt.py"), "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "--limit-tokens" in plain.stdout
+    table = pgolf("inspect", folder / "model.bin").stdout
+    assert "tok_emb.weight" in table
+    again = pgolf("inspect", folder / "train_gpt.py", "--unwrap", tmp_path / "sources")
+    assert again.returncode == 2
+    nothing = pgolf("inspect", folder / "model.bin", "--unwrap", tmp_path / "no")
+    assert nothing.returncode == 2
+    assert "nothing to unwrap" in nothing.stderr
+
+
+def test_inspect_names_a_damaged_file(pgolf, packed, tmp_path):
+    folder, _ = packed
+    for name in ("model.bin", "train_gpt.py"):
+        damaged = bytearray((folder / name).read_bytes())
+        damaged[len(damaged) // 2] ^= 4
+        (tmp_path / name).write_bytes(damaged)
+        done = pgolf("inspect", name, cwd=tmp_path)
+        assert done.returncode == 3
+        assert done.stderr.startswith(f"Error: {name}: ")
+        assert done.stderr.count("\n") == 1

@@ -1,0 +1,36 @@
+"""Hypothesis strategies for state dicts: every rank, empty, one element, constant, extreme levels, odd names."""
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from codec import QuantizedTensor
+
+names = st.text(min_size=0, max_size=40) | st.from_regex(
+    r"blocks\.\d{1,2}\.(attn|mlp)\.[a-z_]{1,8}\.weight", fullmatch=True
+)
+shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=9)
+matrix_shapes = hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=12)
+
+
+@st.composite
+def quantized_tensors(draw):
+    """Levels over the full int8 range or a narrow one; per-row float16 or one float32 scale."""
+    low, high = draw(st.sampled_from([(-128, 127), (-32, 31), (-3, 3), (0, 0), (127, 127), (-128, -127)]))
+    shape = draw(matrix_shapes)
+    levels = draw(hnp.arrays(np.int8, shape, elements=st.integers(low, high)))
+    if draw(st.booleans()):
+        return QuantizedTensor(levels, draw(hnp.arrays(np.float16, shape[:1])))
+    return QuantizedTensor(levels, draw(hnp.arrays(np.float32, (1,))))
+
+
+plain_tensors = shapes.flatmap(
+    lambda shape: st.sampled_from([np.float16, np.float32, np.float64, np.int64, np.int32, np.uint8, np.bool_]).flatmap(
+        lambda dtype: hnp.arrays(dtype, shape)
+    )
+)
+
+state_dicts = st.dictionaries(names, quantized_tensors() | plain_tensors, max_size=6)
+float_matrices = hnp.arrays(
+    np.float32, hnp.array_shapes(min_dims=1, max_dims=2, max_side=20), elements=st.floats(-1000, 1000, width=32)
+)

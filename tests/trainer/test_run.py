@@ -1,0 +1,290 @@
+"""Whole runs of the tiny preset: learning, logs, interruption and resumption, refusals."""
+
+import math
+import os
+import re
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from codec.checkpoint import read_checkpoint
+from codec.errors import EnvironmentLacks, InputError, PgolfError, UsageError
+from codec.shards import shard_bytes
+from trainer.loader import Loader
+from trainer.model import GPT, GPTConfig
+from trainer.muon import optimizers
+from trainer.presets import PRESETS, TrainConfig, find_preset
+from trainer.run import train
+from trainer.state import initialize
+
+TINY = PRESETS["tiny"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A stream in which each id decides the next one, three times out of four."""
+    folder = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    following = random.permutation(256)
+    stream = [7]
+    for surprise in random.random(12_000) < 0.25:
+        stream.append(int(random.integers(256)) if surprise else int(following[stream[-1]]))
+    (folder / "x_train_0.bin").write_bytes(shard_bytes(np.array(stream)))
+    (folder / "x.model").write_bytes(b"stands for a tokenizer")
+    return folder
+
+
+def evaluate(model):
+    ids = torch.arange(64).view(2, 32)
+    loss = model(ids, ids).item()
+    return loss, loss / math.log(2)
+
+
+def go(data, out, preset=TINY, **options):
+    return train(preset, data, out, **{"evaluate": evaluate, "seed": 1, "threads": 1, "device": "cpu", **options})
+
+
+def weights(folder):
+    return read_checkpoint(folder / "checkpoint.safetensors")[0]
+
+
+def assert_equal(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert ours[name].tobytes() == theirs[name].tobytes(), name
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return go(data, folder), folder
+
+
+def test_the_loss_falls_towards_the_entropy(whole):
+    text = (whole[1] / "train.log").read_text()
+    losses = [float(value) for value in re.findall(r"train_loss:(\S+)", text)]
+    assert len(losses) == 4
+    assert losses[-1] < losses[0]
+    # ln 256 = 5.55 is the best without context; given the token before, the stream has 1.94 nats per token.
+    assert losses[-1] < 3.5
+
+
+def test_every_tensor_moves_within_twenty_steps(data):
+    model = GPT(TINY.model)
+    initialize(model, seed=0)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    loader = Loader(data, seq_len=32, sequences=8, vocab_size=256, seed=0)
+    both = optimizers(model, replace(TINY.train, matrix_decay=0.0, embed_decay=0.0, scalar_decay=0.0))
+    for step in range(20):
+        model.zero_grad()
+        model(*loader.batch(step)).backward()
+        for optimizer in both:
+            optimizer.step()
+    still = [name for name, weight in model.named_parameters() if torch.equal(weight, before[name])]
+    assert still == []
+
+
+def test_the_checkpoint_loads_and_says_what_it_is(whole, data):
+    result, folder = whole
+    tensors, notes = read_checkpoint(result.checkpoint)
+    assert (notes["preset"], notes["steps"], notes["tokens"], notes["seed"]) == ("tiny", 40, 40 * 256, 1)
+    assert re.fullmatch("[0-9a-f]{64}", notes["tokenizer_sha256"])
+    assert notes["train_seconds"] > 0
+    model = GPT(GPTConfig.from_dict(notes["config"]))
+    model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in tensors.items()})
+    assert all(array.dtype == np.float32 for array in tensors.values())
+    assert evaluate(model) == (result.val_loss, result.val_bpb)
+    assert (result.steps, result.tokens, result.checkpoint.parent) == (40, 10_240, folder)
+
+
+def test_the_log_speaks_the_fields_grammar(whole):
+    result, folder = whole
+    log = (folder / "train.log").read_text()
+    lines = log.splitlines()
+    assert lines[0].startswith('{"data"')
+    assert re.fullmatch("source sha256:[0-9a-f]{64}", lines[1])
+    assert lines[2] == "seed:1"
+    assert lines[3] == f"train_tokens:12001 model_params:{sum(a.size for a in weights(folder).values())}"
+    assert re.findall(r"^step:(\d+)/40 train_loss:\d+\.\d{4} train_time:\d+ms step_avg:[\d.]+ms$", log, re.M) == [
+        "10",
+        "20",
+        "30",
+        "40",
+    ]
+    assert re.findall(r"^step:40/40 val_loss:([\d.]+) val_bpb:([\d.]+) train_time:\d+ms", log, re.M) == [
+        (f"{result.val_loss:.8f}", f"{result.val_bpb:.8f}")
+    ]
+    assert f"Serialized model: {result.checkpoint.stat().st_size} bytes" in lines
+    assert re.fullmatch(r"phase_times train:\d+ms val:\d+ms save:\d+ms", lines[-1])
+
+
+def test_same_seed_same_weights(whole, data, tmp_path):
+    go(data, tmp_path / "again")
+    assert_equal(weights(tmp_path / "again"), weights(whole[1]))
+    go(data, tmp_path / "other", seed=2)
+    assert weights(tmp_path / "other")["tok_emb.weight"].tobytes() != weights(whole[1])["tok_emb.weight"].tobytes()
+
+
+class Killed(BaseException):
+    """Stands for a death that runs no clean-up of ours."""
+
+
+@pytest.mark.parametrize("at", [3, 10, 17, 39, 40])
+def test_a_killed_run_resumes_bit_for_bit(whole, data, tmp_path, at):
+    def die(step, note):
+        if step == at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        go(data, tmp_path, progress=die)
+    with open(tmp_path / "train.log", "a") as log:
+        log.write("step:999/40 train_lo")  # a line that the kill cut short
+    seen = []
+    result = go(data, tmp_path, resume=True, progress=lambda step, note: seen.append(step))
+    assert seen == list(range((at - 1) // 10 * 10 + 1, 41))  # states are saved every 10 steps, after this call
+    assert_equal(weights(tmp_path), weights(whole[1]))
+    assert result.val_loss == whole[0].val_loss
+    times = re.compile(r"(train_time|step_avg|train|val|save):[\d.]+ms")
+    ours, theirs = (times.sub("", (folder / "train.log").read_text()) for folder in (tmp_path, whole[1]))
+    assert re.sub(r"model: \d+ bytes", "", ours) == re.sub(r"model: \d+ bytes", "", theirs)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_step_it_meets(whole, data, tmp_path, number):
+    before = signal.getsignal(number)
+
+    def interrupt(step, note):
+        if step == 13:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(data, tmp_path, progress=interrupt)
+    assert signal.getsignal(number) is before
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+    seen = []
+    go(data, tmp_path, resume=True, progress=lambda step, note: seen.append(step))
+    assert seen[0] == 14
+    assert_equal(weights(tmp_path), weights(whole[1]))
+
+
+def test_a_finished_run_resumes_to_the_same_result(data, tmp_path):
+    first = go(data, tmp_path, steps=5)
+    log = (tmp_path / "train.log").read_text().splitlines()
+    again = go(data, tmp_path, steps=5, resume=True)
+    assert again == first
+    assert (tmp_path / "train.log").read_text().splitlines()[:-1] == log[:-1]
+
+
+def test_resume_refuses_another_run_and_says_why(data, tmp_path):
+    go(data, tmp_path, steps=5)
+    before = (tmp_path / "state.safetensors").read_bytes()
+    with pytest.raises(UsageError, match=r"seed was 1, is 2.*train.steps was 5, is 6"):
+        go(data, tmp_path, steps=6, seed=2, resume=True)
+    with pytest.raises(UsageError, match=r"model.dim was 32, is 64"):
+        go(data, tmp_path, replace(TINY, model=replace(TINY.model, dim=64)), steps=5, resume=True)
+    assert (tmp_path / "state.safetensors").read_bytes() == before
+
+
+def test_resume_refuses_a_damaged_state(data, tmp_path):
+    go(data, tmp_path, steps=5)
+    state = tmp_path / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"state.safetensors: is not a safetensors"):
+        go(data, tmp_path, steps=5, resume=True)
+    (tmp_path / "checkpoint.safetensors").replace(state)
+    with pytest.raises(InputError, match="is not the state of a run"):
+        go(data, tmp_path, steps=5, resume=True)
+
+
+def test_a_used_folder_is_left_alone(data, tmp_path):
+    go(data, tmp_path, steps=2)
+    with pytest.raises(UsageError, match="holds a finished run; choose another folder"):
+        go(data, tmp_path, steps=2)
+    state = (tmp_path / "state.safetensors").rename(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="holds a finished run without its state"):
+        go(data, tmp_path, steps=2, resume=True)
+    state.rename(tmp_path / "state.safetensors")
+    (tmp_path / "checkpoint.safetensors").unlink()
+    with pytest.raises(UsageError, match="holds a started run; go on with --resume"):
+        go(data, tmp_path, steps=2)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="is a file"):
+        go(data, tmp_path / "file")
+
+
+def test_a_diverging_run_stops_and_keeps_its_last_good_state(data, tmp_path):
+    wild = replace(TINY, train=replace(TINY.train, matrix_lr=1e30, save_every=1))
+    with pytest.raises(PgolfError, match=r"the loss of step [2-9] is nan"):
+        go(data, tmp_path, wild)
+    tensors, notes = read_checkpoint(tmp_path / "state.safetensors")
+    assert notes["step"] >= 1
+    assert all(np.isfinite(array).all() for array in tensors.values())
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_the_wall_clock_cap_ends_a_run(data, tmp_path):
+    capped = replace(TINY, train=replace(TINY.train, max_seconds=1e-9))
+    assert go(data, tmp_path, capped).steps == 1
+    assert re.search(
+        r"^stopping_early: wallclock_cap train_time:\d+ms step:1/40$", (tmp_path / "train.log").read_text(), re.M
+    )
+
+
+def test_validation_on_the_way_sees_the_averaged_weights(data, tmp_path):
+    seen = []
+
+    def watch(model):
+        seen.append(model.tok_emb.weight.detach().numpy().copy())
+        return evaluate(model)
+
+    go(data, tmp_path, replace(TINY, train=replace(TINY.train, steps=20, val_every=10)), evaluate=watch)
+    assert len(seen) == 2
+    assert np.array_equal(seen[-1], weights(tmp_path)["tok_emb.weight"])
+    live = read_checkpoint(tmp_path / "state.safetensors")[0]["weights/tok_emb.weight"]
+    assert not np.array_equal(seen[-1], live)
+
+
+def test_micro_batches_add_up_to_the_batch(data, tmp_path):
+    go(data, tmp_path / "one", steps=3)
+    go(data, tmp_path / "four", replace(TINY, train=replace(TINY.train, micro_batch=2)), steps=3)
+    one, four = weights(tmp_path / "one"), weights(tmp_path / "four")
+    assert max(np.abs(one[name] - four[name]).max() for name in one) < 1e-3
+    assert any(one[name].tobytes() != four[name].tobytes() for name in one)
+
+
+def test_nothing_is_written_for_unusable_data(data, tmp_path):
+    small = replace(TINY, model=replace(TINY.model, vocab_size=100))
+    with pytest.raises(InputError, match="the model knows ids below 100"):
+        go(data, tmp_path / "run", small)
+    with pytest.raises(InputError, match="no such data folder"):
+        go(tmp_path / "nowhere", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_devices_and_threads(data, tmp_path):
+    before = torch.get_num_threads()
+    go(data, tmp_path / "run", steps=1, threads=before + 1)
+    assert torch.get_num_threads() == before
+    with pytest.raises(UsageError, match="there is no device `tpu`"):
+        go(data, tmp_path / "other", device="tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(EnvironmentLacks, match="no CUDA device"):
+            go(data, tmp_path / "other", device="cuda")
+
+
+def test_presets_are_found_by_name():
+    assert find_preset("cpu-demo").train.steps * find_preset("cpu-demo").train.batch_tokens > 1e6
+    with pytest.raises(UsageError, match=r"no preset `cpu_demo`; did you mean `cpu-demo`.*pr162, tiny"):
+        find_preset("cpu_demo")
+
+
+def test_a_batch_must_be_whole_micro_batches():
+    with pytest.raises(UsageError, match="not a multiple of 3 sequences of 32 tokens"):
+        replace(TINY.train, micro_batch=3)
+    with pytest.raises(UsageError, match="at least 1"):
+        replace(TINY.train, steps=0)
+    assert isinstance(TINY.train, TrainConfig)

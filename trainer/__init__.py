@@ -1,0 +1,1 @@
+"""Data, reference models and their training.  Import from the modules: the data part needs no torch."""

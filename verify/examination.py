@@ -1,0 +1,101 @@
+"""The whole examination of one submission: count, reload, score, compare."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from codec.checkpoint import read_checkpoint
+from codec.encoder import encode
+from codec.errors import InputError
+from verify import checks
+from verify.budget import PARAMETER_GOLF
+from verify.code_bytes import count
+from verify.heldout import HeldOut
+from verify.reload import Settings, reload
+from verify.submission import Submission
+from verify.verdict import Verdict
+
+Progress = Callable[[int, str], None]
+Bar = Callable[[str, int], AbstractContextManager[Progress]]
+
+
+@contextmanager
+def silent(label: str, total: int) -> Iterator[Progress]:
+    """A progress bar that shows nothing."""
+    yield lambda done, note: None
+
+
+def examine(
+    submission: Submission,
+    heldout: HeldOut,
+    settings: Settings,
+    *,
+    checkpoint: str | Path | None = None,
+    cap: int = PARAMETER_GOLF.total_bytes,
+    bar: Bar = silent,
+) -> Verdict:
+    """Judge a submission on held-out text.
+
+    checkpoint: float weights it was packed from; they are scored through the submission's own script.
+    cap: bytes.  bar: label, total targets -> context manager that yields a progress callback.
+
+    Raises: InputError when something is unreadable, does not belong together or does not run; LimitError at
+    the time limit.
+    """
+    counted = count(submission.folder, submission.artifact, cap)
+    findings = [
+        checks.check_cap(counted),
+        checks.check_folder(submission),
+        checks.check_claimed_bytes(submission, counted),
+        checks.check_claimed_hashes(submission),
+        checks.check_artifact(submission),
+        checks.check_tokenizer(submission, heldout),
+        checks.check_bytes_proof(heldout),
+    ]
+    lossless = _lossless(checkpoint, submission) if checkpoint else None
+    with bar("scoring", heldout.targets) as progress:
+        packed = reload(submission, submission.blob, heldout, settings, progress)
+    findings += [
+        checks.check_state(submission, packed),
+        checks.check_coverage(packed.score, heldout),
+        checks.check_claimed_score(submission, packed.score, heldout, settings),
+        checks.check_time(packed.score, settings),
+    ]
+    float_bpb = None
+    if lossless:
+        with bar("scoring floats", heldout.targets) as progress:
+            unpacked = reload(submission, lossless, heldout, settings, progress).score
+        findings.append(checks.check_penalty(packed.score, unpacked))
+        float_bpb = unpacked.bpb
+    return Verdict(findings=tuple(findings), bytes=counted, scores=(packed.score,), float_bpb=float_bpb)
+
+
+def window_length(submission: Submission) -> int:
+    """The window length the model was trained with, in tokens.
+
+    Raises: InputError when the artifact does not say.
+    """
+    config = submission.meta.get("config")
+    length = config.get("seq_len") if isinstance(config, dict) else None
+    if not isinstance(length, int) or length < 1:
+        raise InputError("does not state config.seq_len", where=str(submission.artifact), hint="pass --seq-len N")
+    return length
+
+
+def _lossless(checkpoint: str | Path, submission: Submission) -> bytes:
+    """The checkpoint as an artifact that loses nothing: float32 tensors, the submission's metadata."""
+    tensors, _ = read_checkpoint(checkpoint)
+    shapes = {name: array.shape for name, array in tensors.items()}
+    packed = {name: array.shape for name, array in submission.tensors.items()}
+    if shapes != packed:
+        names = sorted(name for name in shapes.keys() | packed.keys() if shapes.get(name) != packed.get(name))
+        raise InputError(
+            f"is not what this artifact was packed from: {len(names)} tensors differ in name or shape, "
+            f"first `{names[0]}`",
+            where=str(checkpoint),
+            hint="pass the checkpoint given to `pgolf pack`",
+        )
+    floats = {name: array.astype(np.float32) if array.dtype.kind == "f" else array for name, array in tensors.items()}
+    return encode(floats, submission.meta)
