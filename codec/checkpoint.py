@@ -53,7 +53,8 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, 
 def write_checkpoint(path: str | Path, tensors: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
     """Write atomically; equal input gives equal bytes.
 
-    0-d arrays keep their shape (np.ascontiguousarray would make them vectors).  All metadata goes into one JSON value: safetensors keeps several keys in a hash map of random order.
+    0-d arrays keep their shape (np.ascontiguousarray would make them vectors).  All metadata goes into one JSON
+    value: safetensors keeps several keys in a hash map of random order.
     """
     ordered = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
     write_bytes(path, save(ordered, {NOTES: json.dumps(metadata, sort_keys=True)}))

@@ -55,7 +55,7 @@ class _Builder:
         self.models = self._level_models()
         previous = ""
         for name in tensors:
-            shared = len(os.path.commonprefix([previous, name]))
+            shared = len(os.path.commonprefix([previous, name]))  # noqa: RUF071 (characters are meant)
             form = self._form(name, byte_tables) if name in self.distinct else -1 - ties[name]
             self.names.append((shared, name[shared:], form))
             previous = name

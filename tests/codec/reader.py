@@ -34,10 +34,11 @@ class Reader:
             step = tables[start : start + len(self.states)]
             for lane, table in enumerate(step):
                 slot, cumulative = self.states[lane] % 2**14, 0
-                for symbol, frequency in enumerate(self.tables[table]):
-                    if cumulative <= slot < cumulative + frequency:
-                        break
-                    cumulative += frequency
+                symbol = 0
+                while not cumulative <= slot < cumulative + self.tables[table][symbol]:
+                    cumulative += self.tables[table][symbol]
+                    symbol += 1
+                frequency = self.tables[table][symbol]
                 self.states[lane] = frequency * (self.states[lane] // 2**14) + slot - cumulative
                 symbols.append(symbol)
             for lane in range(len(step)):
