@@ -18,7 +18,7 @@ INT8_QUANTILE = 0.9999984  # pull request 162 and its descendants clip int8 rows
 SEARCHED_QUANTILES = (0.999, 0.9995, 0.9999, 0.99999, 1.0)  # pull request 1176
 DAMPING = 0.01  # of the Hessian's mean diagonal; 0.1 and 0.001 are 0.2 and 0.03 dB worse
 BLOCK = 128  # columns whose errors are propagated one by one; later blocks get them in one product
-STEPS = ("absmax", "floor", "search", "std")
+STEPS = ("absmax", "floor", "search", "std", "power", "five")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,8 +30,11 @@ class RowQuantizer:
     search   of five quantiles of |row| with that floor, the one with
              the least squared error over the whole matrix               1176
     std      k * std(row) / qmax, unbiased std                           1716 (SDClip)
+    power    max|row| / 2**(bits-1), levels still at most qmax           1123
+    five     five levels: |w| beyond 0.7 and 1.4 times the row's mean
+             |w|, scale by least squares; bits = 3                       1123, MLP up
 
-    symmetric: levels in [-qmax, qmax] instead of [-qmax - 1, qmax].
+    symmetric: for absmax and floor, levels in [-qmax, qmax] instead of [-qmax - 1, qmax]; the others always are.
     Source: openai/parameter-golf, the pull requests named.
     """
 
@@ -47,6 +50,8 @@ class RowQuantizer:
             raise UsageError(f"unknown step rule `{self.step}`", hint=f"known: {', '.join(STEPS)}")
         if (self.step == "std") != (self.k > 0):
             raise UsageError(f"step rule `{self.step}` with k = {self.k}", hint="k > 0 belongs to `std` and only to it")
+        if self.step == "five" and self.bits != 3:
+            raise UsageError(f"step rule `five` with {self.bits} bits", hint="five levels take 3 bits")
 
     @property
     def top(self) -> int:
@@ -62,6 +67,9 @@ class RowQuantizer:
         Raises: InputError for non-finite weights, a scale beyond float16, a Hessian of a wrong shape.
         """
         rows = _rows(weights)
+        if self.step == "five":
+            levels, scales = _five_levels(rows)
+            return QuantizedTensor(levels.reshape(weights.shape), _stored(scales, weights))
         found = [self._levels(rows, scales, hessian) for scales in self._scales(rows, weights.ndim)]
         # The first of equally good candidates, as the original's strict comparison.
         levels, scales = min(found, key=lambda pair: _mean_error(rows, *pair)) if len(found) > 1 else found[0]
@@ -70,7 +78,13 @@ class RowQuantizer:
     def _scales(self, rows: np.ndarray, ndim: int) -> Iterator[np.ndarray]:
         """Candidates, float16 (rows,)."""
         top = np.float32(self.top)
-        if self.step == "search":
+        peak = np.abs(rows).max(1, initial=0)
+        if self.step == "power":
+            yield _float16(peak / (top + 1))
+        elif ndim < 2 and self.step in ("floor", "search"):
+            # The originals neither floor nor search a vector.
+            yield _float16(np.where(peak > 0, peak / top, np.float32(1)))
+        elif self.step == "search":
             for fraction in SEARCHED_QUANTILES:
                 yield _float16(np.maximum(_quantile(np.abs(rows), fraction) / top, 1 / top))
         elif self.step == "std":
@@ -78,14 +92,14 @@ class RowQuantizer:
             yield _float16(np.maximum(np.float32(self.k) * spread.astype(np.float32) / top, np.float32(1e-10)))
         else:
             smallest = 1 / top if self.step == "floor" else np.float32(1e-12)
-            scales = _float16(np.maximum(np.abs(rows).max(1, initial=0) / top, smallest))
+            scales = _float16(np.maximum(peak / top, smallest))
             # The original of 162 floors the scales of matrices; 1716's symmetric form lets them become 0.
             yield scales if self.symmetric or ndim < 2 else np.maximum(scales, SMALLEST_SCALE)
 
     def _levels(
         self, rows: np.ndarray, scales: np.ndarray, hessian: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        low = -self.top if self.symmetric else -self.top - 1
+        low = -self.top if self.symmetric or self.step in ("search", "std", "power") else -self.top - 1
         if hessian is None:
             return _round(rows, scales, low, self.top).astype(np.int8), scales
         return _gptq(rows, hessian, scales, low, self.top), scales
@@ -162,6 +176,16 @@ def _gptq(rows: np.ndarray, hessian: np.ndarray, scales: np.ndarray, low: int, t
             errors[:, column - start] = error
         left[:, stop:] -= errors @ upper[start:stop, stop:]
     return levels
+
+
+def _five_levels(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(levels int8 in [-2, 2], scales float16 (rows,)); a zero row has scale 0."""
+    size = np.abs(rows)
+    mean = size.mean(1, keepdims=True, dtype=np.float64) if rows.shape[1] else np.zeros((len(rows), 1))
+    levels = np.sign(rows) * ((size > 0.7 * mean).astype(np.float64) + (size > 1.4 * mean))
+    energy = (levels**2).sum(1)
+    scales = np.divide((rows * levels).sum(1), energy, out=np.zeros(len(rows)), where=energy > 0)
+    return levels.astype(np.int8), _float16(scales)
 
 
 def _round(rows: np.ndarray, scales: np.ndarray, low: int, top: int) -> np.ndarray:

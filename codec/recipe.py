@@ -17,8 +17,9 @@ from codec.errors import InputError, UsageError
 from codec.files import read_bytes
 from codec.quantize import RowQuantizer, quantize_int8, quantize_tensor
 
-TREATMENTS = ("int4", "int5", "int6", "int7", "int8", "int8-tensor", "float16", "float32")
-CODERS = ("zstd-22",)
+ROW_LEVELS = ("int3", "int4", "int5", "int6", "int7", "int8")
+TREATMENTS = (*ROW_LEVELS, "int8-tensor", "float16", "float32")
+CODERS = ("zstd-22", "lzma-9e", "brotli-11", "brotli-11-shuffle")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,11 +40,9 @@ class Rule:
     gptq: bool = False
 
     def __post_init__(self) -> None:
-        levels = self.treatment.startswith("int") and self.treatment != "int8-tensor"
-        if (self.step or self.k or self.symmetric or self.gptq) and not levels:
-            raise UsageError(f"treatment `{self.treatment}` takes no step, k, symmetric or gptq")
-        if levels:
-            self.quantizer()
+        if self.quantizer() is None and (self.step or self.k or self.symmetric or self.gptq):
+            hint = "give it a step" if self.treatment == "int8" else ""
+            raise UsageError(f"treatment `{self.treatment}` takes no k, symmetric or gptq here", hint=hint)
 
     def matches(self, name: str, weights: int) -> bool:
         fits = self.max_weights is None or weights <= self.max_weights
@@ -51,7 +50,7 @@ class Rule:
 
     def quantizer(self) -> RowQuantizer | None:
         """Of the rows, None for the treatments that have none."""
-        if self.treatment not in TREATMENTS[:5] or (self.treatment == "int8" and not self.step):
+        if self.treatment not in ROW_LEVELS or (self.treatment == "int8" and not self.step):
             return None
         return RowQuantizer(
             bits=int(self.treatment[3:]), step=self.step or "absmax", k=self.k, symmetric=self.symmetric
@@ -74,12 +73,16 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """rules: in order.  coder: the compressor of the original, measured beside ours, never shipped."""
+    """rules: in order.  coder: the compressor of the original, measured beside ours, never shipped.
+
+    strict: a rule whose names fit no tensor is an error; so it is for recipes of the user's own.
+    """
 
     name: str
     about: str
     coder: str
     rules: tuple[Rule, ...]
+    strict: bool = False
 
     def rule(self, name: str, weights: int) -> Rule:
         """The rule for a float tensor; integers and bools have none, they are kept.
@@ -107,7 +110,8 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     Raises: UsageError for an unknown name, key, treatment or coder, with the nearest known one.
     """
     if str(name_or_path).endswith(".toml"):
-        return _parse(read_bytes(name_or_path).decode("utf-8", "replace"), str(name_or_path))
+        own = _parse(read_bytes(name_or_path).decode("utf-8", "replace"), str(name_or_path))
+        return dataclasses.replace(own, strict=True)
     name = _known(str(name_or_path), recipe_names(), "recipe", "recipe")
     return _parse((_folder() / f"{name}.toml").read_text("utf-8"), f"recipe {name}")
 
@@ -121,6 +125,8 @@ def quantize_checkpoint(
 
     Raises: InputError naming the tensor that holds NaN or infinity, or that float16 cannot hold.
     """
+    if recipe.strict:
+        _check_names(recipe, list(tensors))
     treated: dict[str, QuantizedTensor | np.ndarray] = {}
     for name in sorted(tensors):
         weights = tensors[name]
@@ -132,6 +138,17 @@ def quantize_checkpoint(
         except InputError as error:
             raise InputError(error.message, where=f"tensor `{name}`", hint=error.hint) from None
     return treated
+
+
+def _check_names(recipe: Recipe, names: list[str]) -> None:
+    for rule in recipe.rules:
+        if not any(rule.matches(name, 0) for name in names):
+            near = difflib.get_close_matches(rule.names[0].strip("*"), names, 1, 0.0)
+            raise UsageError(
+                f"the rule for {', '.join(f'`{pattern}`' for pattern in rule.names)} matches no tensor",
+                where=f"recipe {recipe.name}",
+                hint=f"did you mean `{near[0]}`?" if near else "the checkpoint holds no tensors",
+            )
 
 
 def _finite_cast(weights: np.ndarray, dtype: type) -> np.ndarray:
@@ -160,7 +177,7 @@ def _parse(text: str, where: str) -> Recipe:
     if not isinstance(rules, list) or not rules:
         raise UsageError("has no [[rules]]", where=where, hint="see codec/recipes/pr162.toml for an example")
     try:
-        return Recipe(rules=tuple(_rule(rule, where) for rule in rules), **_fields(data, Recipe, where, {"rules"}))
+        return Recipe(rules=tuple(_rule(rule, where) for rule in rules), **_fields(data, Recipe, where, {"rules", "strict"}))
     except TypeError as error:
         raise UsageError(f"lacks a field ({error})", where=where) from None
 

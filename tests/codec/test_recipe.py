@@ -1,7 +1,6 @@
 """Recipes against the original's own classification; a user's TOML and its mistakes."""
 
 import json
-import math
 
 import numpy as np
 import pytest
@@ -10,19 +9,49 @@ from codec import QuantizedTensor, load_recipe, quantize_checkpoint
 from codec.errors import InputError, UsageError
 from codec.recipe import recipe_names
 
-# The original's words for what it did to a tensor, and ours.
-LABELS = {"fp16 passthrough": "float16", "int6 per-row (fp16 scale)": "int6", "int8 per-row (fp16 scale)": "int8"}
+# The original's words for what it did to a tensor, and the rule of ours: treatment, step, k, symmetric, gptq.
+LABELS = {
+    "fp16 passthrough": ("float16", None, 0, False, False),
+    "int8 per-row (fp16 scale)": ("int8", None, 0, False, False),
+    "int8 per-tensor (fp32 scale)": ("int8-tensor", None, 0, False, False),
+    "int8 per-row absmax (fp16 scale)": ("int8", "absmax", 0, True, False),
+    "int6 per-row absmax (fp16 scale)": ("int6", "absmax", 0, True, False),
+    "int8 gptq per-row": ("int8", "std", 20, False, True),
+    "int6 gptq per-row": ("int6", "std", 12.85, False, True),
+}
+STEPS = {"pr162": None, "pr339": "floor", "pr339-int5mlp": "floor", "pr1176": "search", "pr1716": None}
 
 
-def test_pr162_treats_every_tensor_as_the_original_does(shared):
-    manifest = json.loads((shared / "data/golden/162/manifest_full.json").read_text())
-    golden = json.loads((shared / "data/golden/162/classification.json").read_text())["tensors"]
-    recipe = load_recipe("pr162")
+@pytest.mark.parametrize(("recipe", "tensors"), [("pr162", 96), ("pr339", 117), ("pr1176", 121), ("pr1716", 130)])
+def test_treats_every_tensor_as_the_original_does(shared, recipe, tensors):
+    golden = json.loads((shared / f"data/golden/{recipe[2:]}/classification.json").read_text())["tensors"]
     for name, entry in golden.items():
-        shape = manifest["state_dict"][name]["shape"]
-        ours = recipe.rule(name, math.prod(shape)).treatment
-        assert ours == LABELS[entry["treatment"]], name
-    assert len(golden) == 96
+        rule = load_recipe(recipe).rule(name, entry["numel"])
+        ours = (rule.treatment, rule.step, rule.k, rule.symmetric, rule.gptq)
+        label = entry["treatment"]
+        if label == "int6 per-row (fp16 scale)":
+            assert ours == ("int6", STEPS[recipe], 0, False, False), name
+        else:
+            assert ours == LABELS[label], name
+        if "clip_sigmas" in entry:
+            assert (entry["clip_sigmas"], entry["clip_range"]) == (rule.k, rule.quantizer().top)
+    assert len(golden) == tensors
+
+
+def test_pr339_with_int5_mlp(shared):
+    data = json.loads((shared / "data/golden/339/classification.json").read_text())
+    for name, label in data["variant_INT5_MLP=1"].items():
+        rule = load_recipe("pr339-int5mlp").rule(name, data["tensors"][name]["numel"])
+        assert label.startswith({"float16": "fp16"}.get(rule.treatment, rule.treatment)), name
+        assert rule.step == ("floor" if rule.treatment in ("int5", "int6") else None)
+
+
+def test_pr1123_bits_by_role():
+    recipe = load_recipe("pr1123")
+    bits = {name: recipe.rule(f"blocks.3.{name}.weight", 10**6).treatment
+            for name in ("attn.c_q", "attn.c_k", "attn.c_v", "attn.proj", "mlp.up", "mlp.down")}
+    assert list(bits.values()) == ["int6", "int6", "int5", "int5", "int3", "int4"]
+    assert recipe.rule("tok_emb.weight", 10**6).treatment == "float16"
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -79,3 +108,18 @@ def test_mistakes_in_a_recipe_are_named(tmp_path, text, message):
 def test_unknown_recipe_gets_a_suggestion():
     with pytest.raises(UsageError, match="did you mean `pr162`"):
         load_recipe("pr126")
+
+
+def test_a_rule_of_the_users_own_that_matches_nothing_is_an_error(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('version = 1\nname = "mine"\nabout = ""\ncoder = "zstd-22"\n[[rules]]\nnames = ["*.atn.c_q.weight"]\n'
+                    'treatment = "int6"\n[[rules]]\ntreatment = "float16"')
+    with pytest.raises(UsageError, match="matches no tensor; did you mean `blocks.0.attn.c_q.weight`"):
+        quantize_checkpoint({"blocks.0.attn.c_q.weight": np.ones((2, 2)), "norm": np.ones(2)}, load_recipe(path))
+
+
+def test_a_recipe_without_a_rule_for_everything_names_the_tensor(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('version = 1\nname = "mine"\nabout = ""\ncoder = "zstd-22"\n[[rules]]\nnames = ["a"]\ntreatment = "int6"')
+    with pytest.raises(UsageError, match="tensor `b`: no rule of recipe mine matches it"):
+        quantize_checkpoint({"a": np.ones((2, 2)), "b": np.ones(2)}, load_recipe(path))
