@@ -3,15 +3,35 @@
 import lzma
 import zlib
 from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from codec.decoder import QuantizedTensor
 from codec.errors import EnvironmentLacks
 
+Tensors = Mapping[str, QuantizedTensor | np.ndarray]
 
-def plain_bytes(tensors: Mapping[str, QuantizedTensor | np.ndarray]) -> bytes:
-    """Levels one byte each, then scales, then plain arrays, in name order: what a peer is given.
+
+class Compressor(NamedTuple):
+    """A general compressor; decompress(compress(data)) == data."""
+
+    compress: Callable[[bytes], bytes]
+    decompress: Callable[[bytes], bytes]
+
+
+def baseline_bytes(name: str, tensors: Tensors) -> int:
+    """What one of BASELINES needs for the same levels, scales and plain arrays.
+
+    Raises: EnvironmentLacks when its package is not installed.
+    """
+    if name == "bit-packing":
+        return packed_bytes(tensors)
+    return len(COMPRESSORS[name].compress(plain_bytes(tensors)))
+
+
+def plain_bytes(tensors: Tensors) -> bytes:
+    """Levels one byte each, then scales, then plain arrays, in name order: what a compressor is given.
 
     No container around it, which is kinder to the peers than torch.save (about 0.5 kB per tensor before compression).
     """
@@ -23,25 +43,75 @@ def plain_bytes(tensors: Mapping[str, QuantizedTensor | np.ndarray]) -> bytes:
     return b"".join(parts)
 
 
-def _zstd(data: bytes) -> int:
+def packed_bytes(tensors: Tensors) -> int:
+    """Levels at the fewest two's complement bits that hold all of their tensor, scales and plain arrays as they are."""
+    total = 0
+    for tensor in tensors.values():
+        if isinstance(tensor, QuantizedTensor):
+            total += -(-tensor.levels.size * level_bits(tensor.levels) // 8) + tensor.scales.nbytes
+        else:
+            total += tensor.nbytes
+    return total
+
+
+def level_bits(levels: np.ndarray) -> int:
+    """Bits of the smallest signed integer that holds every level: 6 for -32 to 31, 1 where all are 0."""
+    return max(int(levels.max(initial=0)), -1 - int(levels.min(initial=0))).bit_length() + 1
+
+
+def shuffle(data: bytes) -> bytes:
+    """Bytes at even positions, then those at odd ones: halves of 16-bit numbers apart.
+
+    Source: openai/parameter-golf pull request 1716, which does so over the whole file before brotli.
+    """
+    return data[::2] + data[1::2]
+
+
+def unshuffle(data: bytes) -> bytes:
+    """The inverse of `shuffle`."""
+    mixed = bytearray(len(data))
+    half = (len(data) + 1) // 2
+    mixed[::2], mixed[1::2] = data[:half], data[half:]
+    return bytes(mixed)
+
+
+def _zstd(data: bytes) -> bytes:
     import zstandard
 
-    return len(zstandard.ZstdCompressor(level=22).compress(data))
+    return zstandard.ZstdCompressor(level=22).compress(data)
 
 
-def _brotli(data: bytes) -> int:
+def _unzstd(data: bytes) -> bytes:
+    import zstandard
+
+    return zstandard.ZstdDecompressor().decompress(data)
+
+
+def _brotli() -> Any:
     try:
         import brotli
     except ImportError:
         raise EnvironmentLacks(
             "the brotli package is missing", hint="pip install 'parameter-golf-kit[brotli]'"
         ) from None
-    return len(brotli.compress(data, quality=11, lgwin=24))
+    return brotli
 
 
-BASELINES: dict[str, Callable[[bytes], int]] = {
-    "zlib-9": lambda data: len(zlib.compress(data, 9)),
-    "lzma-9e": lambda data: len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)),
-    "zstd-22": _zstd,
-    "brotli-11": _brotli,
+def _brotli_11(data: bytes) -> bytes:
+    compressed: bytes = _brotli().compress(data, quality=11, lgwin=24)  # the widest window the format has
+    return compressed
+
+
+def _unbrotli(data: bytes) -> bytes:
+    plain: bytes = _brotli().decompress(data)
+    return plain
+
+
+COMPRESSORS: dict[str, Compressor] = {
+    "zlib-9": Compressor(lambda data: zlib.compress(data, 9), zlib.decompress),
+    "lzma-9e": Compressor(lambda data: lzma.compress(data, preset=9 | lzma.PRESET_EXTREME), lzma.decompress),
+    "zstd-22": Compressor(_zstd, _unzstd),
+    "brotli-11": Compressor(_brotli_11, _unbrotli),
+    "brotli-11-shuffle": Compressor(lambda data: _brotli_11(shuffle(data)), lambda data: unshuffle(_unbrotli(data))),
 }
+BASELINES = ("bit-packing", *COMPRESSORS)

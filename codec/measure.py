@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from codec.baselines import BASELINES, plain_bytes
+from codec.baselines import baseline_bytes, plain_bytes
 from codec.decoder import QuantizedTensor, unpack
 from codec.encoder import encode
 from codec.errors import CodecError
@@ -66,8 +66,7 @@ def measure(tensors: Mapping[str, np.ndarray], recipe: Recipe, peers: Iterable[s
     encoded = time.perf_counter()
     _, back = unpack(blob)
     decoded = time.perf_counter()
-    data = plain_bytes(treated)
-    if plain_bytes(back) != data:
+    if plain_bytes(back) != plain_bytes(treated):
         raise CodecError("the artifact does not decode to the levels that were encoded", where=f"recipe {recipe.name}")
     noise = {name: _energy(tensors[name], treated[name]) for name in treated if tensors[name].dtype.kind == "f"}
     return Measurement(
@@ -76,8 +75,8 @@ def measure(tensors: Mapping[str, np.ndarray], recipe: Recipe, peers: Iterable[s
         snr_db=_decibel(*map(sum, zip(*noise.values(), strict=True))),
         encode_seconds=encoded - started,
         decode_seconds=decoded - encoded,
-        peer_bytes={peer: BASELINES[peer](data) for peer in dict.fromkeys([recipe.coder, *peers])},
-        tensor_peer_bytes={name: BASELINES[recipe.coder](plain_bytes({name: treated[name]})) for name in treated},
+        peer_bytes={peer: baseline_bytes(peer, treated) for peer in dict.fromkeys([recipe.coder, *peers])},
+        tensor_peer_bytes={name: baseline_bytes(recipe.coder, {name: treated[name]}) for name in treated},
         tensor_snr_db={name: _decibel(*pair) for name, pair in noise.items()},
     )
 

@@ -177,7 +177,9 @@ def _parse(text: str, where: str) -> Recipe:
     if not isinstance(rules, list) or not rules:
         raise UsageError("has no [[rules]]", where=where, hint="see codec/recipes/pr162.toml for an example")
     try:
-        return Recipe(rules=tuple(_rule(rule, where) for rule in rules), **_fields(data, Recipe, where, {"rules", "strict"}))
+        return Recipe(
+            rules=tuple(_rule(rule, where) for rule in rules), **_fields(data, Recipe, where, {"rules", "strict"})
+        )
     except TypeError as error:
         raise UsageError(f"lacks a field ({error})", where=where) from None
 

@@ -52,7 +52,9 @@ def test_gptq_equals_the_original_program(shared, seed, form, case):
     assert np.abs(tensor.levels - golden[f"{form}/{case}/q"].astype(int)).max() <= 1
 
 
-@pytest.mark.parametrize(("seed", "form", "bits", "k"), [(1176, "gptq_int6_block32", 6, 0), (1716, "gptq_int6_k3_block32", 6, 3)])
+@pytest.mark.parametrize(
+    ("seed", "form", "bits", "k"), [(1176, "gptq_int6_block32", 6, 0), (1716, "gptq_int6_k3_block32", 6, 3)]
+)
 def test_gptq_does_not_depend_on_the_block(shared, monkeypatch, seed, form, bits, k):
     golden = np.load(shared / f"data/golden/{seed}/quantize.npz")
     monkeypatch.setattr("codec.quantize.BLOCK", 32)
@@ -107,8 +109,17 @@ def test_five_levels():
     assert tensor.scales[0] == np.float16(14 / 10)  # sum w q / sum q^2
 
 
-@pytest.mark.parametrize("options", [{"bits": 1}, {"bits": 9}, {"bits": 6, "step": "std"}, {"bits": 6, "k": 3.0},
-                                     {"bits": 6, "step": "mean"}, {"bits": 6, "step": "five"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bits": 1},
+        {"bits": 9},
+        {"bits": 6, "step": "std"},
+        {"bits": 6, "k": 3.0},
+        {"bits": 6, "step": "mean"},
+        {"bits": 6, "step": "five"},
+    ],
+)
 def test_impossible_quantizers_are_refused(options):
     with pytest.raises(UsageError):
         RowQuantizer(**options)

@@ -48,8 +48,10 @@ def test_pr339_with_int5_mlp(shared):
 
 def test_pr1123_bits_by_role():
     recipe = load_recipe("pr1123")
-    bits = {name: recipe.rule(f"blocks.3.{name}.weight", 10**6).treatment
-            for name in ("attn.c_q", "attn.c_k", "attn.c_v", "attn.proj", "mlp.up", "mlp.down")}
+    bits = {
+        name: recipe.rule(f"blocks.3.{name}.weight", 10**6).treatment
+        for name in ("attn.c_q", "attn.c_k", "attn.c_v", "attn.proj", "mlp.up", "mlp.down")
+    }
     assert list(bits.values()) == ["int6", "int6", "int5", "int5", "int3", "int4"]
     assert recipe.rule("tok_emb.weight", 10**6).treatment == "float16"
 
@@ -112,14 +114,18 @@ def test_unknown_recipe_gets_a_suggestion():
 
 def test_a_rule_of_the_users_own_that_matches_nothing_is_an_error(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text('version = 1\nname = "mine"\nabout = ""\ncoder = "zstd-22"\n[[rules]]\nnames = ["*.atn.c_q.weight"]\n'
-                    'treatment = "int6"\n[[rules]]\ntreatment = "float16"')
+    path.write_text(
+        'version = 1\nname = "mine"\nabout = ""\ncoder = "zstd-22"\n[[rules]]\nnames = ["*.atn.c_q.weight"]\n'
+        'treatment = "int6"\n[[rules]]\ntreatment = "float16"'
+    )
     with pytest.raises(UsageError, match="matches no tensor; did you mean `blocks.0.attn.c_q.weight`"):
         quantize_checkpoint({"blocks.0.attn.c_q.weight": np.ones((2, 2)), "norm": np.ones(2)}, load_recipe(path))
 
 
 def test_a_recipe_without_a_rule_for_everything_names_the_tensor(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text('version = 1\nname = "mine"\nabout = ""\ncoder = "zstd-22"\n[[rules]]\nnames = ["a"]\ntreatment = "int6"')
+    path.write_text(
+        'version = 1\nname = "mine"\nabout = ""\ncoder = "zstd-22"\n[[rules]]\nnames = ["a"]\ntreatment = "int6"'
+    )
     with pytest.raises(UsageError, match="tensor `b`: no rule of recipe mine matches it"):
         quantize_checkpoint({"a": np.ones((2, 2)), "b": np.ones(2)}, load_recipe(path))
