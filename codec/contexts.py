@@ -1,44 +1,67 @@
-"""Which frequency table codes which level: tensors, rows and columns sorted into classes of equal spread.
+"""Which frequency table codes which level.
 
-Levels of rows (and columns) that differ in spread should not share one table: on absmax int6 that is worth
-1 to 3 % of the bytes.  Every class is one step of log2(rms); table number = base + class of the row + class
-of the column, so the decoder needs one addition.  The tables themselves are histograms: no family is assumed.
-Decisions are made on integers only, so that the bytes are the same on every platform.
+Levels that are spread differently should not share a table: on absmax int6 that is worth 1 to 3 % of the bytes.
+Table number = first table of the tensor + class of the row + class of the column, so the decoder needs two
+additions.  What the classes mean is up to the encoder, which tries two ways and keeps the cheaper:
+
+- spread: a class is one step of log2(rms), for rows, columns or both;
+- shape: rows are clustered by their histograms (for weights that were quantized before, or have odd tails).
+
+The tables are histograms: no distribution family is assumed.  Decisions are made on integers only, so that the
+bytes are the same on every platform.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from codec.decoder import PRECISION, frequencies
+from codec.prediction import Repeats, differences, find_repeats
 from codec.rans import table_logs
 
-STEPS = (0, 1, 2, 4)  # classes per octave of rms that are tried; 0 = one class for everything
-MODES = ("tensor", "row", "column", "both")
+STEPS = (1, 2, 4)  # classes per octave of rms that are tried
+CLUSTERS = (4, 12, 32)  # numbers of histogram clusters that are tried
+SAMPLED = 4096  # rows, about, on which clusters are found
 COST_UNIT = 1024  # costs are integers in 1/1024 bit; no log2 of 1..2**14 lies near a rounding boundary there
 COSTS = np.rint((PRECISION - np.log2(np.arange(1, (1 << PRECISION) + 1))) * COST_UNIT).astype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """One way to code a tensor: first table, int64 class of each row and column, and what falls into each table.
+
+    counts: int64 (tables, symbols), row t for table number base + t.
+    """
+
+    base: int
+    rows: np.ndarray
+    columns: np.ndarray
+    counts: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Contexts:
-    """base: first table, relative to the group's; rows, columns: uint8 classes, or None when all are 0."""
+    """base: first table, relative to the group's; rows, columns: uint8 classes, or None when all are 0.
+
+    repeats: rows coded as differences; their class is repeat_class.
+    """
 
     base: int
     rows: np.ndarray | None
     columns: np.ndarray | None
+    repeats: Repeats | None = None
+    repeat_class: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grouping:
-    """Contexts of each tensor of a group, and the counts (tables, 256) of its levels in every table."""
+    """Contexts of each tensor of a group, and the counts (tables, 256) of its symbols in every table."""
 
     contexts: tuple[Contexts, ...]
     counts: np.ndarray
     row_counts: np.ndarray
     column_counts: np.ndarray
-    cost_bits: float
 
 
 def table_cost(counts: np.ndarray) -> int:
@@ -57,119 +80,257 @@ def symbol_costs(logs: np.ndarray) -> np.ndarray:
 
 def group(levels: Sequence[np.ndarray], lowest_level: int) -> Grouping:
     """levels: int8 (rows, columns) of each tensor -> the cheapest grouping found."""
-    return min((_group(levels, lowest_level, step) for step in STEPS), key=lambda found: found.cost_bits)
-
-
-def _group(levels: Sequence[np.ndarray], lowest_level: int, step: int) -> Grouping:
-    modes = ("tensor",) if step == 0 else MODES
-    candidates = [[_classes(tensor.astype(np.int64), step, mode) for mode in modes] for tensor in levels]
-    lowest = min((base for each in candidates for base, _, _ in each), default=0)
-    highest = max(
-        (
-            base + int(rows.max(initial=0)) + int(columns.max(initial=0))
-            for each in candidates
-            for base, rows, columns in each
-        ),
-        default=0,
-    )
-    size = highest - lowest + 1
-    symbols = [tensor.astype(np.int64) - lowest_level for tensor in levels]
-    histograms = [
-        [_histogram(tensor, base - lowest + rows[:, None] + columns, size) for base, rows, columns in each]
-        for tensor, each in zip(symbols, candidates, strict=True)
+    repeats = [_worthwhile(tensor, lowest_level) for tensor in levels]
+    width = max((int(tensor.max(initial=lowest_level)) for tensor in levels), default=0) - lowest_level + 1
+    spreads: dict[int, list[list[Layout]]] = {step: [] for step in STEPS}
+    row_counts = []
+    for tensor, found in zip(levels, repeats, strict=True):
+        own = np.delete(tensor, found.rows, 0) if found else tensor
+        symbols = own.astype(np.int16) - lowest_level
+        row_counts.append(_counts_by(symbols, np.arange(len(own))[:, None], width))
+        for step, layouts in spreads.items():
+            layouts.append(_spread_layouts(own, symbols, row_counts[-1], step, columns=found is None))
+    single = [
+        [
+            Layout(
+                base=0,
+                rows=np.zeros(len(counts), np.int64),
+                columns=np.zeros(tensor.shape[1], np.int64),
+                counts=counts.sum(0, keepdims=True),
+            )
+        ]
+        for counts, tensor in zip(row_counts, levels, strict=True)
     ]
-    chosen = [len(modes) - 1] * len(symbols)
-    for _ in range(3):  # the choice changes the tables and the tables the choice; it settles in two rounds
-        counts = _total((each[mode] for each, mode in zip(histograms, chosen, strict=True)), (size, 256))
-        picked = [each[mode][1:] for each, mode in zip(candidates, chosen, strict=True)]
-        # One part in 4,096 of the group's own histogram keeps unseen symbols finite while choosing.
-        costs = np.stack([symbol_costs(table_logs(4096 * row + counts.sum(0) + 1)) for row in counts])
-        planes = [_plane_costs([classes[axis] for classes in picked]) for axis in (0, 1)]
-        previous, chosen = (
-            chosen,
-            [
-                int(
-                    np.argmin(
-                        [
-                            int((histogram * costs).sum())
-                            + _plane_cost(rows, planes[0])
-                            + _plane_cost(columns, planes[1])
-                            for histogram, (_, rows, columns) in zip(own, each, strict=True)
-                        ]
-                    )
-                )
-                for own, each in zip(histograms, candidates, strict=True)
-            ],
+    choices = [_choose(layouts) for layouts in (single, *spreads.values())]
+    if any(len(counts) for counts in row_counts):
+        choices += [_choose(_cluster_layouts(row_counts, levels, clusters)) for clusters in CLUSTERS]
+    _, chosen = min(choices, key=lambda choice: choice[0])
+    return _grouping(chosen, levels, repeats, lowest_level)
+
+
+def _worthwhile(tensor: np.ndarray, lowest_level: int) -> Repeats | None:
+    """The tensor's repeating rows, if coding them as differences is cheaper than as they are."""
+    found = find_repeats(tensor)
+    if not found:
+        return None
+    whole = np.bincount((tensor.astype(np.int16) - lowest_level).ravel(), minlength=256)
+    as_they_are = np.bincount((tensor[found.rows].astype(np.int16) - lowest_level).ravel(), minlength=256)
+    plain = int(as_they_are @ symbol_costs(table_logs(whole)))
+    return found if table_cost(_difference_counts(tensor, found, lowest_level)) < plain else None
+
+
+def _difference_counts(tensor: np.ndarray, repeats: Repeats, lowest_level: int) -> np.ndarray:
+    return np.bincount(((differences(tensor, repeats) - lowest_level) & 255).ravel(), minlength=256)
+
+
+def _counts_by(symbols: np.ndarray, tables: np.ndarray, width: int) -> np.ndarray:
+    """int64 (tables, width): how often each symbol falls into each table; tables broadcasts to symbols."""
+    size = int(tables.max(initial=-1)) + 1
+    return np.bincount((tables * width + symbols).ravel(), minlength=size * width).reshape(size, width)
+
+
+def _spread_layouts(
+    levels: np.ndarray, symbols: np.ndarray, row_counts: np.ndarray, step: int, columns: bool
+) -> list[Layout]:
+    """Classes by spread: of the whole tensor, its rows, its columns, both."""
+    row_count, column_count = levels.shape
+    no_rows, no_columns = np.zeros(row_count, np.int64), np.zeros(column_count, np.int64)
+    squares = levels.astype(np.int64) ** 2
+    whole = int(_spread(squares.sum()[None], levels.size, step)[0])
+    by_row = _spread(squares.sum(1), column_count, step)
+    by_column = _spread(squares.sum(0), row_count, step)
+    low_row, low_column = int(by_row.min(initial=99)), int(by_column.min(initial=99))
+    by_row, by_column = by_row - low_row, by_column - low_column
+    found = [Layout(base=whole, rows=no_rows, columns=no_columns, counts=row_counts.sum(0, keepdims=True))]
+    if levels.size:
+        found.append(Layout(base=low_row, rows=by_row, columns=no_columns, counts=_merged(row_counts, by_row)))
+    if levels.size and columns:
+        found.append(
+            Layout(
+                base=low_column,
+                rows=no_rows,
+                columns=by_column,
+                counts=_counts_by(symbols, by_column[None], row_counts.shape[1]),
+            )
         )
-        if chosen == previous:
-            break
-    return _finish(candidates, histograms, chosen, lowest, size)
-
-
-def _finish(candidates: list[Any], histograms: list[Any], chosen: list[int], lowest: int, size: int) -> Grouping:
-    counts = _total((each[mode] for each, mode in zip(histograms, chosen, strict=True)), (size, 256))
-    used = np.flatnonzero(counts.any(1))
-    first, last = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
-    contexts, planes = [], [np.zeros(256, np.int64), np.zeros(256, np.int64)]
-    for each, mode in zip(candidates, chosen, strict=True):
-        base, rows, columns = each[mode]
-        kept = []
-        for axis, classes in enumerate((rows, columns)):
-            if classes.any():
-                planes[axis] += np.bincount(classes, minlength=256)
-            kept.append(classes.astype(np.uint8) if classes.any() else None)
-        contexts.append(Contexts(base=base - lowest - first, rows=kept[0], columns=kept[1]))
-    counts = counts[first : last + 1]
-    cost = sum(table_cost(row) for row in counts) + sum(table_cost(plane) for plane in planes if plane.any())
-    return Grouping(
-        contexts=tuple(contexts),
-        counts=counts,
-        row_counts=planes[0],
-        column_counts=planes[1],
-        cost_bits=cost / COST_UNIT,
-    )
-
-
-def _classes(tensor: np.ndarray, step: int, mode: str) -> tuple[int, np.ndarray, np.ndarray]:
-    """(base, row classes, column classes), each class counted from the tensor's lowest."""
-    row_count, column_count = tensor.shape
-    rows, columns = np.zeros(row_count, np.int64), np.zeros(column_count, np.int64)
-    if not tensor.size or step == 0:
-        return 0, rows, columns
-    squares = tensor * tensor
-    whole = int(_spread(squares.sum()[None], tensor.size, step)[0])
-    if mode in ("row", "both"):
-        rows = _spread(squares.sum(1), column_count, step)
-    if mode in ("column", "both"):
-        columns = _spread(squares.sum(0), row_count, step)
-    base = {"tensor": whole, "row": 0, "column": 0, "both": -whole}[mode]
-    low_row, low_column = int(rows.min()), int(columns.min())
-    return base + low_row + low_column, rows - low_row, columns - low_column
+        found.append(
+            Layout(
+                base=low_row + low_column - whole,
+                rows=by_row,
+                columns=by_column,
+                counts=_counts_by(symbols, by_row[:, None] + by_column, row_counts.shape[1]),
+            )
+        )
+    return found
 
 
 def _spread(energies: np.ndarray, count: int, step: int) -> np.ndarray:
-    """Class of mean squares energies / count: floor(step * log2(rms)) shifted to be positive, by integers."""
-    # 2**(2k / step) as a fraction of 2**16; half an octave of mean square is a quarter-octave step of rms.
-    thresholds = np.array([round(2.0 ** (2 * k / step)) for k in range(4 * step, 14 * step)])
+    """Class of the root of energies / count: floor(step * log2(4 rms)), at least 0, by integers."""
+    thresholds = np.array([round(2.0 ** (8 + 2 * k / step)) for k in range(10 * step)])
     return np.searchsorted(thresholds, (energies.astype(np.int64) << 12) // max(count, 1), "right")
 
 
-def _histogram(symbols: np.ndarray, tables: np.ndarray, size: int) -> np.ndarray:
-    flat = np.bincount((tables * 256 + symbols).ravel(), minlength=size * 256)
-    return flat.reshape(size, 256)
+def _merged(row_counts: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Sum the histograms of rows of one class -> (classes, symbols)."""
+    order = np.argsort(classes, kind="stable")
+    present, starts = np.unique(classes[order], return_index=True)
+    merged = np.zeros((int(classes.max(initial=-1)) + 1, row_counts.shape[1]), row_counts.dtype)
+    if len(present):
+        merged[present] = np.add.reduceat(row_counts[order], starts)
+    return merged
 
 
-def _total(histograms: Iterable[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    total = np.zeros(shape, np.int64)
-    for histogram in histograms:
-        total += histogram
-    return total
+def _cluster_layouts(
+    row_counts: Sequence[np.ndarray], levels: Sequence[np.ndarray], clusters: int
+) -> list[list[Layout]]:
+    """Rows of all tensors clustered by their histograms; per tensor: its best single cluster, or one per row."""
+    counts = np.concatenate(row_counts)
+    classes = _clustered(counts, clusters)
+    costs = _table_costs(_merged(counts, classes))
+    layouts, start = [], 0
+    for own, tensor in zip(row_counts, levels, strict=True):
+        rows = classes[start : start + len(own)]
+        start += len(own)
+        columns = np.zeros(tensor.shape[1], np.int64)
+        whole = own.sum(0, keepdims=True)
+        single = Layout(
+            base=int((whole @ costs.T).argmin()), rows=np.zeros(len(own), np.int64), columns=columns, counts=whole
+        )
+        low = int(rows.min(initial=len(costs)))
+        layouts.append(
+            [single, Layout(base=low, rows=rows - low, columns=columns, counts=_merged(own, rows - low))]
+            if len(own)
+            else [single]
+        )
+    return layouts
 
 
-def _plane_costs(planes: list[np.ndarray]) -> np.ndarray:
-    counts = _total((np.bincount(plane, minlength=256)[None] for plane in planes if plane.any()), (1, 256))[0]
+def _clustered(counts: np.ndarray, clusters: int) -> np.ndarray:
+    """counts: int64 (rows, symbols) -> the class of each row, by Lloyd's iteration on code length."""
+    every = len(counts) // SAMPLED + 1
+    sample = counts[::every].astype(np.float64)  # integers below 2**53: products are exact in any order
+    classes = _start(sample, clusters)
+    for last in (False,) * 5 + (True,):  # the cost falls by less than 0.01 % after that
+        costs = _table_costs(_merged(sample, classes).astype(np.int64))
+        shares = _plane_costs(np.bincount(classes, minlength=256))[: len(costs)]
+        classes = ((counts.astype(np.float64) if last else sample) @ costs.T.astype(np.float64) + shares).argmin(1)
+    return classes
+
+
+def _start(counts: np.ndarray, clusters: int) -> np.ndarray:
+    """Starting clusters: rows that use the same set of symbols if few sets are common, else rows of equal cost."""
+    masks = np.packbits(counts > 0, axis=1)
+    supports, support = np.unique(masks.view(f"V{masks.shape[1]}").ravel(), return_inverse=True)
+    sizes = np.bincount(support, minlength=len(supports))
+    common = np.argsort(-sizes, kind="stable")[: clusters - 1]
+    if 2 * sizes[common].sum() > len(counts):
+        place = np.full(len(supports), len(common))
+        place[common] = np.arange(len(common))
+        return place[support]
+    costs = _table_costs(counts.sum(0, keepdims=True).astype(np.int64))[0]
+    order = np.argsort((counts @ costs) // np.maximum(counts.sum(1), 1), kind="stable")
+    classes = np.empty(len(counts), np.int64)
+    classes[order] = np.arange(len(counts)) * clusters // max(len(counts), 1)
+    return classes
+
+
+def _table_costs(counts: np.ndarray) -> np.ndarray:
+    """int64, same shape; one part in 4,096 of the common histogram keeps unseen symbols finite while choosing."""
+    common = counts.sum(0) + 1
+    return np.stack([symbol_costs(table_logs(4096 * row + common))[: counts.shape[1]] for row in counts])
+
+
+def _choose(layouts: list[list[Layout]]) -> tuple[int, list[Layout]]:
+    """(cost with tables and class planes in 1/1024 bits, the layout picked for each tensor)."""
+    picked = [own[-1] for own in layouts]
+    lowest, size = _range(layouts)
+    for _ in range(3):  # the choice changes the tables and the tables the choice; it settles in two rounds
+        costs = _table_costs(_totals(picked, lowest, size))
+        rows, columns = (_plane_costs(_class_counts(picked, axis)) for axis in ("rows", "columns"))
+        previous, picked = (
+            picked,
+            [
+                min(
+                    own,
+                    key=lambda each: (
+                        _cost(each, costs[each.base - lowest :])
+                        + _plane_cost(each.rows, rows)
+                        + _plane_cost(each.columns, columns)
+                    ),
+                )
+                for own in layouts
+            ],
+        )
+        if all(now is before for now, before in zip(picked, previous, strict=True)):
+            break
+    cost = sum(table_cost(counts) for counts in _totals(picked, *_range([[each] for each in picked])))
+    planes = (_class_counts(picked, axis) for axis in ("rows", "columns"))
+    return cost + sum(table_cost(counts) for counts in planes if counts.any()), picked
+
+
+def _cost(layout: Layout, costs: np.ndarray) -> int:
+    """Of the levels under the tables from the layout's first on, in 1/1024 bits."""
+    tables, width = layout.counts.shape
+    return int((layout.counts * costs[:tables, :width]).sum())
+
+
+def _range(layouts: Iterable[list[Layout]]) -> tuple[int, int]:
+    """(lowest table number, how many up to the highest)."""
+    every = [each for own in layouts for each in own]
+    lowest = min((each.base for each in every), default=0)
+    return lowest, max((each.base + len(each.counts) for each in every), default=1) - lowest
+
+
+def _totals(picked: Iterable[Layout], lowest: int, size: int) -> np.ndarray:
+    totals = np.zeros((size, 256), np.int64)
+    for each in picked:
+        totals[each.base - lowest :, : each.counts.shape[1]][: len(each.counts)] += each.counts
+    return totals
+
+
+def _class_counts(picked: Iterable[Layout], axis: str) -> np.ndarray:
+    """int64 (256,): how often each class occurs in the planes that are stored."""
+    counts = np.zeros(256, np.int64)
+    for each in picked:
+        classes: np.ndarray = getattr(each, axis)
+        if classes.any():
+            counts += np.bincount(classes, minlength=256)
+    return counts
+
+
+def _plane_costs(counts: np.ndarray) -> np.ndarray:
     return symbol_costs(table_logs(counts * 256 + 1))
 
 
 def _plane_cost(classes: np.ndarray, costs: np.ndarray) -> int:
     return int(costs[classes].sum()) if classes.any() else 0
+
+
+def _grouping(
+    picked: list[Layout], levels: Sequence[np.ndarray], repeats: list[Repeats | None], lowest_level: int
+) -> Grouping:
+    """Relative table numbers, and one more table for the differences of all tensors with repeats."""
+    lowest, size = _range([[each] for each in picked])
+    tables = _totals(picked, lowest, size + any(repeats))
+    contexts = []
+    for each, tensor, found in zip(picked, levels, repeats, strict=True):
+        base, rows, repeat_class = each.base - lowest, each.rows, 0
+        if found:
+            repeat_class = size - base
+            tables[size] += _difference_counts(tensor, found, lowest_level)
+            rows = np.full(len(tensor), repeat_class)
+            rows[np.delete(np.arange(len(tensor)), found.rows)] = each.rows
+        contexts.append(
+            Contexts(
+                base=base,
+                rows=rows.astype(np.uint8) if rows.any() else None,
+                columns=each.columns.astype(np.uint8) if each.columns.any() else None,
+                repeats=found,
+                repeat_class=repeat_class,
+            )
+        )
+    planes = [
+        sum((np.bincount(classes, minlength=256) for classes in each if classes is not None), np.zeros(256, np.int64))
+        for each in ((c.rows for c in contexts), (c.columns for c in contexts))
+    ]
+    return Grouping(contexts=tuple(contexts), counts=tables, row_counts=planes[0], column_counts=planes[1])

@@ -184,7 +184,7 @@ def _named(stream: Stream, forms: list[Any], names: list[Any]) -> dict[str, Quan
 
 def _weights(form: list[Any]) -> int:
     _, shape, planes, *model = form
-    if not all(isinstance(number, int) and number >= 0 for number in (*shape, *planes, *model[1:])):
+    if not all(isinstance(number, int) and number >= 0 for number in (*shape, *planes, *model[1:])) or len(model) == 5:
         raise ValueError(f"form {form}")
     return math.prod(shape)
 
@@ -197,12 +197,22 @@ def _tensor(
     rows = shape[0] if kind == "row" else 1
     columns = math.prod(shape) // max(rows, 1)
     scales = _bytes_of(stream, np.dtype("<f2" if kind == "row" else "<f4"), rows, planes)
-    lowest, base, row_table, column_table = model
+    lowest, base, row_table, column_table, *repeats = model
     # The table of a level: the tensor's first one plus the class of its row plus the class of its column.
     row = stream.take(np.full(rows, row_table)).astype(np.int64) if row_table else np.zeros(rows, np.int64)
     column = stream.take(np.full(columns, column_table)) if column_table else np.zeros(columns, np.uint8)
-    levels = stream.take((base + row[:, None] + column).ravel())
-    return QuantizedTensor((levels.astype(np.int16) + lowest).astype(np.int8).reshape(shape), scales)
+    levels = stream.take((base + row[:, None] + column).ravel()).reshape(rows, columns).astype(np.int16) + lowest
+    if repeats:
+        _add_means(levels, row, *repeats)
+    return QuantizedTensor(levels.astype(np.int8).reshape(shape), scales)
+
+
+def _add_means(levels: np.ndarray, row: np.ndarray, reference: int, first_class: int) -> None:
+    """Rows of a class from `first_class` on hold differences from the mean of the reference and those before them."""
+    total, count = levels[reference].astype(np.int64), 1
+    for index in np.flatnonzero(row >= first_class):
+        levels[index] = (levels[index] + (2 * total + count) // (2 * count) + 128) % 256 - 128
+        total, count = total + levels[index], count + 1
 
 
 def _bytes_of(stream: Stream, dtype: np.dtype, count: int, planes: list[int]) -> np.ndarray:

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from codec.contexts import COST_UNIT, Grouping, group, table_cost
+from codec.contexts import COST_UNIT, Contexts, Grouping, group, table_cost
 from codec.decoder import MAGIC, MAX_WEIGHTS, QuantizedTensor, frequencies
 from codec.errors import CodecError
+from codec.prediction import differences
 from codec.rans import encode as rans_encode
 from codec.rans import lane_count, table_logs
 
@@ -77,8 +78,8 @@ class _Builder:
             for key, each in sorted(counts.items())
         }
 
-    def _level_models(self) -> dict[str, list[Any]]:
-        """name -> [lowest level, first table, row-class table, column-class table, contexts]."""
+    def _level_models(self) -> dict[str, tuple[list[int], Contexts]]:
+        """name -> ([lowest level, first table, row-class table, column-class table, repeats...], contexts)."""
         widths: dict[int, list[str]] = {}
         for name, tensor in self.distinct.items():
             if isinstance(tensor, QuantizedTensor):
@@ -90,13 +91,12 @@ class _Builder:
             grouping = group(matrices, lowest)
             first, row_table, column_table = self._add_group(grouping)
             for name, contexts in zip(members, grouping.contexts, strict=True):
-                models[name] = [
-                    lowest,
-                    first + contexts.base,
+                tables = [
                     row_table if contexts.rows is not None else 0,
                     column_table if contexts.columns is not None else 0,
-                    contexts,
                 ]
+                repeats = [contexts.repeats.reference, contexts.repeat_class] if contexts.repeats else []
+                models[name] = [lowest, first + contexts.base, *tables, *repeats], contexts
         return models
 
     def _add_group(self, grouping: Grouping) -> tuple[int, int, int]:
@@ -116,9 +116,9 @@ class _Builder:
             (plane, np.full(len(plane), table)) for plane, table in zip(_byte_planes(array), tables, strict=True)
         ]
         if isinstance(tensor, QuantizedTensor):
-            *numbers, contexts = self.models[name]
+            numbers, contexts = self.models[name]
             form = [kind, list(tensor.levels.shape), tables, *numbers]
-            self.planes.append(lambda: [*planes, *_level_planes(_matrix(tensor), contexts, *numbers)])
+            self.planes.append(lambda: [*planes, *_level_planes(_matrix(tensor), contexts, *numbers[:4])])
         else:
             form = [kind, list(tensor.shape), tables]
             self.planes.append(lambda: planes)
@@ -128,7 +128,7 @@ class _Builder:
 
 
 def _level_planes(
-    matrix: np.ndarray, contexts: Any, lowest: int, base: int, row_table: int, column_table: int
+    matrix: np.ndarray, contexts: Contexts, lowest: int, base: int, row_table: int, column_table: int
 ) -> list[Plane]:
     planes: list[Plane] = []
     index = np.full(matrix.shape, base, np.int32)
@@ -138,7 +138,10 @@ def _level_planes(
     if contexts.columns is not None:
         planes.append((contexts.columns, np.full(matrix.shape[1], column_table)))
         index += contexts.columns
-    return [*planes, ((matrix.astype(np.int16) - lowest).astype(np.uint8).ravel(), index.ravel())]
+    symbols = matrix.astype(np.int16) - lowest
+    if contexts.repeats:
+        symbols[contexts.repeats.rows] = differences(matrix, contexts.repeats) - lowest
+    return [*planes, ((symbols & 255).astype(np.uint8).ravel(), index.ravel())]
 
 
 def _assemble(builder: _Builder, text: bytes) -> bytes:

@@ -150,7 +150,7 @@ def _row(name: str, tensor: QuantizedTensor | np.ndarray, form: int, forms: list
             class_bytes=0.0,
             entropy_bits=0.0,
         )
-    class_bytes = sum(next(bits) for table in model[2:] if table) / 8
+    class_bytes = sum(next(bits) for table in model[2:4] if table) / 8
     highest = max(int(tensor.levels.max(initial=0)), -1 - int(tensor.levels.min(initial=0)))
     suffix = "" if kind == "row" else " per tensor"
     return TensorCost(

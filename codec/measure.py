@@ -60,23 +60,41 @@ def measure(tensors: Mapping[str, np.ndarray], recipe: Recipe, peers: Iterable[s
 
     Raises: InputError for weights that cannot be quantized, CodecError if the round trip is not exact.
     """
-    treated = quantize_checkpoint(tensors, recipe)
+    return measure_treated(
+        quantize_checkpoint(tensors, recipe), recipe=recipe.name, coder=recipe.coder, peers=peers, tensors=tensors
+    )
+
+
+def measure_treated(
+    treated: Mapping[str, QuantizedTensor | np.ndarray],
+    *,
+    recipe: str,
+    coder: str = "zstd-22",
+    peers: Iterable[str] = (),
+    tensors: Mapping[str, np.ndarray] | None = None,
+) -> Measurement:
+    """As `measure`, of tensors that are quantized already.  recipe: what to call it.
+
+    tensors: the floats to compare with; without them nothing was lost, and no tensor has a ratio.
+
+    Raises: CodecError if the round trip is not exact.
+    """
     started = time.perf_counter()
     blob = encode(treated, {})
     encoded = time.perf_counter()
     _, back = unpack(blob)
     decoded = time.perf_counter()
     if plain_bytes(back) != plain_bytes(treated):
-        raise CodecError("the artifact does not decode to the levels that were encoded", where=f"recipe {recipe.name}")
-    noise = {name: _energy(tensors[name], treated[name]) for name in treated if tensors[name].dtype.kind == "f"}
+        raise CodecError("the artifact does not decode to the levels that were encoded", where=f"recipe {recipe}")
+    noise = {name: _energy(each, treated[name]) for name, each in (tensors or {}).items() if each.dtype.kind == "f"}
     return Measurement(
-        recipe=recipe.name,
+        recipe=recipe,
         ledger=ledger(blob),
-        snr_db=_decibel(*map(sum, zip(*noise.values(), strict=True))),
+        snr_db=_decibel(sum(signal for signal, _ in noise.values()), sum(error for _, error in noise.values())),
         encode_seconds=encoded - started,
         decode_seconds=decoded - encoded,
-        peer_bytes={peer: baseline_bytes(peer, treated) for peer in dict.fromkeys([recipe.coder, *peers])},
-        tensor_peer_bytes={name: baseline_bytes(recipe.coder, {name: treated[name]}) for name in treated},
+        peer_bytes={peer: baseline_bytes(peer, treated) for peer in dict.fromkeys([coder, *peers])},
+        tensor_peer_bytes={name: baseline_bytes(coder, {name: treated[name]}) for name in treated},
         tensor_snr_db={name: _decibel(*pair) for name, pair in noise.items()},
     )
 

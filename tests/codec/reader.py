@@ -54,14 +54,22 @@ class Reader:
         """(dtype, shape, bytes) of a plain tensor; (kind, shape, scale bytes, levels) of a quantized one."""
         if not model:
             return kind, shape, self.items(planes, math.prod(shape))
-        lowest, base, row_table, column_table = model
+        lowest, base, row_table, column_table, *repeats = model
         rows = shape[0] if kind == "row" else 1
         columns = math.prod(shape) // rows if rows else 0
         scales = self.items(planes, rows)
         row = self.plane([row_table] * rows) if row_table else [0] * rows
         column = self.plane([column_table] * columns) if column_table else [0] * columns
-        symbols = self.plane([base + r + c for r in row for c in column])
-        return kind, shape, scales, [symbol + lowest for symbol in symbols]
+        values = [symbol + lowest for symbol in self.plane([base + r + c for r in row for c in column])]
+        if repeats:
+            reference, first = repeats
+            before = [values[reference * columns :][:columns]]
+            for index in (index for index in range(rows) if row[index] >= first):
+                for c in range(columns):
+                    mean = math.floor(sum(levels[c] for levels in before) / len(before) + 0.5)
+                    values[index * columns + c] = (values[index * columns + c] + mean + 128) % 256 - 128
+                before.append(values[index * columns :][:columns])
+        return kind, shape, scales, values
 
 
 def read(blob: bytes) -> tuple[dict, dict]:

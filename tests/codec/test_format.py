@@ -36,3 +36,15 @@ def test_the_independent_reader_agrees_on_classes_of_rows_and_columns():
     *_, row_table, column_table = unpack(blob)[0]["forms"][0]
     assert row_table > 0
     assert column_table > 0
+
+
+def test_the_independent_reader_agrees_on_rows_that_repeat():
+    random = np.random.default_rng(1)
+    levels = random.normal(0, 40, (60, 48)).round().clip(-128, 127).astype(np.int8)
+    unused = [3, 4, 5, 9, 20, 21, 22, 40]
+    levels[unused] = (levels[3] + random.normal(0, 1, (8, 48))).round().clip(-128, 127).astype(np.int8)
+    levels[3, :2] = levels[4, :2] = -128, 127
+    blob = encode({"w": QuantizedTensor(levels, np.ones(60, np.float16))}, {})
+    assert len(unpack(blob)[0]["forms"][0]) == 9
+    assert read(blob)[1]["w"][3] == levels.ravel().tolist()
+    assert np.array_equal(unpack(blob)[1]["w"].levels, levels)

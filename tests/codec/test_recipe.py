@@ -118,7 +118,7 @@ def test_a_rule_of_the_users_own_that_matches_nothing_is_an_error(tmp_path):
         'version = 1\nname = "mine"\nabout = ""\ncoder = "zstd-22"\n[[rules]]\nnames = ["*.atn.c_q.weight"]\n'
         'treatment = "int6"\n[[rules]]\ntreatment = "float16"'
     )
-    with pytest.raises(UsageError, match="matches no tensor; did you mean `blocks.0.attn.c_q.weight`"):
+    with pytest.raises(UsageError, match=r"matches no tensor; did you mean `blocks\.0\.attn\.c_q\.weight`"):
         quantize_checkpoint({"blocks.0.attn.c_q.weight": np.ones((2, 2)), "norm": np.ones(2)}, load_recipe(path))
 
 
