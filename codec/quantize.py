@@ -119,7 +119,7 @@ def quantize_int8(weights: np.ndarray) -> QuantizedTensor:
     if weights.ndim > 1:
         scales = np.maximum(clip / np.float32(127), np.float32(1 / 127))
     else:
-        scales = np.where(clip > 0, clip / np.float32(127), np.float32(1))
+        scales = np.where(clip / np.float32(127) > 0, clip / np.float32(127), np.float32(1))
     clipped = rows.clip(-clip[:, None], clip[:, None])
     levels = np.rint(clipped / scales[:, None]).clip(-127, 127).astype(np.int8).reshape(weights.shape)
     return QuantizedTensor(levels, _float16(scales) if weights.ndim > 1 else scales)

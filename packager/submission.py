@@ -13,10 +13,12 @@ from importlib.util import decode_source
 from pathlib import Path
 from typing import Any
 
-from codec import ByteLedger, encode, ledger, load_recipe, quantize_checkpoint
-from codec.checkpoint import read_checkpoint
+import numpy as np
+
+from codec import ByteLedger, QuantizedTensor, Recipe, encode, ledger, load_recipe, quantize_checkpoint
 from codec.errors import InputError, LimitError, UsageError
 from codec.files import new_folder, read_bytes
+from packager.foreign import STORED, Imported, read_any
 from packager.minify import minify
 from packager.source import Bundle, bundle
 from packager.wrapper import wrap
@@ -34,7 +36,7 @@ def silent(done: int, note: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What to pack.  recipe: a name or a TOML file.  script: None for the reference script.
+    """What to pack.  recipe: a name, a TOML file, or `stored`.  script: None for the reference script.
 
     cap: bytes that code and artifact may have together.  author, title: for submission.json.
     minified: False carries the sources as they are written.
@@ -51,12 +53,13 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A packed submission in memory.  files: name -> content; recipe: its name."""
+    """A packed submission in memory.  files: name -> content; recipe: its name; notes: of the checkpoint's import."""
 
     files: dict[str, bytes]
     ledger: ByteLedger
     recipe: str
     cap: int
+    notes: tuple[str, ...]
 
     @property
     def code_bytes(self) -> int:
@@ -90,8 +93,9 @@ def plan_submission(order: Order, progress: Progress = silent) -> Submission:
     """
     if order.cap < 1:
         raise UsageError(f"the cap is {order.cap} bytes, it must be at least 1")
-    recipe = load_recipe(order.recipe)
-    tensors, notes = read_checkpoint(order.checkpoint)
+    recipe = None if order.recipe == STORED else load_recipe(order.recipe)
+    imported = read_any(order.checkpoint)
+    notes = imported.metadata
     if order.script is None and not isinstance(notes.get("config"), dict):
         raise InputError(
             "has no model config in its metadata, which the reference script needs",
@@ -103,12 +107,10 @@ def plan_submission(order: Order, progress: Progress = silent) -> Submission:
     code = _code(parts, order)
     progress(1, "quantize")
     meta = {key: notes[key] for key in ("config", "tokenizer_sha256") if notes.get(key) is not None}
-    try:
-        treated = quantize_checkpoint(tensors, recipe)
-    except InputError as error:
-        raise InputError(error.message, where=f"{order.checkpoint}, {error.where}", hint=error.hint) from None
+    treated = _treated(imported, recipe, order.checkpoint)
     progress(2, "encode")
-    blob = encode(treated, {**meta, "recipe": recipe.name})
+    name = recipe.name if recipe else STORED
+    blob = encode(treated, {**meta, "recipe": name})
     progress(3, "decode again")
     costs = ledger(blob)
     _check_cap(len(code), costs, order.cap)
@@ -119,10 +121,10 @@ def plan_submission(order: Order, progress: Progress = silent) -> Submission:
         "requirements.txt": "".join(f"{name}\n" for name in parts.requires).encode(),
         "ledger.json": _json(_costs(costs, code, parts)),
     }
-    record = _record(order, notes, recipe.name, files)
+    record = _record(order, notes, name, files)
     files |= {RECORD: _json(record), "README.md": _readme(record, LOG in files).encode()}
     progress(STAGES, "")
-    return Submission(files=files, ledger=costs, recipe=recipe.name, cap=order.cap)
+    return Submission(files=files, ledger=costs, recipe=name, cap=order.cap, notes=imported.notes)
 
 
 def build_submission(order: Order, folder: Path, progress: Progress = silent) -> Submission:
@@ -135,6 +137,14 @@ def build_submission(order: Order, folder: Path, progress: Progress = silent) ->
         for name, content in submission.files.items():
             (temporary / name).write_bytes(content)
     return submission
+
+
+def _treated(imported: Imported, recipe: Recipe | None, where: Path) -> dict[str, QuantizedTensor | np.ndarray]:
+    try:
+        return quantize_checkpoint(imported.tensors, recipe) if recipe else imported.levels()
+    except (InputError, UsageError) as error:
+        error.where = f"{where}, {error.where}" if error.where else str(where)
+        raise
 
 
 def _bundle(script: Path | None) -> Bundle:

@@ -1,4 +1,4 @@
-"""`pgolf inspect`: what an artifact, a packed script or a submission holds, byte by byte."""
+"""`pgolf inspect`: what an artifact, a packed script, a submission or a checkpoint holds."""
 
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from pgolf.console import json_option, print_json, print_table
 @json_option
 def inspect(path: Path, folder: Path | None, as_json: bool) -> None:
     """Where the bytes of an artifact, a packed train_gpt.py or a submission folder go; nothing is executed.
+
+    Of a checkpoint (safetensors, .pt, a quantized .ptz of the challenge): its format and tensors.
 
     \b
     Example:
@@ -42,22 +44,39 @@ def inspect(path: Path, folder: Path | None, as_json: bool) -> None:
 
 
 def _read(file: Path, sources: dict[str, str]) -> dict[str, Any]:
-    """{"code": ...} for a packed script, its modules added to `sources`; {"artifact": ledger} otherwise."""
+    """{"code": ...} for a packed script, its modules added to `sources`; {"artifact": ledger}; {"checkpoint": ...}."""
     from codec import ledger
+    from codec.decoder import MAGIC as ARTIFACT
     from codec.errors import PgolfError
     from codec.files import read_bytes
     from packager.wrapper import MAGIC, unwrap
 
     data = read_bytes(file)
     try:
-        if file.suffix != ".py" and not data.startswith(MAGIC):
+        if data.startswith(ARTIFACT[:3]) or file.name == "model.bin":
             return {"artifact": ledger(data).to_dict()}
+        if file.suffix != ".py" and not data.startswith(MAGIC):
+            return {"checkpoint": _checkpoint(file)}
         sources |= unwrap(data)
     except PgolfError as error:
         error.where = error.where or str(file)
         raise
     modules = [{"name": name, "bytes": len(text.encode())} for name, text in sources.items()]
     return {"code": {"bytes": len(data), "modules": modules}}
+
+
+def _checkpoint(file: Path) -> dict[str, Any]:
+    from packager.foreign import read_any
+
+    imported = read_any(file)
+    rows = []
+    for name, array in imported.tensors.items():
+        stored = imported.stored[name] if imported.stored else array
+        plain = stored if hasattr(stored, "dtype") else stored.levels
+        scales = "" if stored is plain else f"{stored.scales.dtype} x {stored.scales.size}"
+        rows.append({"name": name, "dtype": str(plain.dtype), "shape": [*plain.shape], "scales": scales})
+    weights = sum(array.size for array in imported.tensors.values())
+    return {"kind": imported.kind, "weights": weights, "notes": [*imported.notes], "tensors": rows}
 
 
 def _write_sources(sources: dict[str, str], folder: Path) -> None:
@@ -92,6 +111,18 @@ def _print(found: dict[str, Any]) -> None:
             ],
             ("tensor", "treatment", "weights", "bytes", "bits/weight"),
         )
+    if "checkpoint" in found:
+        checkpoint = found["checkpoint"]
+        print_table(
+            [
+                (row["name"], row["dtype"], " x ".join(map(str, row["shape"])), row["scales"])
+                for row in checkpoint["tensors"]
+            ],
+            ("tensor", "stored as", "shape", "scales"),
+        )
+        click.echo(f"{checkpoint['weights']:,} weights, {checkpoint['kind']}")
+        for note in checkpoint["notes"]:
+            click.echo(f"note: {note}")
     if "code" in found:
         print_table(
             [

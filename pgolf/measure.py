@@ -1,6 +1,7 @@
 """`pgolf measure`: bits per weight, side by side."""
 
 import math
+from pathlib import Path
 
 import click
 
@@ -15,14 +16,20 @@ from pgolf.console import json_option, print_json, print_table, progress
     multiple=True,
     default=("pr162",),
     show_default=True,
-    help="A recipe's name or a TOML file; repeat it to compare.",
+    help="A recipe's name, a TOML file, or `stored`: a quantized file's own levels.  Repeat it to compare.",
 )
 @click.option(
-    "--peer", "peers", multiple=True, help="zlib-9, lzma-9e, zstd-22, brotli-11: measured on the same levels."
+    "--peer",
+    "peers",
+    multiple=True,
+    help="bit-packing, zlib-9, lzma-9e, zstd-22, brotli-11, brotli-11-shuffle: measured on the same levels.",
 )
+@click.option("--plot", metavar="FILE.png", help="Draw where the bytes go, and each tensor against its entropy.")
 @json_option
-def measure(checkpoint: str, recipes: tuple[str, ...], peers: tuple[str, ...], as_json: bool) -> None:
+def measure(checkpoint: str, recipes: tuple[str, ...], peers: tuple[str, ...], plot: str | None, as_json: bool) -> None:
     """Bits per weight of CHECKPOINT under each recipe: bytes, entropy, distortion, and the peer's bytes.
+
+    CHECKPOINT: safetensors, a .pt state dict, or a quantized .ptz of the challenge.
 
     Per tensor: `entropy` is the order-0 entropy of its levels, `rANS` what they cost here with classes and scales,
     the last columns the recipe's own compressor on that tensor alone.
@@ -32,23 +39,36 @@ def measure(checkpoint: str, recipes: tuple[str, ...], peers: tuple[str, ...], a
       pgolf measure out/demo/run/checkpoint.safetensors --recipe pr162 --recipe pr162-small
     """
     from codec.baselines import BASELINES
-    from codec.checkpoint import read_checkpoint
     from codec.errors import UsageError
     from codec.measure import measure as measure_recipe
+    from codec.measure import measure_treated
     from codec.recipe import load_recipe
+    from packager.foreign import STORED, read_any
+    from pgolf import picture
 
+    if plot:
+        picture.check(plot)
     for peer in peers:
         if peer not in BASELINES:
             raise UsageError(f"unknown peer `{peer}`", hint=f"known: {', '.join(BASELINES)}")
-    loaded = [load_recipe(name) for name in recipes]
-    tensors, _ = read_checkpoint(checkpoint)
+    loaded = [None if name == STORED else load_recipe(name) for name in recipes]
+    imported = read_any(checkpoint)
+    levels = imported.levels() if None in loaded else {}
+    for note in imported.notes:
+        click.echo(f"note: {note}", err=True)
     results = []
     with progress("measure", len(loaded)) as step:
         for done, recipe in enumerate(loaded):
-            step(done, recipe.name)
-            results.append(measure_recipe(tensors, recipe, peers))
+            step(done, recipe.name if recipe else STORED)
+            results.append(
+                measure_recipe(imported.tensors, recipe, peers)
+                if recipe
+                else measure_treated(levels, recipe=STORED, peers=peers)
+            )
         step(len(loaded), "")
-    weights = sum(array.size for array in tensors.values())
+    weights = sum(array.size for array in imported.tensors.values())
+    if plot:
+        picture.draw(results, f"{Path(checkpoint).name}: {weights:,} weights", plot)
     if as_json:
         print_json(
             {

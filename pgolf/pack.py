@@ -9,7 +9,7 @@ from pgolf.console import json_option, print_json, print_table, progress
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--recipe", required=True, help="Name of a recipe, or a TOML file.")
+@click.option("--recipe", required=True, help="A recipe's name, a TOML file, or `stored`.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Folder to write; an earlier submission there is replaced."
 )
@@ -40,6 +40,9 @@ def pack(
 ) -> None:
     """Quantize CHECKPOINT, encode it and put it beside a script that runs it.
 
+    CHECKPOINT: safetensors, a .pt state dict, or a quantized .ptz of the challenge, whose own levels `--recipe
+    stored` keeps as they are.
+
     \b
     Example:
       pgolf pack out/run/checkpoint.safetensors --recipe pr162 -o out/submission
@@ -56,6 +59,8 @@ def pack(
             submission = plan_submission(order, step)
         else:
             submission = build_submission(order, output, step)
+    for note in submission.notes:
+        click.echo(f"note: {note}", err=True)
     written = None if dry_run else str(output)
     if as_json:
         print_json(

@@ -35,7 +35,7 @@ def small_artifact() -> bytes:
 
 
 @given(state_dicts, st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_round_trip_is_exact(tensors, meta):
     blob = encode(tensors, meta)
     header, back = unpack(blob)
@@ -45,13 +45,13 @@ def test_round_trip_is_exact(tensors, meta):
 
 
 @given(state_dicts)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_order_of_names_does_not_change_the_bytes(tensors):
     assert encode(dict(reversed(tensors.items())), {}) == encode(tensors, {})
 
 
 @given(state_dicts)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_ledger_accounts_for_every_byte(tensors):
     blob = encode(tensors, {})
     account = ledger(blob)
@@ -119,7 +119,7 @@ def test_every_single_bit_flip_is_refused():
 
 
 @given(st.binary(max_size=300), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_random_bytes_are_refused(noise, keep_magic):
     with pytest.raises(CodecError):
         decode(b"PGA1" + noise if keep_magic else noise)

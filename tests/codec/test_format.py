@@ -9,7 +9,7 @@ from tests.strategies import state_dicts
 
 
 @given(state_dicts)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_independent_reader_agrees(tensors):
     meta, back = read(encode(tensors, {"a": 1}))
     assert meta == {"a": 1}

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.contexts import COST_UNIT, COSTS, group, table_cost
@@ -32,7 +32,6 @@ def test_integer_costs_do_not_depend_on_the_last_bit_of_a_logarithm():
 
 
 @given(st.lists(st.integers(0, 10**12), min_size=1, max_size=256).filter(any))
-@settings(deadline=None)
 def test_tables_sum_to_one_and_keep_every_present_symbol(counts):
     table = frequencies(table_logs(np.array(counts)))
     assert table.sum() == 1 << PRECISION
@@ -40,7 +39,6 @@ def test_tables_sum_to_one_and_keep_every_present_symbol(counts):
 
 
 @given(st.integers(1, 300), st.sampled_from([1, 2, 8, 64]), st.integers(0, 2**32))
-@settings(deadline=None)
 def test_any_length_and_lane_count_round_trips(count, lanes, seed):
     random = np.random.default_rng(seed)
     symbols = (random.normal(0, 3, count).round() + 100).clip(0, 255).astype(np.uint8)

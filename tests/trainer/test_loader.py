@@ -26,7 +26,7 @@ def loader(folder, sequences=3, seed=0, vocab_size=65_536, seq_len=5):
     return Loader(folder, seq_len=seq_len, sequences=sequences, vocab_size=vocab_size, seed=seed)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(6, 60), min_size=1, max_size=4), st.integers(1, 7), st.integers(0, 9), st.integers(0, 2))
 def test_every_window_once_per_epoch(tmp_path_factory, lengths, sequences, seed, epoch):
     folder = tmp_path_factory.mktemp("data")

@@ -65,7 +65,7 @@ def test_a_million_tokens_of_the_validation_set_in_seconds(shared):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), min_size=1, max_size=5))
 def test_any_text_counts_the_bytes_of_its_decoding(data, texts):
     model = sentencepiece.SentencePieceProcessor(model_file=str(data / "small.model"))

@@ -1,0 +1,163 @@
+"""Bytes are an interface: golden artifacts, other processes, the decoder as shipped, time and memory bounds."""
+
+import hashlib
+import json
+import lzma
+import os
+import random
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from codec import CodecError, QuantizedTensor, decode, encode, unpack
+from packager.minify import minify
+from packager.source import bundle
+from packager.wrapper import wrap
+from tests.golden.regenerate import FOLDER, digests, tensors
+from tests.strategies import state_dicts
+
+ROOT = Path(__file__).resolve().parents[2]
+DECODER_BYTES = 3000  # what the decoder may add to a submission, minified and compressed
+
+
+def test_golden_artifact_decodes_to_the_same_arrays():
+    blob = (FOLDER / "mixed.bin").read_bytes()
+    assert digests(blob) == json.loads((FOLDER / "mixed.json").read_text())
+
+
+def test_the_encoder_still_writes_the_golden_bytes():
+    assert encode(tensors(), {"config": {"width": 48}, "recipe": "golden"}) == (FOLDER / "mixed.bin").read_bytes()
+
+
+def test_golden_artifact_uses_every_feature_of_the_format():
+    header, _ = unpack((FOLDER / "mixed.bin").read_bytes())
+    forms = {form[0]: form for form in header["forms"]}
+    assert {"row", "all", "<f2", "<f4", "<f8", "<i8", "|b1"} == set(forms)
+    assert any(len(form) == 9 for form in header["forms"])  # repeats
+    assert any(form < 0 for _, _, form in header["names"])  # ties
+
+
+@pytest.mark.parametrize("environment", [{"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "2", "OMP_NUM_THREADS": "2"}])
+def test_bytes_do_not_depend_on_the_process(environment):
+    program = (
+        "import hashlib; from codec import encode; from tests.golden.regenerate import tensors;"
+        "print(hashlib.sha256(encode(tensors(), {'config': {'width': 48}, 'recipe': 'golden'})).hexdigest())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == hashlib.sha256((FOLDER / "mixed.bin").read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory) -> Path:
+    """A script that prints the sha256 of each artifact named on its command line, packed as submissions are."""
+    script = """
+import hashlib
+import sys
+
+from codec.decoder import decode
+
+for name in sys.argv[1:]:
+    with open(name, "rb") as file:
+        tensors = decode(file.read())
+    digest = hashlib.sha256()
+    for key, array in tensors.items():
+        digest.update(repr((key, array.dtype.str, array.shape)).encode() + array.tobytes())
+    print(digest.hexdigest())
+"""
+    parts = bundle(script, "script")
+    modules = {name: minify(text, name) for name, text in parts.modules.items()}
+    path = tmp_path_factory.mktemp("shipped") / "train_gpt.py"
+    path.write_bytes(wrap(minify(parts.main, "script"), modules))
+    return path
+
+
+@given(st.lists(state_dicts, min_size=2, max_size=2))
+@settings(max_examples=10, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+def test_the_shipped_decoder_agrees_in_an_isolated_interpreter(shipped, dicts):
+    expected = []
+    for number, each in enumerate([tensors(), *dicts]):
+        blob = encode(each, {})
+        shipped.with_name(f"{number}.bin").write_bytes(blob)
+        digest = hashlib.sha256()
+        for name, array in decode(blob).items():
+            digest.update(repr((name, array.dtype.str, array.shape)).encode() + array.tobytes())
+        expected.append(digest.hexdigest())
+    files = [f"{number}.bin" for number in range(len(expected))]
+    done = subprocess.run(
+        [sys.executable, "-I", shipped.name, *files], cwd=shipped.parent, capture_output=True, text=True
+    )
+    assert done.stdout.split() == expected, done.stderr
+
+
+def test_the_decoder_stays_within_its_budget(shipped):
+    parts = bundle("from codec.decoder import decode\n", "script")
+    modules = {name: minify(text, name) for name, text in parts.modules.items()}
+    assert set(modules) == {"codec.errors", "codec.decoder"}
+    compressed = len(lzma.compress("".join(modules.values()).encode(), format=lzma.FORMAT_ALONE))
+    assert compressed < DECODER_BYTES
+    # In base85 it is a quarter more; the wrapper and its loader are there anyway.
+    assert len(wrap("", modules)) - len(wrap("", {})) < 1.1 * DECODER_BYTES
+
+
+def test_thousands_of_tensors():
+    source = np.random.default_rng(0)
+    many = {
+        f"blocks.{i}.w": QuantizedTensor(source.integers(-8, 8, (3, 5)).astype(np.int8), np.ones(3, np.float16))
+        for i in range(3000)
+    }
+    blob = encode(many, {})
+    back = unpack(blob)[1]
+    assert all(np.array_equal(back[name].levels, tensor.levels) for name, tensor in many.items())
+
+
+def test_memory_is_a_small_multiple_of_the_weights():
+    levels = np.random.default_rng(0).normal(0, 3, (2000, 1500)).round().clip(-31, 31).astype(np.int8)
+    weights = {"w": QuantizedTensor(levels, np.ones(2000, np.float16))}
+    float_bytes = 4 * levels.size
+    tracemalloc.start()
+    blob = encode(weights, {})
+    encode_peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    floats = decode(blob)
+    decode_peak = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    assert floats["w"].nbytes == float_bytes
+    # One tensor is the worst case: with many, only the largest is being worked on.
+    assert encode_peak < 12 * float_bytes
+    assert decode_peak < 5 * float_bytes
+
+
+@pytest.mark.slow
+def test_fuzzing_finds_nothing():
+    """Damaged artifacts with a repaired checksum: any outcome but a CodecError or complete arrays is a bug."""
+    import zlib
+
+    source = random.Random(0)
+    originals = [
+        encode(tensors(), {}),
+        encode({"w": QuantizedTensor(np.zeros((4, 4), np.int8), np.ones(4, np.float16))}, {}),
+    ]
+    outcomes = {"refused": 0, "decoded": 0}
+    for _ in range(20_000):
+        blob = bytearray(source.choice(originals)[:-4])
+        for _ in range(source.randint(1, 4)):
+            place = source.randrange(len(blob)) if source.random() < 0.5 else source.randrange(min(400, len(blob)))
+            blob[place] = source.randrange(256)
+        damaged = bytes(blob) + zlib.crc32(blob).to_bytes(4, "little")
+        try:
+            found = decode(damaged)
+        except CodecError:
+            outcomes["refused"] += 1
+        else:
+            outcomes["decoded"] += 1
+            assert all(isinstance(array, np.ndarray) for array in found.values())
+    assert outcomes["refused"] > 10_000
