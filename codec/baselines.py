@@ -9,6 +9,7 @@ import numpy as np
 
 from codec.decoder import QuantizedTensor
 from codec.errors import EnvironmentLacks
+from codec.quantize import level_bits
 
 Tensors = Mapping[str, QuantizedTensor | np.ndarray]
 
@@ -52,11 +53,6 @@ def packed_bytes(tensors: Tensors) -> int:
         else:
             total += tensor.nbytes
     return total
-
-
-def level_bits(levels: np.ndarray) -> int:
-    """Bits of the smallest signed integer that holds every level: 6 for -32 to 31, 1 where all are 0."""
-    return max(int(levels.max(initial=0)), -1 - int(levels.min(initial=0))).bit_length() + 1
 
 
 def shuffle(data: bytes) -> bytes:

@@ -189,19 +189,35 @@ def _weights(form: list[Any]) -> int:
 def _tensor(
     stream: Stream, kind: str, shape: list[int], planes: list[int], *model: int
 ) -> QuantizedTensor | np.ndarray:
+    count = math.prod(shape)
+    rows = shape[0] if model and kind != "all" else 1
     if kind not in ("row", "all"):
-        return _bytes_of(stream, np.dtype(kind), math.prod(shape), planes).reshape(shape)
-    rows = shape[0] if kind == "row" else 1
-    columns = math.prod(shape) // max(rows, 1)
-    scales = _bytes_of(stream, np.dtype("<f2" if kind == "row" else "<f4"), rows, planes)
-    lowest, base, row_table, column_table, *repeats = model
-    # The table of a level: the tensor's first one plus the class of its row plus the class of its column.
+        low = [stream.take(np.full(count, table)) for table in planes]
+        top = [_matrix(stream, rows, count // max(rows, 1), *model).view(np.uint8).ravel()] if model else []
+        return _array(np.dtype(kind), low + top).reshape(shape)
+    scales = _array(
+        np.dtype("<f2" if kind == "row" else "<f4"), [stream.take(np.full(rows, table)) for table in planes]
+    )
+    return QuantizedTensor(_matrix(stream, rows, count // max(rows, 1), *model).reshape(shape), scales)
+
+
+def _array(dtype: np.dtype[Any], planes: list[np.ndarray]) -> np.ndarray:
+    """The array whose items have these bytes, lowest first."""
+    if dtype.kind not in "fiub" or dtype.itemsize != len(planes):
+        raise ValueError(f"dtype {dtype}")
+    return np.stack(planes, 1).ravel().view(dtype)
+
+
+def _matrix(
+    stream: Stream, rows: int, columns: int, lowest: int, base: int, row_table: int, column_table: int, *repeats: int
+) -> np.ndarray:
+    """int8 (rows, columns).  Table of an item: base plus the class of its row plus that of its column."""
     row = stream.take(np.full(rows, row_table)).astype(np.int64) if row_table else np.zeros(rows, np.int64)
     column = stream.take(np.full(columns, column_table)) if column_table else np.zeros(columns, np.uint8)
     levels = stream.take((base + row[:, None] + column).ravel()).reshape(rows, columns).astype(np.int16) + lowest
     if repeats:
         _add_means(levels, row, *repeats)
-    return QuantizedTensor(levels.astype(np.int8).reshape(shape), scales)
+    return levels.astype(np.int8)
 
 
 def _add_means(levels: np.ndarray, row: np.ndarray, reference: int, first_class: int) -> None:
@@ -210,10 +226,3 @@ def _add_means(levels: np.ndarray, row: np.ndarray, reference: int, first_class:
     for index in np.flatnonzero(row >= first_class):
         levels[index] = (levels[index] + (2 * total + count) // (2 * count) + 128) % 256 - 128
         total, count = total + levels[index], count + 1
-
-
-def _bytes_of(stream: Stream, dtype: np.dtype, count: int, planes: list[int]) -> np.ndarray:
-    """An array coded as one plane per byte of its items, lowest byte first; planes: the table of each."""
-    if dtype.kind not in "fiub" or dtype.itemsize != len(planes):
-        raise ValueError(f"dtype {dtype}")
-    return np.stack([stream.take(np.full(count, table)) for table in planes], 1).ravel().view(dtype)

@@ -6,6 +6,7 @@ import os.path
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from codec.contexts import COST_UNIT, Contexts, Grouping, group, table_cost
 from codec.decoder import MAGIC, MAX_WEIGHTS, QuantizedTensor, frequencies
 from codec.errors import CodecError
 from codec.prediction import differences
+from codec.quantize import level_bits
 from codec.rans import encode as rans_encode
 from codec.rans import lane_count, table_logs
 
 Tensor = QuantizedTensor | np.ndarray
 Plane = tuple[np.ndarray, np.ndarray]  # symbols uint8 (count,), table of each (count,)
 TEXT_TABLE = 1  # table 0 is the uniform one
+FEWEST_GROUPED = 2048  # floats, below which classes of rows cost more than they save
 
 
 def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
@@ -43,6 +46,24 @@ def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
     return _assemble(builder, text)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """How a tensor is cut up: byte planes under one table each, and an int8 matrix under tables by row and column.
+
+    planes: uint8 (bytes, count).  group: tensors of one group share the tables of their matrices.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    planes: np.ndarray
+    matrix: np.ndarray | None
+    group: str
+
+    @property
+    def symbols(self) -> int:
+        return self.planes.size + (0 if self.matrix is None else self.matrix.size)
+
+
 class _Builder:
     """Decides the tables and the form of every tensor; yields the planes to code."""
 
@@ -51,13 +72,14 @@ class _Builder:
         self.forms: list[list[Any]] = []
         self.names: list[tuple[int, str, int]] = []
         self.planes: list[Callable[[], list[Plane]]] = []
-        self.distinct, ties = _distinct(tensors)
+        distinct, ties = _distinct(tensors)
+        self.parts = {name: _part(tensor) for name, tensor in distinct.items()}
         byte_tables = self._byte_tables()
-        self.models = self._level_models()
+        self.models = self._models()
         previous = ""
         for name in tensors:
             shared = len(os.path.commonprefix([previous, name]))  # noqa: RUF071 (characters are meant)
-            form = self._form(name, byte_tables) if name in self.distinct else -1 - ties[name]
+            form = self._form(name, byte_tables) if name in distinct else -1 - ties[name]
             self.names.append((shared, name[shared:], form))
             previous = name
 
@@ -66,27 +88,26 @@ class _Builder:
         return len(self.table_counts) - 1
 
     def _byte_tables(self) -> dict[tuple[str, int], int]:
-        """One table per (dtype, byte position) over all plain arrays, one for scales; 0 where none pays."""
+        """One table per (kind, byte position) over all scales and plain arrays; 0 where none pays."""
         counts: dict[tuple[str, int], np.ndarray] = {}
-        for tensor in self.distinct.values():
-            kind, array = _plain_part(tensor)
-            for position, plane in enumerate(_byte_planes(array)):
-                key = kind, position
+        for part in self.parts.values():
+            for position, plane in enumerate(part.planes):
+                key = part.kind, position
                 counts[key] = counts.get(key, np.zeros(256, np.int64)) + np.bincount(plane, minlength=256)
         return {
             key: self._add_table(each) if table_cost(each) < 8 * COST_UNIT * each.sum() else 0
             for key, each in sorted(counts.items())
         }
 
-    def _level_models(self) -> dict[str, tuple[list[int], Contexts]]:
+    def _models(self) -> dict[str, tuple[list[int], Contexts]]:
         """name -> ([lowest level, first table, row-class table, column-class table, repeats...], contexts)."""
-        widths: dict[int, list[str]] = {}
-        for name, tensor in self.distinct.items():
-            if isinstance(tensor, QuantizedTensor):
-                widths.setdefault(_bits(tensor.levels), []).append(name)
+        groups: dict[str, list[str]] = {}
+        for name, part in self.parts.items():
+            if part.matrix is not None:
+                groups.setdefault(part.group, []).append(name)
         models = {}
-        for _, members in sorted(widths.items()):
-            matrices = [_matrix(self.distinct[name]) for name in members]
+        for _, members in sorted(groups.items()):
+            matrices = [matrix for name in members if (matrix := self.parts[name].matrix) is not None]
             lowest = min(int(matrix.min(initial=0)) for matrix in matrices)
             grouping = group(matrices, lowest)
             first, row_table, column_table = self._add_group(grouping)
@@ -109,19 +130,18 @@ class _Builder:
         return first, row_table, column_table
 
     def _form(self, name: str, byte_tables: dict[tuple[str, int], int]) -> int:
-        tensor = self.distinct[name]
-        kind, array = _plain_part(tensor)
-        tables = [byte_tables[kind, position] for position in range(array.dtype.itemsize)]
+        part = self.parts[name]
+        tables = [byte_tables[part.kind, position] for position in range(len(part.planes))]
         planes: list[Plane] = [
-            (plane, np.full(len(plane), table)) for plane, table in zip(_byte_planes(array), tables, strict=True)
+            (plane, np.full(len(plane), table)) for plane, table in zip(part.planes, tables, strict=True)
         ]
-        if isinstance(tensor, QuantizedTensor):
-            numbers, contexts = self.models[name]
-            form = [kind, list(tensor.levels.shape), tables, *numbers]
-            self.planes.append(lambda: [*planes, *_level_planes(_matrix(tensor), contexts, *numbers[:4])])
-        else:
-            form = [kind, list(tensor.shape), tables]
+        form: list[Any] = [part.kind, list(part.shape), tables]
+        if part.matrix is None:
             self.planes.append(lambda: planes)
+        else:
+            numbers, contexts = self.models[name]
+            matrix, form = part.matrix, [*form, *numbers]
+            self.planes.append(lambda: [*planes, *_level_planes(matrix, contexts, *numbers[:4])])
         if form not in self.forms:
             self.forms.append(form)
         return self.forms.index(form)
@@ -155,7 +175,7 @@ def _assemble(builder: _Builder, text: bytes) -> bytes:
             yield from reversed(planes())
         yield symbols, np.full(len(symbols), TEXT_TABLE)
 
-    lanes = lane_count(sum(_symbol_count(tensor) for tensor in builder.distinct.values()))
+    lanes = lane_count(sum(part.symbols for part in builder.parts.values()))
     states, words = rans_encode(last_first(), np.stack([frequencies(each) for each in logs]), lanes)
     head = MAGIC + struct.pack("<4I", len(text), len(tables), lanes, len(words))
     body = head + tables + states.tobytes() + words.tobytes()
@@ -201,30 +221,21 @@ def _distinct(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
     return distinct, ties
 
 
-def _plain_part(tensor: Tensor) -> tuple[str, np.ndarray]:
-    """What is stored byte by byte: (form kind, the scales of a quantized tensor or the plain array itself)."""
+def _part(tensor: Tensor) -> _Part:
     if isinstance(tensor, QuantizedTensor):
-        return ("row" if tensor.scales.dtype == np.float16 else "all"), tensor.scales
-    return tensor.dtype.newbyteorder("<").str, tensor
+        rows = len(tensor.scales)
+        matrix = tensor.levels.reshape(rows, tensor.levels.size // max(rows, 1))
+        kind = "row" if tensor.scales.dtype == np.float16 else "all"
+        # Tensors of one bit width share their tables.
+        return _Part(kind, tensor.levels.shape, _byte_planes(tensor.scales), matrix, f"{level_bits(matrix)} bits")
+    kind, planes = tensor.dtype.newbyteorder("<").str, _byte_planes(tensor)
+    if tensor.dtype.kind != "f" or tensor.ndim < 2 or tensor.size < FEWEST_GROUPED:
+        return _Part(kind, tensor.shape, planes, None, "")
+    # The top byte of a float, sign and exponent, is as different from row to row as a level is.
+    return _Part(kind, tensor.shape, planes[:-1], planes[-1].view(np.int8).reshape(len(tensor), -1), kind)
 
 
 def _byte_planes(array: np.ndarray) -> np.ndarray:
     """uint8 (itemsize, count), lowest byte first."""
     little = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).ravel()
-    return little.view(np.uint8).reshape(-1, array.dtype.itemsize).T
-
-
-def _matrix(tensor: Tensor) -> np.ndarray:
-    assert isinstance(tensor, QuantizedTensor)
-    rows = len(tensor.scales)
-    return tensor.levels.reshape(rows, tensor.levels.size // max(rows, 1))
-
-
-def _bits(levels: np.ndarray) -> int:
-    """Tensors of one bit width share their tables."""
-    return max(int(levels.max(initial=0)), -1 - int(levels.min(initial=0))).bit_length() + 1
-
-
-def _symbol_count(tensor: Tensor) -> int:
-    _, plain = _plain_part(tensor)
-    return plain.nbytes + (tensor.levels.size if isinstance(tensor, QuantizedTensor) else 0)
+    return np.ascontiguousarray(little.view(np.uint8).reshape(-1, array.dtype.itemsize).T)

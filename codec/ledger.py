@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from codec.decoder import PRECISION, QuantizedTensor, Stream, open_artifact, read_tensors
+from codec.quantize import level_bits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,24 +141,24 @@ def _row(name: str, tensor: QuantizedTensor | np.ndarray, form: int, forms: list
         )
     kind, _, planes, *model = forms[form]
     plain_bytes = sum(next(bits) for _ in planes) / 8
+    class_bytes = sum(next(bits) for table in model[2:4] if table) / 8
+    payload_bytes = next(bits) / 8 if model else 0.0
     if not isinstance(tensor, QuantizedTensor):
         return TensorCost(
             name=name,
             treatment=str(tensor.dtype),
             weights=tensor.size,
-            payload_bytes=plain_bytes,
+            payload_bytes=plain_bytes + payload_bytes,
             scale_bytes=0.0,
-            class_bytes=0.0,
+            class_bytes=class_bytes,
             entropy_bits=0.0,
         )
-    class_bytes = sum(next(bits) for table in model[2:4] if table) / 8
-    highest = max(int(tensor.levels.max(initial=0)), -1 - int(tensor.levels.min(initial=0)))
     suffix = "" if kind == "row" else " per tensor"
     return TensorCost(
         name=name,
-        treatment=f"int{highest.bit_length() + 1}{suffix}",
+        treatment=f"int{level_bits(tensor.levels)}{suffix}",
         weights=tensor.levels.size,
-        payload_bytes=next(bits) / 8,
+        payload_bytes=payload_bytes,
         scale_bytes=plain_bytes,
         class_bytes=class_bytes,
         entropy_bits=empirical_entropy_bits(tensor.levels),

@@ -136,6 +136,11 @@ def quantize_tensor(weights: np.ndarray) -> QuantizedTensor:
     return QuantizedTensor(_round(row, scales, -127, 127).astype(np.int8).reshape(weights.shape), scales)
 
 
+def level_bits(levels: np.ndarray) -> int:
+    """Bits of the smallest signed integer that holds every level: 6 for -32 to 31, 1 where all are 0."""
+    return max(int(levels.max(initial=0)), -1 - int(levels.min(initial=0))).bit_length() + 1
+
+
 def _gptq(rows: np.ndarray, hessian: np.ndarray, scales: np.ndarray, low: int, top: int) -> np.ndarray:
     """Quantize column by column, pushing each column's error into those that are still float.
 

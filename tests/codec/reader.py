@@ -52,12 +52,18 @@ class Reader:
 
     def tensor(self, kind: str, shape: list[int], planes: list[int], *model: int):
         """(dtype, shape, bytes) of a plain tensor; (kind, shape, scale bytes, levels) of a quantized one."""
+        count = math.prod(shape)
         if not model:
-            return kind, shape, self.items(planes, math.prod(shape))
-        lowest, base, row_table, column_table, *repeats = model
-        rows = shape[0] if kind == "row" else 1
-        columns = math.prod(shape) // rows if rows else 0
-        scales = self.items(planes, rows)
+            return kind, shape, self.items(planes, count)
+        rows = shape[0] if kind != "all" else 1
+        columns = count // rows if rows else 0
+        if kind not in ("row", "all"):
+            low = [self.plane([table] * count) for table in planes]
+            planes = [*low, [level % 256 for level in self.matrix(rows, columns, *model)]]
+            return kind, shape, bytes(plane[item] for item in range(count) for plane in planes)
+        return kind, shape, self.items(planes, rows), self.matrix(rows, columns, *model)
+
+    def matrix(self, rows: int, columns: int, lowest: int, base: int, row_table: int, column_table: int, *repeats: int):
         row = self.plane([row_table] * rows) if row_table else [0] * rows
         column = self.plane([column_table] * columns) if column_table else [0] * columns
         values = [symbol + lowest for symbol in self.plane([base + r + c for r in row for c in column])]
@@ -69,7 +75,7 @@ class Reader:
                     mean = math.floor(sum(levels[c] for levels in before) / len(before) + 0.5)
                     values[index * columns + c] = (values[index * columns + c] + mean + 128) % 256 - 128
                 before.append(values[index * columns :][:columns])
-        return kind, shape, scales, values
+        return values
 
 
 def read(blob: bytes) -> tuple[dict, dict]:
