@@ -22,6 +22,7 @@ from codec.rans import table_logs
 
 STEPS = (1, 2, 4)  # classes per octave of rms that are tried
 CLUSTERS = (4, 12, 32)  # numbers of histogram clusters that are tried
+MOST_TABLES = 36  # of a group: a dozen groups (bit widths, float types) stay below the format's 512
 SAMPLED = 4096  # rows, about, on which clusters are found
 COST_UNIT = 1024  # costs are integers in 1/1024 bit; no log2 of 1..2**14 lies near a rounding boundary there
 COSTS = np.rint((PRECISION - np.log2(np.arange(1, (1 << PRECISION) + 1))) * COST_UNIT).astype(np.int64)
@@ -104,7 +105,9 @@ def group(levels: Sequence[np.ndarray], lowest_level: int) -> Grouping:
     choices = [_choose(layouts) for layouts in (single, *spreads.values())]
     if any(len(counts) for counts in row_counts):
         choices += [_choose(_cluster_layouts(row_counts, levels, clusters)) for clusters in CLUSTERS]
-    _, chosen = min(choices, key=lambda choice: choice[0])
+    # The layout of one table for all is always among those that fit.
+    fitting = [choice for choice in choices if _range([[each] for each in choice[1]])[1] <= MOST_TABLES]
+    _, chosen = min(fitting, key=lambda choice: choice[0])
     return _grouping(chosen, levels, repeats, lowest_level)
 
 

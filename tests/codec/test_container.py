@@ -188,3 +188,18 @@ def test_stream_that_ends_early_is_refused():
     stream = Stream(uniform, np.array([1 << 16]), np.zeros(0, np.uint16))
     with pytest.raises(CodecError, match="ends early"):
         stream.take(np.zeros(50, np.int64))
+
+
+def test_many_groups_of_wild_spread_stay_within_the_formats_tables():
+    random = np.random.default_rng(0)
+    wild = np.exp2(random.uniform(-6, 6, (400, 1)) + random.uniform(-6, 6, 300))
+    noise = random.normal(size=(400, 300)) * wild
+    tensors = {
+        f"int{bits}": QuantizedTensor(
+            noise.round().clip(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1).astype(np.int8), np.ones(400, np.float16)
+        )
+        for bits in range(2, 9)
+    }
+    tensors |= {dtype: noise.astype(dtype) for dtype in ("float16", "float32", "float64")}
+    back = unpack(encode(tensors, {}))[1]
+    assert all(same(tensors[name], back[name]) for name in tensors)
