@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from codec.decoder import PRECISION, frequencies
-from codec.prediction import Repeats, differences, find_repeats
 from codec.rans import table_logs
 
 STEPS = (1, 2, 4)  # classes per octave of rms that are tried
@@ -43,16 +42,11 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contexts:
-    """base: first table, relative to the group's; rows, columns: uint8 classes, or None when all are 0.
-
-    repeats: rows coded as differences; their class is repeat_class.
-    """
+    """base: first table, relative to the group's; rows, columns: uint8 classes, or None when all are 0."""
 
     base: int
     rows: np.ndarray | None
     columns: np.ndarray | None
-    repeats: Repeats | None = None
-    repeat_class: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +57,12 @@ class Grouping:
     counts: np.ndarray
     row_counts: np.ndarray
     column_counts: np.ndarray
+
+    @property
+    def cost(self) -> int:
+        """Of levels, tables and class planes, in 1/1024 bits."""
+        planes = (counts for counts in (self.row_counts, self.column_counts) if counts.any())
+        return sum(table_cost(counts) for counts in (*self.counts, *planes))
 
 
 def table_cost(counts: np.ndarray) -> int:
@@ -81,16 +81,14 @@ def symbol_costs(logs: np.ndarray) -> np.ndarray:
 
 def group(levels: Sequence[np.ndarray], lowest_level: int) -> Grouping:
     """levels: int8 (rows, columns) of each tensor -> the cheapest grouping found."""
-    repeats = [_worthwhile(tensor, lowest_level) for tensor in levels]
     width = max((int(tensor.max(initial=lowest_level)) for tensor in levels), default=0) - lowest_level + 1
     spreads: dict[int, list[list[Layout]]] = {step: [] for step in STEPS}
     row_counts = []
-    for tensor, found in zip(levels, repeats, strict=True):
-        own = np.delete(tensor, found.rows, 0) if found else tensor
-        symbols = own.astype(np.int16) - lowest_level
-        row_counts.append(_counts_by(symbols, np.arange(len(own))[:, None], width))
+    for tensor in levels:
+        symbols = tensor.astype(np.int16) - lowest_level
+        row_counts.append(_counts_by(symbols, np.arange(len(tensor))[:, None], width))
         for step, layouts in spreads.items():
-            layouts.append(_spread_layouts(own, symbols, row_counts[-1], step, columns=found is None))
+            layouts.append(_spread_layouts(tensor, symbols, row_counts[-1], step))
     single = [
         [
             Layout(
@@ -108,22 +106,7 @@ def group(levels: Sequence[np.ndarray], lowest_level: int) -> Grouping:
     # The layout of one table for all is always among those that fit.
     fitting = [choice for choice in choices if _range([[each] for each in choice[1]])[1] <= MOST_TABLES]
     _, chosen = min(fitting, key=lambda choice: choice[0])
-    return _grouping(chosen, levels, repeats, lowest_level)
-
-
-def _worthwhile(tensor: np.ndarray, lowest_level: int) -> Repeats | None:
-    """The tensor's repeating rows, if coding them as differences is cheaper than as they are."""
-    found = find_repeats(tensor)
-    if not found:
-        return None
-    whole = np.bincount((tensor.astype(np.int16) - lowest_level).ravel(), minlength=256)
-    as_they_are = np.bincount((tensor[found.rows].astype(np.int16) - lowest_level).ravel(), minlength=256)
-    plain = int(as_they_are @ symbol_costs(table_logs(whole)))
-    return found if table_cost(_difference_counts(tensor, found, lowest_level)) < plain else None
-
-
-def _difference_counts(tensor: np.ndarray, repeats: Repeats, lowest_level: int) -> np.ndarray:
-    return np.bincount(((differences(tensor, repeats) - lowest_level) & 255).ravel(), minlength=256)
+    return _grouping(chosen)
 
 
 def _counts_by(symbols: np.ndarray, tables: np.ndarray, width: int) -> np.ndarray:
@@ -132,9 +115,7 @@ def _counts_by(symbols: np.ndarray, tables: np.ndarray, width: int) -> np.ndarra
     return np.bincount((tables * width + symbols).ravel(), minlength=size * width).reshape(size, width)
 
 
-def _spread_layouts(
-    levels: np.ndarray, symbols: np.ndarray, row_counts: np.ndarray, step: int, columns: bool
-) -> list[Layout]:
+def _spread_layouts(levels: np.ndarray, symbols: np.ndarray, row_counts: np.ndarray, step: int) -> list[Layout]:
     """Classes by spread: of the whole tensor, its rows, its columns, both."""
     row_count, column_count = levels.shape
     no_rows, no_columns = np.zeros(row_count, np.int64), np.zeros(column_count, np.int64)
@@ -147,7 +128,7 @@ def _spread_layouts(
     found = [Layout(base=whole, rows=no_rows, columns=no_columns, counts=row_counts.sum(0, keepdims=True))]
     if levels.size:
         found.append(Layout(base=low_row, rows=by_row, columns=no_columns, counts=_merged(row_counts, by_row)))
-    if levels.size and columns:
+    if levels.size:
         found.append(
             Layout(
                 base=low_column,
@@ -168,8 +149,8 @@ def _spread_layouts(
 
 
 def _spread(energies: np.ndarray, count: int, step: int) -> np.ndarray:
-    """Class of the root of energies / count: floor(step * log2(4 rms)), at least 0, by integers."""
-    thresholds = np.array([round(2.0 ** (8 + 2 * k / step)) for k in range(10 * step)])
+    """Class of the root of energies / count: floor(step * log2(64 rms)), at least 0, by integers."""
+    thresholds = np.array([round(2.0 ** (2 * k / step)) for k in range(14 * step)])
     return np.searchsorted(thresholds, (energies.astype(np.int64) << 12) // max(count, 1), "right")
 
 
@@ -309,31 +290,20 @@ def _plane_cost(classes: np.ndarray, costs: np.ndarray) -> int:
     return int(costs[classes].sum()) if classes.any() else 0
 
 
-def _grouping(
-    picked: list[Layout], levels: Sequence[np.ndarray], repeats: list[Repeats | None], lowest_level: int
-) -> Grouping:
-    """Relative table numbers, and one more table for the differences of all tensors with repeats."""
+def _grouping(picked: list[Layout]) -> Grouping:
+    """Table numbers relative to the lowest that is used."""
     lowest, size = _range([[each] for each in picked])
-    tables = _totals(picked, lowest, size + any(repeats))
-    contexts = []
-    for each, tensor, found in zip(picked, levels, repeats, strict=True):
-        base, rows, repeat_class = each.base - lowest, each.rows, 0
-        if found:
-            repeat_class = size - base
-            tables[size] += _difference_counts(tensor, found, lowest_level)
-            rows = np.full(len(tensor), repeat_class)
-            rows[np.delete(np.arange(len(tensor)), found.rows)] = each.rows
-        contexts.append(
-            Contexts(
-                base=base,
-                rows=rows.astype(np.uint8) if rows.any() else None,
-                columns=each.columns.astype(np.uint8) if each.columns.any() else None,
-                repeats=found,
-                repeat_class=repeat_class,
-            )
+    contexts = tuple(
+        Contexts(
+            base=each.base - lowest,
+            rows=each.rows.astype(np.uint8) if each.rows.any() else None,
+            columns=each.columns.astype(np.uint8) if each.columns.any() else None,
         )
-    planes = [
-        sum((np.bincount(classes, minlength=256) for classes in each if classes is not None), np.zeros(256, np.int64))
-        for each in ((c.rows for c in contexts), (c.columns for c in contexts))
-    ]
-    return Grouping(contexts=tuple(contexts), counts=tables, row_counts=planes[0], column_counts=planes[1])
+        for each in picked
+    )
+    return Grouping(
+        contexts=contexts,
+        counts=_totals(picked, lowest, size),
+        row_counts=_class_counts(picked, "rows"),
+        column_counts=_class_counts(picked, "columns"),
+    )

@@ -181,7 +181,7 @@ def _named(stream: Stream, forms: list[Any], names: list[Any]) -> dict[str, Quan
 
 def _weights(form: list[Any]) -> int:
     _, shape, planes, *model = form
-    if not all(isinstance(number, int) and number >= 0 for number in (*shape, *planes, *model[1:])) or len(model) == 5:
+    if not all(isinstance(number, int) and number >= 0 for number in (*shape, *planes, *model[1:])):
         raise ValueError(f"form {form}")
     return math.prod(shape)
 
@@ -209,20 +209,21 @@ def _array(dtype: np.dtype[Any], planes: list[np.ndarray]) -> np.ndarray:
 
 
 def _matrix(
-    stream: Stream, rows: int, columns: int, lowest: int, base: int, row_table: int, column_table: int, *repeats: int
+    stream: Stream, rows: int, columns: int, lowest: int, base: int, row_table: int, column_table: int, *prediction: int
 ) -> np.ndarray:
     """int8 (rows, columns).  Table of an item: base plus the class of its row plus that of its column."""
     row = stream.take(np.full(rows, row_table)).astype(np.int64) if row_table else np.zeros(rows, np.int64)
     column = stream.take(np.full(columns, column_table)) if column_table else np.zeros(columns, np.uint8)
+    multiples, references = _prediction(stream, rows, *prediction) if prediction else (column[:0], column[:0])
     levels = stream.take((base + row[:, None] + column).ravel()).reshape(rows, columns).astype(np.int16) + lowest
-    if repeats:
-        _add_means(levels, row, *repeats)
+    for index, reference in zip(np.flatnonzero(multiples), references, strict=True):
+        said = (2 * (int(multiples[index]) - 9) * levels[reference] + 8) // 16
+        levels[index] = (levels[index] + said + 128) % 256 - 128
     return levels.astype(np.int8)
 
 
-def _add_means(levels: np.ndarray, row: np.ndarray, reference: int, first_class: int) -> None:
-    """Rows of a class from `first_class` on hold differences from the mean of the reference and those before them."""
-    total, count = levels[reference].astype(np.int64), 1
-    for index in np.flatnonzero(row >= first_class):
-        levels[index] = (levels[index] + (2 * total + count) // (2 * count) + 128) % 256 - 128
-        total, count = total + levels[index], count + 1
+def _prediction(stream: Stream, rows: int, table: int, high_table: int) -> tuple[np.ndarray, np.ndarray]:
+    """(multiples in eighths plus 9, 0 = not predicted, of all rows; reference rows of the predicted ones)."""
+    multiples = stream.take(np.full(rows, table))
+    low, high = (stream.take(np.full(np.count_nonzero(multiples), each)) for each in (0, high_table))
+    return multiples, low + high.astype(np.int64) * 256

@@ -14,7 +14,7 @@ import numpy as np
 from codec.contexts import COST_UNIT, Contexts, Grouping, group, table_cost
 from codec.decoder import MAGIC, MAX_WEIGHTS, QuantizedTensor, frequencies
 from codec.errors import CodecError
-from codec.prediction import differences
+from codec.prediction import Predictions, differences, find_predictions
 from codec.quantize import level_bits
 from codec.rans import encode as rans_encode
 from codec.rans import lane_count, table_logs
@@ -50,7 +50,8 @@ def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
 class _Part:
     """How a tensor is cut up: byte planes under one table each, and an int8 matrix under tables by row and column.
 
-    planes: uint8 (bytes, count).  group: tensors of one group share the tables of their matrices.
+    planes: uint8 (bytes, count).  matrix: predicted rows as differences.
+    group: tensors of one group share the tables of their matrices.
     """
 
     kind: str
@@ -58,6 +59,7 @@ class _Part:
     planes: np.ndarray
     matrix: np.ndarray | None
     group: str
+    predictions: Predictions | None
 
     @property
     def symbols(self) -> int:
@@ -100,7 +102,7 @@ class _Builder:
         }
 
     def _models(self) -> dict[str, tuple[list[int], Contexts]]:
-        """name -> ([lowest level, first table, row-class table, column-class table, repeats...], contexts)."""
+        """name -> ([lowest, first table, row-class table, column-class table, tables of predictions...], contexts)."""
         groups: dict[str, list[str]] = {}
         for name, part in self.parts.items():
             if part.matrix is not None:
@@ -111,13 +113,15 @@ class _Builder:
             lowest = min(int(matrix.min(initial=0)) for matrix in matrices)
             grouping = group(matrices, lowest)
             first, row_table, column_table = self._add_group(grouping)
+            prediction_tables = self._add_predictions([self.parts[name].predictions for name in members])
             for name, contexts in zip(members, grouping.contexts, strict=True):
                 tables = [
                     row_table if contexts.rows is not None else 0,
                     column_table if contexts.columns is not None else 0,
                 ]
-                repeats = [contexts.repeats.reference, contexts.repeat_class] if contexts.repeats else []
-                models[name] = [lowest, first + contexts.base, *tables, *repeats], contexts
+                if self.parts[name].predictions:
+                    tables += prediction_tables
+                models[name] = [lowest, first + contexts.base, *tables], contexts
         return models
 
     def _add_group(self, grouping: Grouping) -> tuple[int, int, int]:
@@ -128,6 +132,17 @@ class _Builder:
             self._add_table(counts) if counts.any() else 0 for counts in (grouping.row_counts, grouping.column_counts)
         )
         return first, row_table, column_table
+
+    def _add_predictions(self, found: list[Predictions | None]) -> list[int]:
+        """Tables of the multiples, and of the high bytes of the references, of a group."""
+        planes = [_prediction_planes(each) for each in found if each]
+        if not planes:
+            return []
+        multiples, _, high = (
+            sum((np.bincount(each[index], minlength=256) for each in planes), np.zeros(256, np.int64))
+            for index in range(3)
+        )
+        return [self._add_table(multiples), self._add_table(high)]
 
     def _form(self, name: str, byte_tables: dict[tuple[str, int], int]) -> int:
         part = self.parts[name]
@@ -141,14 +156,21 @@ class _Builder:
         else:
             numbers, contexts = self.models[name]
             matrix, form = part.matrix, [*form, *numbers]
-            self.planes.append(lambda: [*planes, *_level_planes(matrix, contexts, *numbers[:4])])
+            self.planes.append(lambda: [*planes, *_level_planes(matrix, contexts, part.predictions, *numbers)])
         if form not in self.forms:
             self.forms.append(form)
         return self.forms.index(form)
 
 
 def _level_planes(
-    matrix: np.ndarray, contexts: Contexts, lowest: int, base: int, row_table: int, column_table: int
+    matrix: np.ndarray,
+    contexts: Contexts,
+    predictions: Predictions | None,
+    lowest: int,
+    base: int,
+    row_table: int,
+    column_table: int,
+    *tables: int,
 ) -> list[Plane]:
     planes: list[Plane] = []
     index = np.full(matrix.shape, base, np.int32)
@@ -158,10 +180,19 @@ def _level_planes(
     if contexts.columns is not None:
         planes.append((contexts.columns, np.full(matrix.shape[1], column_table)))
         index += contexts.columns
-    symbols = matrix.astype(np.int16) - lowest
-    if contexts.repeats:
-        symbols[contexts.repeats.rows] = differences(matrix, contexts.repeats) - lowest
-    return [*planes, ((symbols & 255).astype(np.uint8).ravel(), index.ravel())]
+    if predictions:
+        multiples, low, high = _prediction_planes(predictions)
+        planes += [
+            (plane, np.full(len(plane), table))
+            for plane, table in ((multiples, tables[0]), (low, 0), (high, tables[1]))
+        ]
+    return [*planes, ((matrix.astype(np.int16) - lowest).astype(np.uint8).ravel(), index.ravel())]
+
+
+def _prediction_planes(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """uint8: multiples of all rows, low and high bytes of the references of the predicted ones."""
+    references = predictions.references[predictions.multiples > 0]
+    return predictions.multiples, (references & 255).astype(np.uint8), (references >> 8).astype(np.uint8)
 
 
 def _assemble(builder: _Builder, text: bytes) -> bytes:
@@ -227,12 +258,30 @@ def _part(tensor: Tensor) -> _Part:
         matrix = tensor.levels.reshape(rows, tensor.levels.size // max(rows, 1))
         kind = "row" if tensor.scales.dtype == np.float16 else "all"
         # Tensors of one bit width share their tables.
-        return _Part(kind, tensor.levels.shape, _byte_planes(tensor.scales), matrix, f"{level_bits(matrix)} bits")
+        return _matrix_part(
+            kind, tensor.levels.shape, _byte_planes(tensor.scales), matrix, f"{level_bits(matrix)} bits"
+        )
     kind, planes = tensor.dtype.newbyteorder("<").str, _byte_planes(tensor)
     if tensor.dtype.kind != "f" or tensor.ndim < 2 or tensor.size < FEWEST_GROUPED:
-        return _Part(kind, tensor.shape, planes, None, "")
+        return _Part(kind, tensor.shape, planes, None, "", None)
     # The top byte of a float, sign and exponent, is as different from row to row as a level is.
-    return _Part(kind, tensor.shape, planes[:-1], planes[-1].view(np.int8).reshape(len(tensor), -1), kind)
+    return _matrix_part(kind, tensor.shape, planes[:-1], planes[-1].view(np.int8).reshape(len(tensor), -1), kind)
+
+
+def _matrix_part(kind: str, shape: tuple[int, ...], planes: np.ndarray, matrix: np.ndarray, name: str) -> _Part:
+    found = find_predictions(matrix)
+    if found is None:
+        return _Part(kind, shape, planes, matrix, name, None)
+    changed = differences(matrix, found)
+    # Less energy is not always fewer bits: weights that were quantized before use few of their levels.
+    price = sum(table_cost(np.bincount(plane, minlength=256)) for plane in _prediction_planes(found))
+    if price + _cost(changed) < _cost(matrix):
+        return _Part(kind, shape, planes, changed, name, found)
+    return _Part(kind, shape, planes, matrix, name, None)
+
+
+def _cost(matrix: np.ndarray) -> int:
+    return group([matrix], int(matrix.min(initial=0))).cost
 
 
 def _byte_planes(array: np.ndarray) -> np.ndarray:

@@ -141,7 +141,9 @@ def _row(name: str, tensor: QuantizedTensor | np.ndarray, form: int, forms: list
         )
     kind, _, planes, *model = forms[form]
     plain_bytes = sum(next(bits) for _ in planes) / 8
-    class_bytes = sum(next(bits) for table in model[2:4] if table) / 8
+    # Classes of rows and of columns where there are any; three planes of predictions where there are.
+    class_planes = sum(1 for table in model[2:4] if table) + 3 * (len(model) > 4)
+    class_bytes = sum(next(bits) for _ in range(class_planes)) / 8
     payload_bytes = next(bits) / 8 if model else 0.0
     if not isinstance(tensor, QuantizedTensor):
         return TensorCost(

@@ -63,18 +63,22 @@ class Reader:
             return kind, shape, bytes(plane[item] for item in range(count) for plane in planes)
         return kind, shape, self.items(planes, rows), self.matrix(rows, columns, *model)
 
-    def matrix(self, rows: int, columns: int, lowest: int, base: int, row_table: int, column_table: int, *repeats: int):
+    def matrix(self, rows: int, columns: int, lowest: int, base: int, row_table: int, column_table: int, *prediction):
         row = self.plane([row_table] * rows) if row_table else [0] * rows
         column = self.plane([column_table] * columns) if column_table else [0] * columns
+        multiples, references = [0] * rows, iter(())
+        if prediction:
+            multiples = self.plane([prediction[0]] * rows)
+            predicted = sum(1 for multiple in multiples if multiple)
+            low, high = self.plane([0] * predicted), self.plane([prediction[1]] * predicted)
+            references = iter([first + 256 * second for first, second in zip(low, high, strict=True)])
         values = [symbol + lowest for symbol in self.plane([base + r + c for r in row for c in column])]
-        if repeats:
-            reference, first = repeats
-            before = [values[reference * columns :][:columns]]
-            for index in (index for index in range(rows) if row[index] >= first):
+        for index in range(rows):
+            if multiples[index]:
+                reference = next(references)
                 for c in range(columns):
-                    mean = math.floor(sum(levels[c] for levels in before) / len(before) + 0.5)
-                    values[index * columns + c] = (values[index * columns + c] + mean + 128) % 256 - 128
-                before.append(values[index * columns :][:columns])
+                    said = math.floor((multiples[index] - 9) * values[reference * columns + c] / 8 + 0.5)
+                    values[index * columns + c] = (values[index * columns + c] + said + 128) % 256 - 128
         return values
 
 

@@ -39,7 +39,7 @@ def test_golden_artifact_uses_every_feature_of_the_format():
     header, _ = unpack((FOLDER / "mixed.bin").read_bytes())
     forms = {form[0]: form for form in header["forms"]}
     assert {"row", "all", "<f2", "<f4", "<f8", "<i8", "|b1"} == set(forms)
-    assert any(len(form) == 9 for form in header["forms"])  # repeats
+    assert any(len(form) == 9 for form in header["forms"])  # predicted rows
     assert any(form < 0 for _, _, form in header["names"])  # ties
 
 
@@ -104,7 +104,7 @@ def test_the_decoder_stays_within_its_budget(shipped):
     compressed = len(lzma.compress("".join(modules.values()).encode(), format=lzma.FORMAT_ALONE))
     assert compressed < DECODER_BYTES
     # In base85 it is a quarter more; the wrapper and its loader are there anyway.
-    assert len(wrap("", modules)) - len(wrap("", {})) < 1.1 * DECODER_BYTES
+    assert len(wrap("", modules)) - len(wrap("", {})) < 1.25 * DECODER_BYTES
 
 
 def test_thousands_of_tensors():
