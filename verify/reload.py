@@ -28,7 +28,8 @@ from verify.windows import plan
 
 Process = subprocess.Popen[str]
 ROOT = Path(__file__).resolve().parents[1]
-KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")  # what Python and CUDA need to start
+# What Python and CUDA need to start, and how long waiting threads spin (see pgolf.__main__).
+KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "GOMP_SPINCOUNT")
 TAIL_LINES = 3  # of the child's stderr in a message
 
 
