@@ -71,6 +71,8 @@ def find_tokenizer(folder: str | Path) -> Path:
 
     Raises: InputError when there is none or more than one.
     """
+    if not Path(folder).is_dir():
+        raise InputError("no such data folder", where=str(folder), hint="make one with `pgolf data`")
     found = sorted(Path(folder).glob("*.model"))
     if len(found) != 1:
         raise InputError(
