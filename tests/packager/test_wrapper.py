@@ -67,7 +67,7 @@ def test_unwrap_inverts_wrap(main, modules):
 
 
 JSON = st.recursive(
-    st.none() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    st.none() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text() | st.binary(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=10,
 )
