@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from codec.contexts import COST_UNIT, Contexts, Grouping, group, table_cost
-from codec.decoder import MAGIC, MAX_WEIGHTS, QuantizedTensor, frequencies
+from codec.byte_tables import byte_tables
+from codec.contexts import MOST_TABLES, Contexts, Grouping, group, table_cost
+from codec.decoder import MAGIC, MAX_TABLES, MAX_WEIGHTS, QuantizedTensor, frequencies
 from codec.errors import CodecError
 from codec.prediction import Predictions, differences, find_predictions
 from codec.quantize import level_bits
@@ -23,6 +24,8 @@ Tensor = QuantizedTensor | np.ndarray
 Plane = tuple[np.ndarray, np.ndarray]  # symbols uint8 (count,), table of each (count,)
 TEXT_TABLE = 1  # table 0 is the uniform one
 FEWEST_GROUPED = 2048  # floats, below which classes of rows cost more than they save
+TABLES_PER_GROUP = MOST_TABLES + 4  # classes of rows and columns, multiples and references of predictions
+MOST_BYTE_TABLES = MAX_TABLES - 64  # 2 for zeros and text, 62 common to the byte planes of all kinds of tensors
 
 
 def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
@@ -76,12 +79,12 @@ class _Builder:
         self.planes: list[Callable[[], list[Plane]]] = []
         distinct, ties = _distinct(tensors)
         self.parts = {name: _part(tensor) for name, tensor in distinct.items()}
-        byte_tables = self._byte_tables()
+        self.byte_tables = self._byte_tables()
         self.models = self._models()
         previous = ""
         for name in tensors:
             shared = len(os.path.commonprefix([previous, name]))  # noqa: RUF071 (characters are meant)
-            form = self._form(name, byte_tables) if name in distinct else -1 - ties[name]
+            form = self._form(name) if name in distinct else -1 - ties[name]
             self.names.append((shared, name[shared:], form))
             previous = name
 
@@ -89,17 +92,13 @@ class _Builder:
         self.table_counts.append(counts)
         return len(self.table_counts) - 1
 
-    def _byte_tables(self) -> dict[tuple[str, int], int]:
-        """One table per (kind, byte position) over all scales and plain arrays; 0 where none pays."""
-        counts: dict[tuple[str, int], np.ndarray] = {}
-        for part in self.parts.values():
-            for position, plane in enumerate(part.planes):
-                key = part.kind, position
-                counts[key] = counts.get(key, np.zeros(256, np.int64)) + np.bincount(plane, minlength=256)
-        return {
-            key: self._add_table(each) if table_cost(each) < 8 * COST_UNIT * each.sum() else 0
-            for key, each in sorted(counts.items())
-        }
+    def _byte_tables(self) -> dict[str, list[int]]:
+        groups = {part.group for part in self.parts.values() if part.matrix is not None}
+        planes = {name: (part.kind, part.planes) for name, part in self.parts.items()}
+        found = byte_tables(planes, MOST_BYTE_TABLES - TABLES_PER_GROUP * len(groups))
+        first = len(self.table_counts) - 1
+        self.table_counts += found.counts
+        return {name: [first + table if table else 0 for table in tables] for name, tables in found.planes.items()}
 
     def _models(self) -> dict[str, tuple[list[int], Contexts]]:
         """name -> ([lowest, first table, row-class table, column-class table, tables of predictions...], contexts)."""
@@ -144,9 +143,8 @@ class _Builder:
         )
         return [self._add_table(multiples), self._add_table(high)]
 
-    def _form(self, name: str, byte_tables: dict[tuple[str, int], int]) -> int:
-        part = self.parts[name]
-        tables = [byte_tables[part.kind, position] for position in range(len(part.planes))]
+    def _form(self, name: str) -> int:
+        part, tables = self.parts[name], self.byte_tables[name]
         planes: list[Plane] = [
             (plane, np.full(len(plane), table)) for plane, table in zip(part.planes, tables, strict=True)
         ]

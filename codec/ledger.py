@@ -14,11 +14,12 @@ from codec.quantize import level_bits
 class TensorCost:
     """One tensor.  *_bytes are exact code lengths (fractions of a byte included); entropy_bits is the empirical
     order-0 entropy of its own levels times their number: what an ideal static coder with free tables would need
-    (0 for a plain tensor, which has no levels).
+    (0 for a plain tensor, which has no levels).  quantized: whether it has levels; a tie has neither.
     """
 
     name: str
     treatment: str
+    quantized: bool
     weights: int
     payload_bytes: float  # levels, or the bytes of a plain tensor
     scale_bytes: float
@@ -41,6 +42,7 @@ class ByteLedger:
     rows: tuple[TensorCost, ...]
     header_bytes: float  # fixed fields, checksum, and the coded text of names, forms and metadata
     table_bytes: int
+    quantized_table_bytes: int  # of these, the tables under which quantized tensors are coded
     lane_bytes: float  # states, and what rounding to 16-bit words costs
     artifact_bytes: int
 
@@ -53,11 +55,30 @@ class ByteLedger:
         return sum(row.entropy_bits for row in self.rows)
 
     @property
+    def level_bytes(self) -> float:
+        """Of all quantized tensors: levels and classes as coded."""
+        return sum(row.payload_bytes + row.class_bytes for row in self.rows if row.quantized)
+
+    @property
+    def scale_bytes(self) -> float:
+        return sum(row.scale_bytes for row in self.rows)
+
+    @property
+    def plain_bytes(self) -> float:
+        """Of all tensors that are not quantized."""
+        return sum(row.bytes for row in self.rows if not row.quantized)
+
+    @property
     def overhead_percent(self) -> float:
-        """Levels as coded, with their classes, all tables and lanes, over the levels' empirical entropy."""
-        coded = sum(row.payload_bytes + row.class_bytes for row in self.rows if row.entropy_bits)
-        model = self.table_bytes + self.lane_bytes
-        return 100 * (8 * (coded + model) / self.entropy_bits - 1) if self.entropy_bits else 0.0
+        """What quantized tensors cost over the order-0 entropy of the levels of each, plus their scales as coded.
+
+        Their cost: levels, classes, scales, the tables of all these, and their share of the lanes.  Nothing of the
+        plain tensors is in it, nor of the header.  Below 0 where rows of different spread pay for their classes.
+        """
+        coded = self.level_bytes + self.scale_bytes
+        lanes = self.lane_bytes * coded / (coded + self.plain_bytes) if coded else 0.0
+        ideal = self.entropy_bits / 8 + self.scale_bytes
+        return 100 * ((coded + self.quantized_table_bytes + lanes) / ideal - 1) if ideal else 0.0
 
     @property
     def bits_per_weight(self) -> float:
@@ -74,6 +95,7 @@ class ByteLedger:
             "bits_per_weight": self.bits_per_weight,
             "header_bytes": self.header_bytes,
             "table_bytes": self.table_bytes,
+            "quantized_table_bytes": self.quantized_table_bytes,
             "lane_bytes": self.lane_bytes,
             "tensors": rows,
         }
@@ -86,20 +108,25 @@ def ledger(blob: bytes) -> ByteLedger:
     """
     stream, header = open_artifact(blob, _Meter)
     assert isinstance(stream, _Meter)
-    text_bits = stream.bits.pop()
+    text_bits, _ = stream.planes.pop()
     tensors = read_tensors(stream, header)
-    bits = iter(stream.bits)
-    rows = tuple(
-        _row(name, tensor, form, header["forms"], bits)
-        for (name, tensor), (_, _, form) in zip(tensors.items(), header["names"], strict=True)
-    )
+    planes = iter(stream.planes)
+    users = np.zeros((len(stream.costs), 2), bool)  # of each table: plain tensors, quantized ones
+    rows = []
+    for (name, tensor), (_, _, form) in zip(tensors.items(), header["names"], strict=True):
+        counts = _plane_counts(header["forms"][form]) if form >= 0 else (0, 0, 0)
+        own = [next(planes) for _ in range(sum(counts))]
+        rows.append(_row(name, tensor, form < 0, counts, [bits for bits, _ in own]))
+        for _, tables in own:
+            users[tables, int(rows[-1].quantized)] = True
     table_bytes = int.from_bytes(blob[8:12], "little")
     header_bytes = 24 + text_bits / 8
     coded = sum(row.bytes for row in rows)
     return ByteLedger(
-        rows=rows,
+        rows=tuple(rows),
         header_bytes=header_bytes,
         table_bytes=table_bytes,
+        quantized_table_bytes=_quantized_table_bytes(blob, users),
         artifact_bytes=len(blob),
         lane_bytes=len(blob) - header_bytes - table_bytes - coded,
     )
@@ -114,54 +141,67 @@ def empirical_entropy_bits(symbols: np.ndarray) -> float:
 
 
 class _Meter(Stream):
-    """A Stream that notes the code length of every plane it decodes, in bits."""
+    """A Stream that notes of every plane its code length in bits, and under which tables it was coded."""
 
     def __init__(self, frequencies: np.ndarray, states: np.ndarray, words: np.ndarray) -> None:
         super().__init__(frequencies, states, words)
         self.costs = PRECISION - np.log2(np.maximum(frequencies, 1))
-        self.bits: list[float] = []
+        self.planes: list[tuple[float, np.ndarray]] = []
 
     def take(self, tables: np.ndarray) -> np.ndarray:
         symbols = super().take(tables)
-        self.bits.append(float(self.costs[tables, symbols].sum()))
+        used = np.bincount(tables, minlength=len(self.costs)) > 0
+        self.planes.append((float(self.costs[tables, symbols].sum()), used))
         return symbols
 
 
-def _row(name: str, tensor: QuantizedTensor | np.ndarray, form: int, forms: list[Any], bits: Any) -> TensorCost:
-    if form < 0:
-        size = tensor.levels.size if isinstance(tensor, QuantizedTensor) else tensor.size
-        return TensorCost(
-            name=name,
-            treatment="tied",
-            weights=size,
-            payload_bytes=0.0,
-            scale_bytes=0.0,
-            class_bytes=0.0,
-            entropy_bits=0.0,
+def _quantized_table_bytes(blob: bytes, users: np.ndarray) -> int:
+    """users: bool (tables, 2), as above.  Tables that nothing uses are gaps between classes: as the one before them."""
+    total, at, quantized = 0, 20, False
+    for plain, levels in users[1:]:  # table 0 is not stored
+        quantized = levels or (quantized and not plain)
+        size = blob[at] + 2
+        total += size if quantized else 0
+        at += size
+    return total
+
+
+def _plane_counts(form: list[Any]) -> tuple[int, int, int]:
+    """How many planes a tensor of this form has: bytes, classes and predictions, its matrix."""
+    _, _, planes, *model = form
+    classes = sum(1 for table in model[2:4] if table) + 3 * (len(model) > 4)
+    return len(planes), classes, int(bool(model))
+
+
+def _row(
+    name: str, tensor: QuantizedTensor | np.ndarray, tied: bool, counts: tuple[int, int, int], bits: list[float]
+) -> TensorCost:
+    """bits: of each plane of the tensor.  counts: as `_plane_counts`."""
+    quantized = isinstance(tensor, QuantizedTensor)
+    levels = tensor.levels if isinstance(tensor, QuantizedTensor) else tensor
+    byte_planes, class_planes, _ = counts
+    plain_bytes, class_bytes, matrix_bytes = (
+        sum(part) / 8
+        for part in (
+            bits[:byte_planes],
+            bits[byte_planes : byte_planes + class_planes],
+            bits[byte_planes + class_planes :],
         )
-    kind, _, planes, *model = forms[form]
-    plain_bytes = sum(next(bits) for _ in planes) / 8
-    # Classes of rows and of columns where there are any; three planes of predictions where there are.
-    class_planes = sum(1 for table in model[2:4] if table) + 3 * (len(model) > 4)
-    class_bytes = sum(next(bits) for _ in range(class_planes)) / 8
-    payload_bytes = next(bits) / 8 if model else 0.0
-    if not isinstance(tensor, QuantizedTensor):
-        return TensorCost(
-            name=name,
-            treatment=str(tensor.dtype),
-            weights=tensor.size,
-            payload_bytes=plain_bytes + payload_bytes,
-            scale_bytes=0.0,
-            class_bytes=class_bytes,
-            entropy_bits=0.0,
-        )
-    suffix = "" if kind == "row" else " per tensor"
+    )
     return TensorCost(
         name=name,
-        treatment=f"int{level_bits(tensor.levels)}{suffix}",
-        weights=tensor.levels.size,
-        payload_bytes=payload_bytes,
-        scale_bytes=plain_bytes,
+        treatment="tied" if tied else _treatment(tensor),
+        quantized=quantized and not tied,
+        weights=levels.size,
+        payload_bytes=matrix_bytes if quantized else plain_bytes + matrix_bytes,
+        scale_bytes=plain_bytes if quantized else 0.0,
         class_bytes=class_bytes,
-        entropy_bits=empirical_entropy_bits(tensor.levels),
+        entropy_bits=empirical_entropy_bits(levels) if quantized and not tied else 0.0,
     )
+
+
+def _treatment(tensor: QuantizedTensor | np.ndarray) -> str:
+    if not isinstance(tensor, QuantizedTensor):
+        return str(tensor.dtype)
+    per_tensor = tensor.scales.dtype == np.float32
+    return f"int{level_bits(tensor.levels)}{' per tensor' if per_tensor else ''}"

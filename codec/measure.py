@@ -22,6 +22,8 @@ class Measurement:
 
     peer_bytes: the whole checkpoint's levels and scales under each peer; tensor_peer_bytes: each tensor alone under
     the recipe's own coder.
+    hessian_snr_db: the same ratio for the outputs, tr(W H W^T) over tr(E H E^T), as a mean over the quantized tensors
+    that have a Hessian; None without any.
     """
 
     recipe: str
@@ -32,6 +34,12 @@ class Measurement:
     peer_bytes: dict[str, int]
     tensor_peer_bytes: dict[str, int]
     tensor_snr_db: dict[str, float]
+    tensor_hessian_snr_db: dict[str, float]
+
+    @property
+    def hessian_snr_db(self) -> float | None:
+        found = self.tensor_hessian_snr_db
+        return sum(found.values()) / len(found) if found else None
 
     def to_dict(self) -> dict[str, Any]:
         """The totals under the names of the command line's JSON."""
@@ -42,9 +50,13 @@ class Measurement:
             "entropy_bits_per_weight": self.ledger.entropy_bits / max(self.quantized_weights, 1),
             "overhead_percent": self.ledger.overhead_percent,
             "snr_db": self.snr_db,
+            "hessian_snr_db": self.hessian_snr_db,
             "encode_seconds": self.encode_seconds,
             "decode_seconds": self.decode_seconds,
             "peer_bytes": self.peer_bytes,
+            "level_bytes": self.ledger.level_bytes,
+            "scale_bytes": self.ledger.scale_bytes,
+            "plain_bytes": self.ledger.plain_bytes,
             "header_bytes": self.ledger.header_bytes,
             "table_bytes": self.ledger.table_bytes,
             "lane_bytes": self.ledger.lane_bytes,
@@ -52,16 +64,28 @@ class Measurement:
 
     @property
     def quantized_weights(self) -> int:
-        return sum(row.weights for row in self.ledger.rows if row.entropy_bits)
+        return sum(row.weights for row in self.ledger.rows if row.quantized)
 
 
-def measure(tensors: Mapping[str, np.ndarray], recipe: Recipe, peers: Iterable[str] = ()) -> Measurement:
+def measure(
+    tensors: Mapping[str, np.ndarray],
+    recipe: Recipe,
+    peers: Iterable[str] = (),
+    hessians: Mapping[str, np.ndarray] | None = None,
+) -> Measurement:
     """Quantize, encode, decode, compare, and count.  peers: names of BASELINES beside the recipe's own coder.
+
+    hessians: see `quantize_checkpoint`.
 
     Raises: InputError for weights that cannot be quantized, CodecError if the round trip is not exact.
     """
     return measure_treated(
-        quantize_checkpoint(tensors, recipe), recipe=recipe.name, coder=recipe.coder, peers=peers, tensors=tensors
+        quantize_checkpoint(tensors, recipe, hessians),
+        recipe=recipe.name,
+        coder=recipe.coder,
+        peers=peers,
+        tensors=tensors,
+        hessians=hessians,
     )
 
 
@@ -72,10 +96,12 @@ def measure_treated(
     coder: str = "zstd-22",
     peers: Iterable[str] = (),
     tensors: Mapping[str, np.ndarray] | None = None,
+    hessians: Mapping[str, np.ndarray] | None = None,
 ) -> Measurement:
     """As `measure`, of tensors that are quantized already.  recipe: what to call it.
 
-    tensors: the floats to compare with; without them nothing was lost, and no tensor has a ratio.
+    tensors: the floats to compare with; without them nothing was lost, and no tensor has a ratio.  hessians: to weigh
+    what was lost.
 
     Raises: CodecError if the round trip is not exact.
     """
@@ -96,6 +122,11 @@ def measure_treated(
         peer_bytes={peer: baseline_bytes(peer, treated) for peer in dict.fromkeys([coder, *peers])},
         tensor_peer_bytes={name: baseline_bytes(coder, {name: treated[name]}) for name in treated},
         tensor_snr_db={name: _decibel(*pair) for name, pair in noise.items()},
+        tensor_hessian_snr_db={
+            name: _decibel(*_output_energy(tensors[name], each, hessians[name]))
+            for name, each in treated.items()
+            if tensors and hessians and name in hessians and isinstance(each, QuantizedTensor)
+        },
     )
 
 
@@ -104,6 +135,13 @@ def _energy(weights: np.ndarray, treated: QuantizedTensor | np.ndarray) -> tuple
     values = treated.dequantize() if isinstance(treated, QuantizedTensor) else treated
     exact = weights.astype(np.float64)
     return float((exact**2).sum()), float(((values.astype(np.float64) - exact) ** 2).sum())
+
+
+def _output_energy(weights: np.ndarray, treated: QuantizedTensor, hessian: np.ndarray) -> tuple[float, float]:
+    """(energy of the layer's outputs, energy of their error), float64 sums."""
+    moments, exact = hessian.astype(np.float64), weights.astype(np.float64)
+    error = treated.dequantize() - exact
+    return float(((exact @ moments) * exact).sum()), float(((error @ moments) * error).sum())
 
 
 def _decibel(signal: float, noise: float) -> float:

@@ -20,7 +20,8 @@ def table_logs(counts: np.ndarray) -> np.ndarray:
         return np.ones(1, np.uint8)
     counts = counts[: present[-1] + 1].astype(np.int64)
     # The largest count lands on 2**14, so that relative precision does not depend on how much was counted.
-    scaled = (counts << PRECISION + 16) // counts.max()
+    excess = max(int(counts.max()).bit_length() - 32, 0)  # 2**32 << 30 is the most that int64 holds
+    scaled = (counts >> excess << PRECISION + 16) // (counts.max() >> excess)
     return np.where(counts > 0, np.searchsorted(_HALF_STEPS, scaled, "right") + 1, 0).astype(np.uint8)
 
 

@@ -98,6 +98,11 @@ class Recipe:
             hint="end the recipe with a rule without names",
         )
 
+    def gptq_tensors(self, tensors: Mapping[str, np.ndarray]) -> list[str]:
+        """Names of the matrices that a gptq rule treats."""
+        floats = {name: array for name, array in tensors.items() if array.dtype.kind == "f" and array.ndim > 1}
+        return sorted(name for name, array in floats.items() if self.rule(name, array.size).gptq)
+
 
 def recipe_names() -> list[str]:
     """The recipes that come with the toolkit."""
@@ -121,12 +126,15 @@ def quantize_checkpoint(
 ) -> dict[str, QuantizedTensor | np.ndarray]:
     """Every tensor through the treatment its recipe names; integers and bools are kept.
 
-    hessians: by tensor name, float (columns, columns), for gptq rules.
+    hessians: by tensor name, float (columns, columns), for gptq rules; None = round to nearest instead.
 
-    Raises: InputError naming the tensor that holds NaN or infinity, or that float16 cannot hold.
+    Raises: InputError naming the tensor that holds NaN or infinity, that float16 cannot hold, or that needs a Hessian
+    of its own width.
     """
     if recipe.strict:
         _check_names(recipe, list(tensors))
+    if hessians is not None:
+        _check_hessians(recipe, tensors, hessians)
     treated: dict[str, QuantizedTensor | np.ndarray] = {}
     for name in sorted(tensors):
         weights = tensors[name]
@@ -149,6 +157,17 @@ def _check_names(recipe: Recipe, names: list[str]) -> None:
                 where=f"recipe {recipe.name}",
                 hint=f"did you mean `{near[0]}`?" if near else "the checkpoint holds no tensors",
             )
+
+
+def _check_hessians(recipe: Recipe, tensors: Mapping[str, np.ndarray], hessians: Mapping[str, np.ndarray]) -> None:
+    names = recipe.gptq_tensors(tensors)
+    missing = [name for name in names if name not in hessians]
+    if missing:
+        raise InputError(
+            f"has no Hessian, recipe {recipe.name} needs one for it; {len(missing)} of {len(names)} are missing",
+            where=f"tensor `{missing[0]}`",
+            hint="calibrate again, or give it a rule without gptq",
+        )
 
 
 def _finite_cast(weights: np.ndarray, dtype: type) -> np.ndarray:

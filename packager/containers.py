@@ -84,7 +84,7 @@ def _within(limit: int, name: str, content: bytes) -> bytes:
 
 def _unknown(file: bytes) -> InputError:
     return InputError(
-        f"is not a safetensors checkpoint, nor torch.save's, bare or inside zlib, zstd, xz, lzma or brotli "
+        f"is not a safetensors or llama2.c checkpoint, nor torch.save's, bare or inside zlib, zstd, xz, lzma or brotli "
         f"(it starts with {file[:8]!r})",
         hint="save the state dict with torch.save or safetensors",
     )

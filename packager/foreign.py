@@ -13,6 +13,8 @@ from codec.decoder import QuantizedTensor
 from codec.errors import InputError, PgolfError, UsageError
 from codec.files import read_bytes
 from packager.containers import expand
+from packager.llama2c import Sizes, read_sizes, read_weights
+from packager.ternary import is_ternary, read_ternary
 from packager.torch_file import arrays, load
 
 LIMIT = 1 << 30  # bytes; a full-size float32 checkpoint has 140 million, an expanded submission 40 million
@@ -20,7 +22,7 @@ STORED = "stored"  # the recipe that keeps a file's own levels
 NESTS = ("model", "state_dict", "model_state_dict")
 PREFIXES = ("_orig_mod.", "module.")  # torch.compile and DistributedDataParallel put them before every name
 INT8_CLEAN = "int8_clean_per_row_v1"
-FORMS = "known: a state dict, int8_clean_per_row_v1, and {'w': levels and scales, 'm': labels}"
+FORMS = "known: a state dict, int8_clean_per_row_v1, {'w': levels and scales, 'm': labels}, and rotated ternary levels"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +30,7 @@ class Imported:
     """A file's tensors.  tensors: as the original loads them; those of a quantized file dequantized, float32.
 
     stored: levels and scales exactly as the file has them, plain arrays in their own dtype; None for floats.
+    decodes: whether levels times scales are the weights; not so where the file's levels are of rotated weights.
     kind: the format.  notes: one sentence each on what differs or was left out.
     """
 
@@ -36,6 +39,7 @@ class Imported:
     metadata: dict[str, Any]
     kind: str
     notes: tuple[str, ...] = ()
+    decodes: bool = True
 
     def levels(self) -> dict[str, QuantizedTensor | np.ndarray]:
         """`stored`, for the recipe of that name.
@@ -49,9 +53,23 @@ class Imported:
             )
         return self.stored
 
+    def decodable_levels(self) -> dict[str, QuantizedTensor | np.ndarray]:
+        """`levels`, to put into a submission: decoding them gives the weights.
+
+        Raises: UsageError for a file of floats, or of levels in another basis.
+        """
+        if not self.decodes:
+            raise UsageError(
+                f"recipe `{STORED}` cannot be packed: this file's levels are of rotated weights ({self.kind})",
+                hint="`pgolf measure` takes them; to pack, quantize its weights anew with another recipe",
+            )
+        return self.levels()
+
 
 def read_any(path: str | Path, *, limit: int = LIMIT) -> Imported:
-    """Read a checkpoint by its content, whatever its name.  Nothing in the file is run.
+    """Read a checkpoint by its content, whatever its name: safetensors, torch.save's, llama2.c's, the challenge's.
+
+    Nothing in the file is run.
 
     limit: bytes that anything compressed, nested or repeated in the file may expand to.
 
@@ -64,6 +82,8 @@ def read_any(path: str | Path, *, limit: int = LIMIT) -> Imported:
         tensors, metadata = read_checkpoint(path)
         return Imported(tensors=tensors, stored=None, metadata=metadata, kind="safetensors")
     try:
+        if (sizes := read_sizes(data)) is not None:
+            return _llama2c(data, sizes)
         inner, layers = expand(data, limit)
         imported = _recognised(load(inner, limit), max(limit, len(data)))
     except PgolfError as error:
@@ -79,7 +99,32 @@ def _recognised(content: Any, limit: int) -> Imported:
         return _int8_clean(content, limit)
     if isinstance(content.get("w"), Mapping) and isinstance(content.get("m"), Mapping):
         return _labelled(content, limit)
+    if is_ternary(content):
+        return _ternary(content, limit)
     return _state_dict(content, limit)
+
+
+def _llama2c(data: bytes, sizes: Sizes) -> Imported:
+    tensors, rotary = read_weights(data, sizes)
+    tied = ["the output matrix is the embedding (tied)"] if sizes.vocab_size > 0 else []
+    return Imported(
+        tensors=tensors,
+        stored=None,
+        metadata={"sizes": {**sizes._asdict(), "vocab_size": abs(sizes.vocab_size)}},
+        kind="llama2.c",
+        notes=(f"left out {rotary:,} values of rotary tables, which follow from the sizes", *tied),
+    )
+
+
+def _ternary(content: Mapping[Any, Any], limit: int) -> Imported:
+    found = read_ternary(content, limit)
+    _check_finite(found.tensors)
+    notes = [f"levels of recipe `{STORED}` are of rotated weights, a row per group of them: they can only be measured"]
+    if found.repeated:
+        notes.append(f"padding repeats other levels, which recipe `{STORED}` holds once: {_listed(found.repeated)}")
+    return Imported(
+        tensors=found.tensors, stored=found.stored, metadata={}, kind="ternary", notes=tuple(notes), decodes=False
+    )
 
 
 def _state_dict(content: Mapping[Any, Any], limit: int) -> Imported:
@@ -168,9 +213,7 @@ def _dequantized(
             tensors[name] = _rounded(product, dtypes.get(name, "float32"))
         except InputError as error:
             raise InputError(error.message, where=f"tensor `{name}`", hint=error.hint) from None
-    for name, array in tensors.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise InputError("holds values that are not finite", where=f"tensor `{name}`")
+    _check_finite(tensors)
     floats = [name for name in pairs if isinstance(stored[name], np.ndarray)]
     rounded = [name for name in pairs if dtypes.get(name, "float32") != "float32"]
     notes = []
@@ -180,6 +223,12 @@ def _dequantized(
         dtype = dtypes[rounded[0]]
         notes.append(f"recipe `{STORED}` leaves out the original's last rounding to {dtype}: {_listed(rounded)}")
     return Imported(tensors=tensors, stored=stored, metadata={}, kind=kind, notes=tuple(notes))
+
+
+def _check_finite(tensors: dict[str, np.ndarray]) -> None:
+    for name, array in tensors.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError("holds values that are not finite", where=f"tensor `{name}`")
 
 
 def _product(levels: np.ndarray, scales: np.ndarray) -> tuple[QuantizedTensor | np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ import numpy as np
 from codec import ByteLedger, QuantizedTensor, Recipe, encode, ledger, load_recipe, quantize_checkpoint
 from codec.errors import InputError, LimitError, UsageError
 from codec.files import new_folder, read_bytes
+from codec.hessians import read_hessians, rounding_notes, sha256
 from packager.foreign import STORED, Imported, read_any
 from packager.minify import minify
 from packager.source import Bundle, bundle
@@ -39,7 +40,7 @@ class Order:
     """What to pack.  recipe: a name, a TOML file, or `stored`.  script: None for the reference script.
 
     cap: bytes that code and artifact may have together.  author, title: for submission.json.
-    minified: False carries the sources as they are written.
+    minified: False carries the sources as they are written.  hessians: a calibration file, for recipes with GPTQ.
     """
 
     checkpoint: Path
@@ -49,11 +50,12 @@ class Order:
     author: str | None = None
     title: str | None = None
     minified: bool = True
+    hessians: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A packed submission in memory.  files: name -> content; recipe: its name; notes: of the checkpoint's import."""
+    """A packed submission in memory.  files: name -> content; recipe: its name; notes: of import and rounding."""
 
     files: dict[str, bytes]
     ledger: ByteLedger
@@ -93,6 +95,8 @@ def plan_submission(order: Order, progress: Progress = silent) -> Submission:
     """
     if order.cap < 1:
         raise UsageError(f"the cap is {order.cap} bytes, it must be at least 1")
+    if order.recipe == STORED and order.hessians:
+        raise UsageError(f"recipe `{STORED}` keeps the file's own levels, Hessians cannot change them")
     recipe = None if order.recipe == STORED else load_recipe(order.recipe)
     imported = read_any(order.checkpoint)
     notes = imported.metadata
@@ -107,9 +111,10 @@ def plan_submission(order: Order, progress: Progress = silent) -> Submission:
     code = _code(parts, order)
     progress(1, "quantize")
     meta = {key: notes[key] for key in ("config", "tokenizer_sha256") if notes.get(key) is not None}
-    treated = _treated(imported, recipe, order.checkpoint)
+    treated = _treated(imported, recipe, order)
     progress(2, "encode")
     name = recipe.name if recipe else STORED
+    lost = rounding_notes(recipe, imported.tensors) if recipe and not order.hessians else ()
     blob = encode(treated, {**meta, "recipe": name})
     progress(3, "decode again")
     costs = ledger(blob)
@@ -124,7 +129,7 @@ def plan_submission(order: Order, progress: Progress = silent) -> Submission:
     record = _record(order, notes, name, files)
     files |= {RECORD: _json(record), "README.md": _readme(record, LOG in files).encode()}
     progress(STAGES, "")
-    return Submission(files=files, ledger=costs, recipe=name, cap=order.cap, notes=imported.notes)
+    return Submission(files=files, ledger=costs, recipe=name, cap=order.cap, notes=(*imported.notes, *lost))
 
 
 def build_submission(order: Order, folder: Path, progress: Progress = silent) -> Submission:
@@ -139,9 +144,12 @@ def build_submission(order: Order, folder: Path, progress: Progress = silent) ->
     return submission
 
 
-def _treated(imported: Imported, recipe: Recipe | None, where: Path) -> dict[str, QuantizedTensor | np.ndarray]:
+def _treated(imported: Imported, recipe: Recipe | None, order: Order) -> dict[str, QuantizedTensor | np.ndarray]:
+    where, hessians = order.checkpoint, None
+    if order.hessians:
+        hessians = read_hessians(order.hessians, where, imported.tensors)
     try:
-        return quantize_checkpoint(imported.tensors, recipe) if recipe else imported.levels()
+        return quantize_checkpoint(imported.tensors, recipe, hessians) if recipe else imported.decodable_levels()
     except (InputError, UsageError) as error:
         error.where = f"{where}, {error.where}" if error.where else str(where)
         raise
@@ -223,6 +231,7 @@ def _record(order: Order, notes: dict[str, Any], recipe: str, files: dict[str, b
         "artifact_sha256": hashlib.sha256(model).hexdigest(),
         "script_sha256": hashlib.sha256(code).hexdigest(),
         "tokenizer_sha256": notes.get("tokenizer_sha256"),
+        "hessians_sha256": sha256(order.hessians) if order.hessians else None,
         "recipe": recipe,
         "preset": notes.get("preset"),
         "steps": notes.get("steps"),

@@ -13,12 +13,16 @@ import click
 
 # name -> (module:function, one line of help): the help page must not import torch or numpy.
 COMMANDS = {
+    "audit": ("pgolf.audit:audit", "What a scorer sees that it must not: run it over changed text."),
+    "calibrate": ("pgolf.calibrate:calibrate", "What a checkpoint's layers see, for recipes with GPTQ."),
+    "compare": ("pgolf.compare:compare", "Means, spread and significance of runs, from their logs."),
     "data": ("pgolf.data:data", "Text -> tokenizer and token shards."),
     "demo": ("pgolf.demo:demo", "Text -> train -> pack -> verify, in minutes on a laptop CPU."),
     "inspect": ("pgolf.inspect:inspect", "What an artifact, wrapper or submission holds, byte by byte."),
     "measure": ("pgolf.measure:measure", "Bits per weight of a checkpoint under one or more recipes."),
     "pack": ("pgolf.pack:pack", "Checkpoint -> submission folder under the byte cap."),
     "train": ("pgolf.train:train", "Train a preset on token shards."),
+    "unpack": ("pgolf.unpack:unpack", "Artifact or submission -> checkpoint."),
     "verify": ("pgolf.verify:verify", "Reload a submission, count its bytes, score it again."),
 }
 

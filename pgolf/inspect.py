@@ -15,18 +15,19 @@ from pgolf.console import json_option, print_json, print_table
 def inspect(path: Path, folder: Path | None, as_json: bool) -> None:
     """Where the bytes of an artifact, a packed train_gpt.py or a submission folder go; nothing is executed.
 
-    Of a checkpoint (safetensors, .pt, a quantized .ptz of the challenge): its format and tensors.
+    Of a checkpoint (safetensors, .pt, a quantized .ptz of the challenge): its format and tensors.  Self-extracting
+    scripts of others (LZMA, zlib, brotli and the like in base 85, 64 or raw bytes) are unpacked layer by layer.
 
     \b
     Example:
       pgolf inspect out/submission
-      pgolf inspect out/submission/train_gpt.py --unwrap out/sources
+      pgolf inspect records/some_record/train_gpt.py --unwrap out/sources
     """
     from codec.errors import UsageError
 
-    found: dict[str, Any] = {"path": str(path)}
+    found: dict[str, Any] = {"path": str(path), **_unopened(path)}
     sources: dict[str, str] = {}
-    for file in [path / "model.bin", path / "train_gpt.py"] if path.is_dir() else [path]:
+    for file in _files(path):
         found |= _read(file, sources)
     if folder is not None:
         if not sources:
@@ -43,6 +44,19 @@ def inspect(path: Path, folder: Path | None, as_json: bool) -> None:
         _print(found)
 
 
+def _files(path: Path) -> list[Path]:
+    """Artifact and script of a folder, or the file itself."""
+    if not path.is_dir():
+        return [path]
+    return [path / "train_gpt.py"] if _unopened(path) else [path / "model.bin", path / "train_gpt.py"]
+
+
+def _unopened(path: Path) -> dict[str, Any]:
+    """Blobs of a submission folder of others, with their sizes: a pickle is opened only when it is asked for itself."""
+    blobs = [] if (path / "model.bin").exists() else sorted(path.glob("*.ptz"))
+    return {"blobs": [{"name": blob.name, "bytes": blob.stat().st_size} for blob in blobs]} if blobs else {}
+
+
 def _read(file: Path, sources: dict[str, str]) -> dict[str, Any]:
     """{"code": ...} for a packed script, its modules added to `sources`; {"artifact": ledger}; {"checkpoint": ...}."""
     from codec import ledger
@@ -57,12 +71,25 @@ def _read(file: Path, sources: dict[str, str]) -> dict[str, Any]:
             return {"artifact": ledger(data).to_dict()}
         if file.suffix != ".py" and not data.startswith(MAGIC):
             return {"checkpoint": _checkpoint(file)}
-        sources |= unwrap(data)
+        sources |= unwrap(data) if data.startswith(MAGIC) else _layers(data)
     except PgolfError as error:
         error.where = error.where or str(file)
         raise
     modules = [{"name": name, "bytes": len(text.encode())} for name, text in sources.items()]
     return {"code": {"bytes": len(data), "modules": modules}}
+
+
+def _layers(data: bytes) -> dict[str, str]:
+    """{name: source} of what a script of another packer holds, the innermost as __main__."""
+    from codec.errors import InputError
+    from packager.wrapper import MAIN
+    from verify.unwrap import read_source, unwrap
+
+    layers = unwrap(read_source(data))
+    if not layers:
+        raise InputError("is not a self-extracting script that can be unpacked without running it")
+    names = [*(f"layer_{number}" for number in range(1, len(layers))), MAIN]
+    return {name: layer.text for name, layer in zip(names, layers, strict=True)}
 
 
 def _checkpoint(file: Path) -> dict[str, Any]:
@@ -123,6 +150,10 @@ def _print(found: dict[str, Any]) -> None:
         click.echo(f"{checkpoint['weights']:,} weights, {checkpoint['kind']}")
         for note in checkpoint["notes"]:
             click.echo(f"note: {note}")
+    for blob in found.get("blobs", []):
+        click.echo(
+            f"{blob['name']}: {blob['bytes']:,} bytes, a pickle inside, not opened; `pgolf inspect FILE` opens it"
+        )
     if "code" in found:
         print_table(
             [

@@ -24,15 +24,25 @@ from pgolf.console import json_option, print_json, print_table, progress
     multiple=True,
     help="bit-packing, zlib-9, lzma-9e, zstd-22, brotli-11, brotli-11-shuffle: measured on the same levels.",
 )
+@click.option("--hessians", metavar="FILE", help="Of `pgolf calibrate`: for recipes with GPTQ, and to weigh the error.")
 @click.option("--plot", metavar="FILE.png", help="Draw where the bytes go, and each tensor against its entropy.")
 @json_option
-def measure(checkpoint: str, recipes: tuple[str, ...], peers: tuple[str, ...], plot: str | None, as_json: bool) -> None:
+def measure(
+    checkpoint: str,
+    recipes: tuple[str, ...],
+    peers: tuple[str, ...],
+    hessians: str | None,
+    plot: str | None,
+    as_json: bool,
+) -> None:
     """Bits per weight of CHECKPOINT under each recipe: bytes, entropy, distortion, and the peer's bytes.
 
-    CHECKPOINT: safetensors, a .pt state dict, or a quantized .ptz of the challenge.
+    CHECKPOINT: safetensors, a .pt state dict, a .bin of llama2.c, or a quantized .ptz of the challenge.
 
     Per tensor: `entropy` is the order-0 entropy of its levels, `rANS` what they cost here with classes and scales,
-    the last columns the recipe's own compressor on that tensor alone.
+    the last columns the recipe's own compressor on that tensor alone.  Over entropy: what the quantized tensors cost
+    with scales, tables and lanes, over the entropy of their levels plus the scales; floats are reported beside it.
+    Hessian dB: energy of the layers' outputs on the calibration data over that of their error.
 
     \b
     Example:
@@ -40,11 +50,13 @@ def measure(checkpoint: str, recipes: tuple[str, ...], peers: tuple[str, ...], p
     """
     from codec.baselines import BASELINES
     from codec.errors import UsageError
+    from codec.hessians import read_hessians, rounding_notes
     from codec.measure import measure as measure_recipe
     from codec.measure import measure_treated
     from codec.recipe import load_recipe
     from packager.foreign import STORED, read_any
     from pgolf import picture
+    from pgolf.models import read_model
 
     if plot:
         picture.check(plot)
@@ -52,16 +64,18 @@ def measure(checkpoint: str, recipes: tuple[str, ...], peers: tuple[str, ...], p
         if peer not in BASELINES:
             raise UsageError(f"unknown peer `{peer}`", hint=f"known: {', '.join(BASELINES)}")
     loaded = [None if name == STORED else load_recipe(name) for name in recipes]
-    imported = read_any(checkpoint)
+    imported = read_model(Path(checkpoint)) if hessians else read_any(checkpoint)  # Hessians are of a model's layers
     levels = imported.levels() if None in loaded else {}
-    for note in imported.notes:
+    moments = read_hessians(hessians, checkpoint, imported.tensors) if hessians else None
+    lost = [] if hessians else [note for each in loaded if each for note in rounding_notes(each, imported.tensors)]
+    for note in (*imported.notes, *lost):
         click.echo(f"note: {note}", err=True)
     results = []
     with progress("measure", len(loaded)) as step:
         for done, recipe in enumerate(loaded):
             step(done, recipe.name if recipe else STORED)
             results.append(
-                measure_recipe(imported.tensors, recipe, peers)
+                measure_recipe(imported.tensors, recipe, peers, moments)
                 if recipe
                 else measure_treated(levels, recipe=STORED, peers=peers)
             )
@@ -79,6 +93,7 @@ def measure(checkpoint: str, recipes: tuple[str, ...], peers: tuple[str, ...], p
             }
         )
         return
+    weighed = ["Hessian dB"] if hessians else []
     for result in results:
         print_table(
             [
@@ -90,7 +105,8 @@ def measure(checkpoint: str, recipes: tuple[str, ...], peers: tuple[str, ...], p
                     f"{row['bits_per_weight']:.3f}",
                     f"{row['bytes']:,.0f}",
                     f"{row['peer_bytes']:,}",
-                    row["snr_db"] if row["snr_db"] is None else f"{row['snr_db']:.1f}",
+                    _tenths(row["snr_db"]),
+                    *([_tenths(row["hessian_snr_db"])] if hessians else []),
                 ]
                 for row in _tensor_rows(result)
             ],
@@ -103,6 +119,7 @@ def measure(checkpoint: str, recipes: tuple[str, ...], peers: tuple[str, ...], p
                 "rANS bytes",
                 next(iter(result.peer_bytes)),
                 "SNR dB",
+                *weighed,
             ],
         )
         click.echo()
@@ -113,14 +130,29 @@ def measure(checkpoint: str, recipes: tuple[str, ...], peers: tuple[str, ...], p
                 f"{r.ledger.artifact_bytes:,}",
                 f"{r.ledger.bits_per_weight:.3f}",
                 f"{r.ledger.overhead_percent:+.2f} %",
+                " + ".join(
+                    f"{part:,.0f}" for part in (r.ledger.level_bytes, r.ledger.scale_bytes, r.ledger.plain_bytes)
+                ),
                 f"{r.ledger.header_bytes:,.0f} + {r.ledger.table_bytes:,}",
                 f"{r.snr_db:.1f}",
+                *([_tenths(r.hessian_snr_db)] if hessians else []),
                 f"{r.encode_seconds:.2f} / {r.decode_seconds:.2f} s",
                 ", ".join(f"{peer} {count:,}" for peer, count in r.peer_bytes.items()),
             ]
             for r in results
         ],
-        ["recipe", "rANS bytes", "b/w", "over entropy", "header + tables", "SNR dB", "encode / decode", "peers"],
+        [
+            "recipe",
+            "rANS bytes",
+            "b/w",
+            "over entropy",
+            "levels + scales + floats",
+            "header + tables",
+            "SNR dB",
+            *weighed,
+            "encode / decode",
+            "peers",
+        ],
     )
 
 
@@ -137,10 +169,15 @@ def _tensor_rows(result) -> list[dict]:
                 "bytes": row.bytes,
                 "peer_bytes": result.tensor_peer_bytes[row.name],
                 "snr_db": result.tensor_snr_db.get(row.name),
+                "hessian_snr_db": result.tensor_hessian_snr_db.get(row.name),
             }
         )
         for row in result.ledger.rows
     ]
+
+
+def _tenths(value: float | None) -> str | None:
+    return None if value is None else f"{value:.1f}"
 
 
 def _finite(row: dict) -> dict:

@@ -23,6 +23,9 @@ from pgolf.console import json_option, print_json, print_table, progress
 @click.option("--script", type=click.Path(path_type=Path), help="Instead of the reference script.")
 @click.option("--author", help="For submission.json.")
 @click.option("--name", "title", help="For submission.json and README.md.")
+@click.option(
+    "--hessians", type=click.Path(path_type=Path), metavar="FILE", help="Of `pgolf calibrate`, for recipes with GPTQ."
+)
 @click.option("--no-minify", is_flag=True, help="Carry the sources as they are written.")
 @click.option("--dry-run", is_flag=True, help="Show the plan, write nothing.")
 @json_option
@@ -34,6 +37,7 @@ def pack(
     script: Path | None,
     author: str | None,
     title: str | None,
+    hessians: Path | None,
     no_minify: bool,
     dry_run: bool,
     as_json: bool,
@@ -46,13 +50,21 @@ def pack(
     \b
     Example:
       pgolf pack out/run/checkpoint.safetensors --recipe pr162 -o out/submission
+      pgolf pack run/checkpoint.safetensors --recipe pr1716 --hessians run/calibration.safetensors -o submission
     """
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output' (or --dry-run).")
     from packager.submission import STAGES, Order, build_submission, plan_submission
 
     order = Order(
-        checkpoint=checkpoint, recipe=recipe, script=script, cap=cap, author=author, title=title, minified=not no_minify
+        checkpoint=checkpoint,
+        recipe=recipe,
+        script=script,
+        cap=cap,
+        author=author,
+        title=title,
+        minified=not no_minify,
+        hessians=hessians,
     )
     with progress("pack", STAGES) as step:
         if output is None or dry_run:

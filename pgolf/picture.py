@@ -76,13 +76,9 @@ def shares(measurement: "Measurement") -> list[tuple[str, tuple[float, ...]]]:
 
 
 def _parts(rows: "list[TensorCost]") -> tuple[float, ...]:
-    levels = sum(row.payload_bytes for row in rows if _has_levels(row))
-    plain = sum(row.payload_bytes for row in rows if not _has_levels(row))
+    levels = sum(row.payload_bytes for row in rows if row.quantized)
+    plain = sum(row.payload_bytes for row in rows if not row.quantized)
     return levels, sum(row.scale_bytes for row in rows), sum(row.class_bytes for row in rows), plain, 0.0, 0.0
-
-
-def _has_levels(row: "TensorCost") -> bool:
-    return bool(row.scale_bytes or row.entropy_bits)  # either may be 0 where all of them are equal
 
 
 def _draw_bytes(axes: Any, measurement: "Measurement") -> None:

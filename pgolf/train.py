@@ -1,12 +1,15 @@
 """`pgolf train`: token shards -> checkpoint, log and resumable state."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from codec.errors import UsageError
+from codec.errors import PgolfError, UsageError
 from pgolf.console import json_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 STRIDE = 64  # targets scored per window, the challenge's choice
 BATCH = 16  # windows per forward pass of a validation
+GRACE = 10.0  # seconds
 
 
 @click.command()
@@ -37,6 +41,9 @@ BATCH = 16  # windows per forward pass of a validation
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to train."
 )
+@click.option(
+    "--compile/--no-compile", default=None, help="Compile the model with torch.compile.  [default: the preset's choice]"
+)
 @click.option("--resume", is_flag=True, help="Go on from the state in RUN, if there is one.")
 @click.option("--tokenizer", metavar="FILE", help="SentencePiece model, instead of the data folder's.")
 @click.option("--val", metavar="FILE", help="Validation shard, instead of the data folder's.")
@@ -48,6 +55,13 @@ BATCH = 16  # windows per forward pass of a validation
     metavar="N",
     help="Validate on the first N targets only.",
 )
+@click.option(
+    "--tracker",
+    "trackers",
+    type=click.Choice(["tensorboard", "wandb", "trackio"]),
+    multiple=True,
+    help="Send losses there too; may be repeated.  metrics.jsonl is always written.",
+)
 @json_option
 def train(
     preset: str,
@@ -57,34 +71,42 @@ def train(
     steps: int | None,
     threads: int | None,
     device: str,
+    compile: bool | None,
     resume: bool,
     tokenizer: str | None,
     val: str | None,
     limit_tokens: int,
+    trackers: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Train PRESET on token shards: cpu-demo (minutes on a CPU), pr162 (8 x H100), tiny (seconds).
 
-    RUN gets checkpoint.safetensors, train.log and state.safetensors. A run that was stopped, by Ctrl-C or kill,
-    goes on with --resume and ends with the same weights as one that was not.
+    RUN gets checkpoint.safetensors, train.log, metrics.jsonl and state.safetensors. A run that was stopped, by Ctrl-C
+    or kill, goes on with --resume and ends with the same weights as one that was not. Under torchrun every process
+    takes an equal part of each step; any number that divides its sequences gives the same run.
 
     \b
     Example:
       pgolf train cpu-demo --data data -o run
       pgolf train cpu-demo --data data -o run --resume
+      torchrun --nproc_per_node=8 -m pgolf train pr1716 --data data -o run
     """
     from codec.shards import find_shards, find_tokenizer
     from trainer.presets import find_preset
+    from trainer.ranks import Ranks
     from trainer.run import train as run_training
     from verify.heldout import HeldOut
 
-    chosen = find_preset(preset)
-    tokenizer_file = Path(tokenizer) if tokenizer else find_tokenizer(data_dir)
-    chosen = fit_vocabulary(chosen, tokenizer_file)
-    heldout = HeldOut.read([Path(val)] if val else find_shards(data_dir, "val"), tokenizer_file, limit_tokens)
-    total = steps or chosen.train.steps
-    try:
-        with progress(f"train {chosen.name}", total) as report:
+    first = Ranks.launched().first
+    with _one_voice(first, output):
+        chosen = find_preset(preset)
+        if compile is not None:
+            chosen = replace(chosen, train=replace(chosen.train, compile=compile))
+        tokenizer_file = Path(tokenizer) if tokenizer else find_tokenizer(data_dir)
+        chosen = fit_vocabulary(chosen, tokenizer_file)
+        heldout = HeldOut.read([Path(val)] if val else find_shards(data_dir, "val"), tokenizer_file, limit_tokens)
+        total = steps or chosen.train.steps
+        with progress(f"train {chosen.name}", total) if first else nullcontext() as report:
             result = run_training(
                 chosen,
                 data_dir,
@@ -96,15 +118,38 @@ def train(
                 device=device,
                 resume=resume,
                 tokenizer=tokenizer_file,
+                trackers=trackers,
                 progress=report,
             )
-    except KeyboardInterrupt:
-        click.echo(f"{output}: stopped; add --resume to the same command to go on", err=True)
-        raise
+    if not first:
+        return
     if as_json:
         print_json({**asdict(result), "checkpoint": str(result.checkpoint)})
-        return
-    _print(result, heldout)
+    else:
+        _print(result, heldout)
+
+
+@contextmanager
+def _one_voice(first: bool, output: str) -> Iterator[None]:
+    """What all processes of torchrun find alike, the first one says; that another is lost, each one says.
+
+    torchrun ends all of them when one ends, so the others first give it time to speak.
+    """
+    from trainer.ranks import RankLost
+
+    try:
+        yield
+    except RankLost:
+        raise
+    except PgolfError:
+        if not first:
+            time.sleep(GRACE)
+        raise
+    except KeyboardInterrupt:
+        if not first:
+            raise SystemExit(130) from None
+        click.echo(f"{output}: stopped; add --resume to the same command to go on", err=True)
+        raise
 
 
 def fit_vocabulary(preset: "Preset", tokenizer: Path) -> "Preset":
@@ -128,21 +173,20 @@ def fit_vocabulary(preset: "Preset", tokenizer: Path) -> "Preset":
 
 def sliding_evaluation(heldout: "HeldOut", length: int) -> "Evaluate":
     """(val_loss, val_bpb) of a model by exact sliding windows over the held-out targets."""
-    from verify.scorers import score_sliding
+    from verify.scorers import Sliding, total
     from verify.token_bytes import TokenBytes
 
     token_bytes = TokenBytes.from_tokenizer(heldout.tokenizer).of(heldout.tokens)
 
     def evaluate(model: "GPT") -> tuple[float, float]:
-        place = model.tok_emb.weight.device
-        score = score_sliding(
-            lambda ids: model.logits(ids.to(place)),
-            heldout.tokens,
-            token_bytes,
+        scorer = Sliding(
+            model=model,
+            vocab_size=model.config.vocab_size,
             length=length,
             stride=min(STRIDE, length),
-            batch=BATCH,
+            device=model.tok_emb.weight.device,
         )
+        score = total(scorer, heldout.tokens, token_bytes, batch=BATCH)
         return score.loss, score.bpb
 
     return evaluate

@@ -9,10 +9,13 @@ from codec.errors import UsageError
 from pgolf.console import json_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
-    from verify import HeldOut, Settings, Verdict
+    from verify import HeldOut, Verdict
 
+SHOWN = 4  # findings of one rule in the table
+WORDS = ("judged", "why")  # of the byte count, printed as a sentence
 _file = click.Path(path_type=Path)
 _positive = click.IntRange(min=1)
+_limit = click.FloatRange(min=0, min_open=True)
 
 
 @click.command()
@@ -27,14 +30,12 @@ _positive = click.IntRange(min=1)
 @click.option("--batch", type=_positive, default=16, show_default=True, help="Windows per forward pass.")
 @click.option("--threads", type=_positive, help="CPU threads of the scoring process; default: torch's choice.")
 @click.option("--device", default="cpu", show_default=True, help="Where the model runs: cpu, cuda.")
-@click.option(
-    "--time-limit",
-    type=click.FloatRange(min=0, min_open=True),
-    default=3600.0,
-    show_default=True,
-    help="Seconds each scoring process may take.",
-)
+@click.option("--time-limit", type=_limit, default=3600.0, show_default=True, help="Seconds of each scoring process.")
+@click.option("--memory-limit", type=_limit, default=16.0, show_default=True, help="Gigabytes of that process.")
 @click.option("--cap", type=_positive, default=16_000_000, show_default=True, help="Bytes of code + artifact.")
+@click.option("--artifact", type=_file, help="The weights, when the folder has none or several.")
+@click.option("--env", "environment", multiple=True, metavar="NAME=VALUE", help="Setting of the script's run; repeat.")
+@click.option("--extra", multiple=True, metavar="FILE", help="Code file that may lie in the folder uncounted; repeat.")
 @json_option
 def verify(
     submission: Path,
@@ -49,34 +50,44 @@ def verify(
     threads: int | None,
     device: str,
     time_limit: float,
+    memory_limit: float,
     cap: int,
+    artifact: Path | None,
+    environment: tuple[str, ...],
+    extra: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Judge the folder SUBMISSION: bytes, reload, bits per byte.
+    """Judge the folder SUBMISSION: bytes, sources, reload, bits per byte.
 
-    The script's code runs with your rights, in a process of its own that is not a sandbox: verify only
-    submissions whose code you would run.  Exit code 1 when the verdict is fail.
+    Wrapped sources are unpacked and scanned without running them.  Then the script loads its artifact in a sandboxed
+    process without network, other programs or files beyond its own, and is asked for logits; the score is added up
+    here.  Scripts without `load(artifact_path, device)` are tried as members of the challenge's seed family, with the
+    settings of the run command in their README or log, or those of --env.  Exit code 1 when the verdict is fail.
 
     \b
     Example:
       pgolf verify out/demo/submission --data out/demo/data
       pgolf verify SUB --data DIR --limit-tokens 20000 --checkpoint run/model.safetensors --json
+      pgolf verify RECORD --data DIR --artifact final_model.int6.ptz --env NUM_LAYERS=11
     """
     from verify import HeldOut, Settings, Submission, examine, window_length
 
-    subject = Submission.open(submission)
+    subject = Submission.open(submission, artifact=artifact, tolerated=frozenset(extra))
     settings = Settings(
-        length=seq_len or window_length(subject),
+        length=seq_len or (None if subject.foreign else window_length(subject)),
         stride=stride,
         batch=batch,
         threads=threads,
         device=device,
         time_limit=time_limit,
+        memory_limit=int(memory_limit * 1e9),
+        environment=_environment(environment),
     )
     heldout = HeldOut.read(*_heldout_files(data, val, tokenizer), limit_tokens)
     verdict = examine(subject, heldout, settings, checkpoint=checkpoint, cap=cap, bar=progress)
     if as_json:
-        print_json({**verdict.to_dict(), **_how(heldout, settings), "submission": str(submission)})
+        how = {"seq_len": verdict.length, "stride": stride}
+        print_json({**verdict.to_dict(), **_scored(heldout), **how, "submission": str(submission)})
     else:
         _print(verdict, heldout)
     return verdict.exit_code
@@ -90,23 +101,36 @@ def _heldout_files(data: Path | None, val: Path | None, tokenizer: Path | None) 
     return [val] if val else find_shards(data, "val"), tokenizer or find_tokenizer(data)
 
 
-def _how(heldout: "HeldOut", settings: "Settings") -> dict[str, Any]:
-    return {
-        "partial": heldout.partial,
-        "targets": heldout.targets,
-        "shard_targets": heldout.shard_targets,
-        "seq_len": settings.length,
-        "stride": settings.stride,
-    }
+def _environment(pairs: tuple[str, ...]) -> dict[str, str]:
+    for pair in pairs:
+        if not pair.partition("=")[0].isidentifier() or "=" not in pair:
+            raise UsageError(f"--env {pair} is not NAME=VALUE")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _scored(heldout: "HeldOut") -> dict[str, Any]:
+    return {"partial": heldout.partial, "targets": heldout.targets, "shard_targets": heldout.shard_targets}
+
+
+def _print_findings(verdict: "Verdict") -> None:
+    """One line each; of the hits of one triage rule the first few."""
+    seen: dict[str, int] = {}
+    for finding in verdict.findings:
+        seen[finding.rule] = seen.get(finding.rule, 0) + 1
+        if seen[finding.rule] <= SHOWN:
+            click.echo(f"{finding.level:<8} {finding.rule:<19} {finding.message}")
+    for rule, count in seen.items():
+        if count > SHOWN:
+            click.echo(f"{'warn':<8} {rule:<19} and {count - SHOWN} more of these (--json has all)")
 
 
 def _print(verdict: "Verdict", heldout: "HeldOut") -> None:
-    for finding in verdict.findings:
-        click.echo(f"{finding.level:<8} {finding.rule:<19} {finding.message}")
+    _print_findings(verdict)
     click.echo()
-    print_table(
-        [(name.replace("_", " "), f"{value:,}") for name, value in verdict.bytes.to_dict().items()], ("bytes", "")
-    )
+    counted = verdict.bytes
+    sizes = [(name.replace("_", " "), f"{value:,}") for name, value in counted.to_dict().items() if name not in WORDS]
+    print_table(sizes, ("bytes", ""))
+    click.echo(f"judged: {counted.judged.replace('_', ' ')} + artifact, {counted.why}")
     click.echo()
     score = verdict.scores[0]
     rows = [

@@ -1,26 +1,49 @@
-"""Learning rate and momentum as pure functions of progress, the part of the run that is done: 0 to 1.
+"""What a step does, decided from how far the run is: pure, so that ranks agree and a resumed run repeats it."""
 
-Progress, not steps, so that a run under a wall-clock cap and one without share the same rules.
-"""
+from dataclasses import dataclass
 
-
-def progress(step: int, steps: int, seconds: float, max_seconds: float) -> float:
-    """How far the run is before `step` (counted from 0): by steps, or by training time if a cap runs out earlier."""
-    by_time = seconds / max_seconds if max_seconds else 0.0
-    return min(max(step / steps, by_time), 1.0)
+from trainer.presets import TrainConfig
 
 
-def lr_multiplier(done: float, *, warmdown: float, min_lr: float = 0.0) -> float:
-    """1, then a straight line to 0 over the last `warmdown` of the run, never below `min_lr`.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """lr: factor on every peak learning rate.  momentum: Muon's.  looping: layers that loop do.  qat: forward passes
+    see rounded weights.  done: part of the run before this step, 0 to 1."""
 
-    There is no warm-up: Muon's update has a fixed size and AdamW starts on near-zero embeddings.
-    Source: the records of the challenge; the wall-clock rule of pull request 162 is this one at a constant step time.
+    lr: float
+    momentum: float
+    looping: bool
+    qat: bool
+    done: float
+
+
+def decide(config: TrainConfig, step: int, seconds: float) -> Decision:
+    """The settings of `step`, counted from 0, after `seconds` of training; validation and saving do not count.
+
+    Source: the training loops of pull requests 162, 339, 1176 (warm-down in steps) and 1716 (in parts of the run).
     """
-    left = 1.0 - done
-    return 1.0 if left >= warmdown else max(left / warmdown, min_lr)
+    cap = config.max_seconds - config.reserve_seconds
+    done = min(max(step / config.steps, seconds / cap if config.max_seconds else 0.0), 1.0)
+    lr = max(_warmed_down(config, step, seconds, cap, done), config.min_lr)
+    low, high = config.momentum
+    risen = min(step / config.momentum_steps, 1.0) if config.momentum_steps else 1.0
+    return Decision(
+        lr=lr,
+        momentum=(1 - risen) * low + risen * high,
+        looping=done >= config.loop_from,
+        qat=lr < config.qat_below,
+        done=done,
+    )
 
 
-def momentum(done: float, *, limits: tuple[float, float], warmup: float) -> float:
-    """From the first limit to the second, in a straight line over the first `warmup` of the run."""
-    low, high = limits
-    return high if done >= warmup else low + (high - low) * done / warmup
+def _warmed_down(config: TrainConfig, step: int, seconds: float, cap: float, done: float) -> float:
+    """1, then a straight line to 0 at the end of the run."""
+    if config.warmdown:
+        return min((1 - done) / config.warmdown, 1.0)
+    if not config.warmdown_steps:
+        return 1.0
+    # The originals watch the clock alone under a cap; a run that its steps end first would never cool down.
+    left = config.steps - step
+    if config.max_seconds and seconds:
+        left = min(left, (cap - seconds) * max(step, 1) / seconds)
+    return min(max(left, 0.0) / config.warmdown_steps, 1.0)

@@ -1,85 +1,134 @@
 """The state of a run: how it begins, and the file from which it goes on after a kill."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 
 from codec.checkpoint import read_checkpoint, write_checkpoint
 from codec.errors import InputError, UsageError
-from trainer.averaging import WeightAverage
+from trainer.averaging import Average
 from trainer.model import GPT
 
 _ADAM = ("exp_avg", "exp_avg_sq", "step")
+VALUE_TABLE_STD = 0.01
 
 
 def initialize(model: GPT, seed: int) -> None:
-    """Starting weights: embeddings N(0, embed_std^2), linear layers orthogonal, output projections and table zero.
+    """Starting weights; vectors and scalars keep what the model's constructor gave them.
 
-    The bigram projection is scaled by 1/sqrt(2 layers); it may not be zero, or table and projection would keep each
-    other's gradient at zero.  Linear layers with a side below 64 keep torch's uniform(+-1/sqrt(inputs)).
-    Source: the code of pull request 162.
+    Token table N(0, embed_std^2), value table N(0, 0.01^2), bigram table zero.  Output projections and gates zero,
+    other linear layers orthogonal, those with a side below 64 uniform(+-1/sqrt(inputs)).  The bigram projection is
+    orthogonal at any width and scaled by bigram_gain_init; it may not be zero, or table and projection would keep
+    each other's gradient at zero.
+    Source: the code of pull requests 162, 339, 1176 and 1716.
     """
     generator = torch.Generator().manual_seed(seed)
     nn.init.normal_(model.tok_emb.weight, std=model.config.embed_std, generator=generator)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
-            if name.startswith("blocks.") and name.endswith(".proj"):
-                nn.init.zeros_(module.weight)
-            elif min(module.weight.shape) >= 64:
-                nn.init.orthogonal_(module.weight, generator=generator)
-            else:
-                bound = 1 / math.sqrt(module.in_features)
-                nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+            _initialize_linear(name, module, generator)
     if model.bigram is not None:
         nn.init.zeros_(model.bigram.embed.weight)
         with torch.no_grad():
-            model.bigram.proj.weight.mul_(1 / math.sqrt(2 * model.config.layers))
+            model.bigram.proj.weight.mul_(model.config.bigram_gain_init)
+    if model.config.value_embed_layers:
+        nn.init.normal_(model.ve_shared.embed.weight, std=VALUE_TABLE_STD, generator=generator)
+
+
+def _initialize_linear(name: str, layer: nn.Linear, generator: torch.Generator) -> None:
+    block_output = name.startswith("blocks.") and name.endswith(".proj")
+    if block_output or name.endswith(("attn_gate_proj", "smear_gate")):
+        nn.init.zeros_(layer.weight)
+    elif name == "bigram.proj" or min(layer.weight.shape) >= 64:
+        nn.init.orthogonal_(layer.weight, generator=generator)
+    else:
+        bound = 1 / math.sqrt(layer.in_features)
+        nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where a run stands: steps done, seconds trained, length of its log."""
+    """Where a run stands: steps done, seconds trained, lengths of its log and metrics, seconds of its other phases."""
 
-    step: int
-    seconds: float
-    log_bytes: int
+    step: int = 0
+    seconds: float = 0.0
+    log_bytes: int = 0
+    metrics_bytes: int = 0
+    phases: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
-    """Everything that training changes."""
+    """Everything that training changes.  All ranks hold the same values, so one of them can save for all."""
 
     model: GPT
     optimizers: tuple[Optimizer, ...]
-    average: WeightAverage | None
+    average: Average | None
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """(name, tensor) of all there is to save, the live tensors themselves."""
+        """(name, tensor) of all there is to save, the live tensors themselves.
+
+        A weight that no optimizer has keeps its gradient: nothing clears it, so it counts in every later norm.
+        """
+        members = self._members()
         for name, weight in self.model.named_parameters():
             yield f"weights/{name}", weight
             for optimizer in self.optimizers:
                 for key, value in optimizer.state.get(weight, {}).items():
                     yield f"{key}/{name}", value
+            if id(weight) not in members and weight.grad is not None:
+                yield f"gradient/{name}", weight.grad
         if self.average:
-            yield from ((f"average/{name}", shadow) for name, shadow in self.average.shadow.items())
+            yield from ((f"average/{name}", tensor) for name, tensor in self.average.tensors())
+
+    @contextmanager
+    def exported(self) -> Iterator[GPT]:
+        """The model as it is evaluated and exported: averaged weights if there are, layers that loop do."""
+        model = self.model.eval()
+        model.looping = True
+        with self.average.applied(model) if self.average else nullcontext():
+            yield model
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Copies of all tensors, for `restore`."""
+        return {name: tensor.detach().clone() for name, tensor in self.tensors()}
 
     @torch.no_grad()
-    def restore(self, saved: dict[str, Tensor]) -> None:
-        """Take over what `tensors` once gave.  AdamW makes its buffers at its first step, so they are put in place."""
-        for optimizer in self.optimizers:
-            members = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
-            for name, weight in self.model.named_parameters():
-                if id(weight) in members:
-                    made = {key: saved[f"{key}/{name}"].to(weight.device) for key in _ADAM if f"{key}/{name}" in saved}
-                    optimizer.state[weight].update(made)
+    def restore(self, saved: Mapping[str, Tensor]) -> None:
+        """Become again what `tensors` once gave.
+
+        AdamW makes its buffers at its first step, so here they are made or dropped as they were; gradients likewise.
+        """
+        members = self._members()
+        for name, weight in self.model.named_parameters():
+            optimizer = members.get(id(weight))
+            if isinstance(optimizer, AdamW):
+                made = {key: saved[f"{key}/{name}"] for key in _ADAM if f"{key}/{name}" in saved}
+                optimizer.state[weight] = {
+                    key: tensor.to(weight.device, torch.float32 if key == "step" else weight.dtype, copy=True)
+                    for key, tensor in made.items()
+                }
+            gradient = None if optimizer else saved.get(f"gradient/{name}")
+            weight.grad = None if gradient is None else gradient.to(weight.device, weight.dtype, copy=True)
         for name, tensor in self.tensors():
             tensor.copy_(saved[name])
+
+    def _members(self) -> dict[int, Optimizer]:
+        """id of a parameter -> its optimizer."""
+        return {
+            id(weight): optimizer
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for weight in group["params"]
+        }
 
 
 def save_state(path: str | Path, parts: Parts, place: Place, identity: dict[str, Any]) -> None:
@@ -87,9 +136,8 @@ def save_state(path: str | Path, parts: Parts, place: Place, identity: dict[str,
 
     identity: plain JSON that decides the run (preset, sizes, seed, data); a resumed run must have the same.
     """
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in parts.tensors()}
-    metadata = {"step": place.step, "seconds": place.seconds, "log_bytes": place.log_bytes, "identity": identity}
-    write_checkpoint(path, arrays, metadata)
+    arrays = {name: to_array(tensor) for name, tensor in parts.tensors()}
+    write_checkpoint(path, arrays, {**asdict(place), "identity": identity})
 
 
 def load_state(path: str | Path, parts: Parts, identity: dict[str, Any]) -> Place:
@@ -109,11 +157,17 @@ def load_state(path: str | Path, parts: Parts, identity: dict[str, Any]) -> Plac
         )
     try:
         parts.restore({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+        return Place(**{entry.name: metadata[entry.name] for entry in fields(Place)})
     except (KeyError, RuntimeError) as error:
         raise InputError(
             f"does not hold the tensors of this run ({error})", where=str(path), hint="train into another folder"
         ) from None
-    return Place(step=metadata["step"], seconds=metadata["seconds"], log_bytes=metadata["log_bytes"])
+
+
+def to_array(tensor: Tensor) -> np.ndarray:
+    """The values on the CPU; bfloat16, which numpy lacks, becomes float32."""
+    tensor = tensor.detach()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()
 
 
 def _differences(saved: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> Iterator[str]:

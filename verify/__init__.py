@@ -4,7 +4,7 @@ from verify.budget import PARAMETER_GOLF, Budget
 from verify.examination import examine, window_length
 from verify.heldout import HeldOut
 from verify.reload import Settings
-from verify.scorers import Score, score_sliding
+from verify.scorers import Score, Sliding, total
 from verify.submission import Submission
 from verify.verdict import Finding, Verdict
 
@@ -15,9 +15,10 @@ __all__ = [
     "HeldOut",
     "Score",
     "Settings",
+    "Sliding",
     "Submission",
     "Verdict",
     "examine",
-    "score_sliding",
+    "total",
     "window_length",
 ]

@@ -1,11 +1,12 @@
 """One function per rule of docs/rules.md: what was measured in, a Finding out."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from codec.errors import InputError
 from verify.budget import PARAMETER_GOLF
-from verify.code_bytes import MAIN, ByteCount, unexpected
+from verify.code_bytes import CODE_SUFFIXES, MAIN, ByteCount, unexpected
 from verify.heldout import HeldOut
 from verify.reload import Reloaded, Settings
 from verify.scorers import Score
@@ -24,15 +25,24 @@ def check_cap(count: ByteCount) -> Finding:
         level="pass" if spare >= 0 else "fail",
         evidence=count.to_dict(),
         message=f"code {count.import_closure:,} + artifact {count.artifact:,} = "
-        f"{count.judged_total:,} bytes, cap {count.cap:,}: {state}",
+        f"{count.judged_total:,} bytes, cap {count.cap:,}: {state}{count.others}",
     )
 
 
 def check_folder(submission: Submission) -> Finding:
-    """Files that are neither counted nor usual."""
-    extra = unexpected(submission.folder, submission.artifact)
+    """Files that are neither counted nor usual; code among them fails, unless it is tolerated by name."""
+    extra = [name for name in unexpected(submission.folder, submission.artifact) if name not in submission.tolerated]
+    code = [name for name in extra if Path(name).suffix in CODE_SUFFIXES]
     if not extra:
         return Finding(rule="folder.contents", level="pass", message="only the usual files")
+    if code:
+        return Finding(
+            rule="folder.contents",
+            level="fail",
+            evidence={"files": extra, "code": code},
+            message=f"{len(code)} code files that {MAIN} neither imports nor opens, so they are not counted: "
+            f"{', '.join(code[:5])}; remove them or name them with --extra",
+        )
     return Finding(
         rule="folder.contents",
         level="warn",
@@ -105,6 +115,17 @@ def check_artifact(submission: Submission) -> Finding:
     )
 
 
+def check_foreign(submission: Submission) -> Finding:
+    """An artifact of another format: nobody but the sandboxed script opens it."""
+    return Finding(
+        rule="artifact.foreign",
+        level="warn",
+        evidence={"file": submission.artifact.name, "looks_like": submission.foreign},
+        message=f"{submission.artifact.name} ({len(submission.blob):,} bytes) is {submission.foreign}, which the seed "
+        f"family uses around a pickle: opened in the sandbox only, weights only",
+    )
+
+
 def check_tokenizer(submission: Submission, heldout: HeldOut) -> Finding:
     """The tokenizer the model was trained with is the one that made the held-out tokens.
 
@@ -134,6 +155,9 @@ def check_tokenizer(submission: Submission, heldout: HeldOut) -> Finding:
 
 def check_state(submission: Submission, reloaded: Reloaded) -> Finding:
     """Tensors the script has loaded against those this process decoded from the same artifact."""
+    if submission.foreign:
+        message = f"{len(reloaded.state)} tensors loaded; only the script knows its artifact, so none can be compared"
+        return Finding(rule="reload.state", level="unknown", message=message)
     decoded = {
         name: {
             "dtype": array.dtype.name,

@@ -1,32 +1,33 @@
-"""What runs in the fresh process: load a submission by its own script, score it, report as JSON lines.
+"""What runs inside the sandbox: load a submission by its own script, then answer with logits for the ids it is sent.
 
-The parent starts `python -I -c BOOT <toolkit root>` and writes one job, a JSON object, on stdin.  Reports go
-to a private copy of stdout; whatever the submission prints lands on stderr.
+`verify.reload` starts this through `verify.sandbox`, which confines the process first.  Messages go over private
+copies of stdin and stdout (see verify.wire); whatever the submission prints lands on stderr.  Nothing that is said here
+decides a score: the held-out text stays with the parent, which sends windows of ids and adds up the nats itself.
 """
 
 import hashlib
-import json
 import os
-import runpy
+import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
-import numpy as np
 import torch
 
-from codec.errors import PgolfError
-from verify.scorers import score_sliding
-from verify.token_bytes import TokenBytes
+from codec.errors import EnvironmentLacks, InputError, LimitError, PgolfError
+from verify import seed_family, wire
+from verify.attempts import Attempts
 
-BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from verify.child import main; main()"
 TOOLKIT = ("codec", "packager", "pgolf", "trainer", "verify")
-Report = Callable[[dict[str, Any]], None]
+NAME = "pgolf_submission"  # not __main__: the script's own run must not start
+OUT_OF_MEMORY = re.compile(r"(can't|cannot) allocate memory|out of memory|bad_alloc", re.IGNORECASE)
+MAX_IDS = 1 << 30  # bytes of one request
+FIX = "run it by itself: python -I train_gpt.py --eval"
 
 
 class CarriedOnly(MetaPathFinder):
@@ -49,60 +50,87 @@ class CarriedOnly(MetaPathFinder):
         return spec
 
 
-def main() -> None:
-    """Do the job on stdin; always ends with a report of kind `score` or `error`, unless the process dies."""
-    pipe = os.fdopen(os.dup(1), "w")
+def serve(missing: list[str]) -> None:
+    """Load what the first message names, then answer until stdin ends; every failure is told before the process ends.
+
+    missing: what the sandbox could not enforce, handed on to the parent.
+    """
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-
-    def report(message: dict[str, Any]) -> None:
-        pipe.write(json.dumps(message) + "\n")
-        pipe.flush()
-
-    job = json.loads(sys.stdin.readline())
+    job, _ = wire.receive(requests)
+    attempts = Attempts(Path(job["scratch"]), Path(job["script"]).parent)
     try:
-        _run(job, report)
-    except PgolfError as error:
-        report({"kind": "error", "message": error.message, "hint": error.hint})
+        _serve(job, missing, attempts, requests, answers)
     except (Exception, SystemExit) as error:  # the submission is foreign code: anything may come out of it
         traceback.print_exc()
-        report(
-            {
-                "kind": "error",
-                "message": f"the script failed with {type(error).__name__}: {error}"[:500],
-                "hint": "run it by itself: python -I train_gpt.py --eval",
-            }
-        )
+        wire.send(answers, {"kind": "error", **_described(error, job), "attempts": attempts.seen})
 
 
-def _run(job: dict[str, Any], report: Report) -> None:
+def _serve(
+    job: dict[str, Any], missing: list[str], attempts: Attempts, requests: IO[bytes], answers: IO[bytes]
+) -> None:
     if job["threads"]:
         torch.set_num_threads(job["threads"])
-    tokens = np.load(job["tokens"])
-    token_bytes = TokenBytes.from_tokenizer(job["tokenizer"]).of(tokens)
-    os.remove(job["tokens"])  # the held-out text must not be lying there while the submission loads
-    _hide_toolkit(Path(job["script"]).resolve().parent)
-    model = _load(job["script"], job["artifact"], job["device"])
-    report({"kind": "loaded", "state": _state(model)})
-    score = score_sliding(
-        lambda ids: model.logits(ids.to(job["device"])),
-        tokens,
-        token_bytes,
-        length=job["length"],
-        stride=job["stride"],
-        batch=job["batch"],
-        progress=lambda done, note: report({"kind": "progress", "done": done, "note": note}),
-    )
-    report(
+    loaded = _load(Path(job["script"]), Path(job["artifact"]), job["device"], job["environment"], attempts)
+    wire.send(
+        answers,
         {
-            "kind": "score",
-            "nats": score.nats,
-            "tokens": score.tokens,
-            "bytes": score.bytes,
-            "windows": score.windows,
-            "seconds": score.seconds,
-            "scorer": score.scorer,
-        }
+            "kind": "loaded",
+            "state": _state(loaded.model),
+            "missing": missing,
+            "length": loaded.length,
+            "notes": [*loaded.notes],
+        },
     )
+    while True:
+        try:
+            request, ids = wire.receive(requests, "int64", MAX_IDS)
+        except EOFError:
+            return
+        if ids is None:
+            wire.send(answers, {"kind": "attempts", "attempts": attempts.seen})
+        else:
+            logits = _logits(loaded.model, torch.from_numpy(ids).to(job["device"]), request["first"])
+            wire.send(answers, {"kind": "logits"}, logits.float().cpu().numpy())
+
+
+@torch.no_grad()
+def _logits(model: Any, ids: torch.Tensor, first: int) -> torch.Tensor:
+    """(B, T - first, V); with `.hidden` and `.head` the output matrix is applied to those positions only."""
+    if all(callable(getattr(model, name, None)) for name in ("hidden", "head")):
+        logits = model.head(model.hidden(ids)[:, first:])
+    else:
+        logits = model.logits(ids)[:, first:]
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 3:
+        shape = tuple(logits.shape) if hasattr(logits, "shape") else type(logits).__name__
+        raise InputError(f"logits have shape {shape} for inputs {tuple(ids.shape)}", hint="need (batch, tokens, ids)")
+    return logits
+
+
+def _load(
+    script: Path, artifact: Path, device: str, environment: dict[str, str], attempts: Attempts
+) -> seed_family.Loaded:
+    """Run the script as a module and load by its `load`, else as one of the seed family."""
+    seed_family.stand_in()
+    _hide_toolkit(script.parent)
+    os.environ.update(environment)
+    os.chdir(script.parent)
+    sys.path.insert(0, str(script.parent))
+    sys.argv = [str(script)]
+    module = sys.modules[NAME] = ModuleType(NAME)
+    module.__file__ = str(script)
+    attempts.begin()
+    exec(compile(script.read_bytes(), str(script), "exec"), module.__dict__)
+    load = getattr(module, "load", None)
+    if not callable(load):
+        return seed_family.load(module, artifact, device)
+    model = load(str(artifact), device)
+    if not callable(getattr(model, "logits", None)):
+        raise InputError(
+            f"`load` returned a {type(model).__name__} without `.logits(ids)`", hint="return a module that has it"
+        )
+    return seed_family.Loaded(model=model)
 
 
 def _hide_toolkit(folder: Path) -> None:
@@ -113,16 +141,29 @@ def _hide_toolkit(folder: Path) -> None:
     sys.meta_path.insert(0, CarriedOnly(folder))
 
 
-def _load(script: str, artifact: str, device: str) -> Any:
-    load = runpy.run_path(script, run_name="pgolf_submission").get("load")
-    if not callable(load):
-        raise PgolfError("the script offers no `load(artifact_path, device)`", hint="add one that returns the model")
-    model = load(artifact, device)
-    if not callable(getattr(model, "logits", None)):
-        raise PgolfError(
-            f"`load` returned a {type(model).__name__} without `.logits(ids)`", hint="return a module that has it"
+def _described(error: BaseException, job: dict[str, Any]) -> dict[str, str]:
+    """class, message and hint of what the parent is to raise."""
+    if isinstance(error, PgolfError):
+        return {"class": type(error).__name__, "message": error.message, "hint": error.hint}
+    text = f"{type(error).__name__}: {error}"[:500]
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(text)):
+        return _as(
+            LimitError,
+            f"asked for more memory than the limit of {job['memory_bytes'] / 1e9:g} GB",
+            "raise --memory-limit, or lower --batch",
         )
-    return model
+    if isinstance(error, SyntaxError) and sys.version_info < (3, 12) and "f-string" in str(error.msg):
+        this = ".".join(map(str, sys.version_info[:3]))
+        return _as(
+            EnvironmentLacks,
+            f"line {error.lineno} needs Python 3.12 or later (an f-string that reuses its own quotes), this is {this}",
+            "run pgolf verify with that Python",
+        )
+    return _as(InputError, f"the script failed with {text}", FIX)
+
+
+def _as(kind: type[PgolfError], message: str, hint: str) -> dict[str, str]:
+    return {"class": kind.__name__, "message": message, "hint": hint}
 
 
 def _state(model: Any) -> dict[str, Any]:

@@ -2,31 +2,34 @@
 
 import ast
 import base64
-import binascii
 import lzma
-import zlib
+import re
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from codec.errors import InputError
+from codec.errors import InputError, PgolfError
+from verify.unwrap import parsed, read_source, unwrap
 
 MAIN = "train_gpt.py"
-CODE_SUFFIXES = {".py", ".pyi", ".pyx", ".c", ".cpp", ".cu", ".so", ".sh"}
+CODE_SUFFIXES = {".py", ".pyi", ".pyx", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".so", ".sh"}
 KNOWN = {MAIN, "README.md", "submission.json", "requirements.txt", "ledger.json"}
-MAX_SOURCE = 1 << 24  # 16 MB of unpacked source: the field's largest script has 158 kB
-MAX_LAYERS = 4  # wrappers inside wrappers
-LITERAL = 200  # characters; the shortest packed payload seen in the field has thousands
+IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import\b|import[ \t]+([\w.]+))", re.MULTILINE)
+JUDGED = "import_closure"
+WHY = (
+    "what the script can run as it lies in the folder; records were also judged by the main file alone (leaves out "
+    "modules it imports) or by a wrapper computed at run time (is not what was shipped)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByteCount:
     """All in bytes, as the files lie on disk.
 
-    import_closure: train_gpt.py and the local modules it imports.  all_code: every code file of the folder.
-    computed_wrapped: train_gpt.py in an LZMA + base 85 wrapper, as records with readable source count it.
-    judged_total: import_closure + artifact, the number held against `cap`.
+    import_closure: train_gpt.py and the local code it imports or opens by name.  all_code: every code file of the
+    folder.  computed_wrapped: train_gpt.py in an LZMA + base 85 wrapper, as records with readable source count it.
+    judged_total: import_closure + artifact, the number held against `cap`; `judged` and `why` say so.
+    Source: the four ways in which records were counted, see docs/rules.md.
     """
 
     main_file: int
@@ -36,8 +39,18 @@ class ByteCount:
     artifact: int
     judged_total: int
     cap: int
+    judged: str = JUDGED
+    why: str = WHY
 
-    def to_dict(self) -> dict[str, int]:
+    @property
+    def others(self) -> str:
+        """What the other ways of counting would say, when one of them lands on the other side of the cap."""
+        over = self.judged_total > self.cap
+        totals = {name: getattr(self, name) + self.artifact for name in ("main_file", "all_code", "computed_wrapped")}
+        differ = [f"{name} {total:,}" for name, total in totals.items() if (total > self.cap) != over]
+        return f"; counted otherwise: {', '.join(differ)}" if differ else ""
+
+    def to_dict(self) -> dict[str, int | str]:
         """The fields, for JSON."""
         return asdict(self)
 
@@ -101,34 +114,49 @@ def import_closure(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def unwrap(source: str) -> list[str]:
-    """Python sources packed in the literals of a self-extracting script, outermost first; [] if none."""
-    layers: list[str] = []
-    texts = [source]
-    for _ in range(MAX_LAYERS):
-        texts = [part for text in texts for literal in _literals(text) for part in _unpacked(literal)]
-        layers += texts
-    return layers
-
-
 def _imported_files(path: Path, folder: Path) -> Iterator[Path]:
     try:
-        source = path.read_bytes().decode()
-        ast.parse(source)
+        source = read_source(path.read_bytes())
+        layers = unwrap(source)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from None
-    except (SyntaxError, ValueError) as error:
-        raise InputError(f"is not Python source ({error})", where=str(path)) from None
-    for text in [source, *unwrap(source)]:
-        for node in ast.walk(_parsed(text) or ast.Module([], [])):
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    yield from _module_files(folder, alias.name)
-            elif isinstance(node, ast.ImportFrom):
-                base = path.parents[node.level - 1] if 0 < node.level <= len(path.parents) else folder
-                prefix = f"{node.module}." if node.module else ""
-                for alias in node.names:  # `from a import b`: b may be a module
-                    yield from _module_files(base, prefix + alias.name)
+    except PgolfError as error:
+        error.where = error.where or str(path)
+        raise
+    _check_syntax(source, path)
+    for text in (source, *(layer.text for layer in layers)):
+        tree = parsed(text)
+        if tree is None:  # written for a later Python, or not for this one
+            for names in IMPORT.findall(text):
+                yield from _module_files(folder, "".join(names))
+            continue
+        for node in ast.walk(tree):
+            yield from _named_files(node, path, folder)
+
+
+def _check_syntax(source: str, path: Path) -> None:
+    """Refuse what no Python can read; a later Python's syntax is left to whoever runs it."""
+    if parsed(source) is None and not IMPORT.search(source):
+        try:
+            ast.parse(source)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise InputError(f"is not Python source ({error})", where=str(path)) from None
+
+
+def _named_files(node: ast.AST, path: Path, folder: Path) -> Iterator[Path]:
+    """Code of the folder that a node imports, or names as text: `exec(open("model.py").read())` runs it as well."""
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            yield from _module_files(folder, alias.name)
+    elif isinstance(node, ast.ImportFrom):
+        base = path.parents[node.level - 1] if 0 < node.level <= len(path.parents) else folder
+        prefix = f"{node.module}." if node.module else ""
+        for alias in node.names:  # `from a import b`: b may be a module
+            yield from _module_files(base, prefix + alias.name)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str) and Path(node.value).suffix in CODE_SUFFIXES:
+        named = Path(node.value)
+        if len(node.value) < 200 and not named.is_absolute() and ".." not in named.parts and (folder / named).is_file():
+            yield folder / named
 
 
 def _module_files(base: Path, dotted: str) -> Iterator[Path]:
@@ -140,63 +168,8 @@ def _module_files(base: Path, dotted: str) -> Iterator[Path]:
         place = place / part
 
 
-def _literals(text: str) -> Iterator[bytes]:
-    for node in ast.walk(_parsed(text) or ast.Module([], [])):
-        value = node.value if isinstance(node, ast.Constant) else None
-        if isinstance(value, str | bytes) and len(value) >= LITERAL:
-            with suppress(UnicodeEncodeError):
-                yield value.encode("latin-1") if isinstance(value, str) else value
-
-
-def _unpacked(literal: bytes) -> list[str]:
-    """The Python texts in one literal: base 85 or 64 or raw bytes, around any of the LZMA and zlib forms."""
-    for packed in _decoded(literal):
-        for data in _decompressed(packed):
-            try:
-                parts = data.decode().split("\0")  # our wrapper joins its modules with NUL
-            except UnicodeDecodeError:
-                continue
-            if all(_parsed(part) for part in parts):
-                return parts
-    return []
-
-
-def _decoded(literal: bytes) -> Iterator[bytes]:
-    for decode in (base64.b85decode, lambda text: base64.b64decode(text, validate=True)):
-        try:
-            yield decode(literal)
-        except (ValueError, binascii.Error):
-            continue
-    yield literal
-
-
-def _decompressed(packed: bytes) -> Iterator[bytes]:
-    limit = 1 << 26  # bytes of decoder memory
-    lzma2 = {"id": lzma.FILTER_LZMA2, "dict_size": 1 << 24}
-    decoders = (
-        lambda: lzma.LZMADecompressor(lzma.FORMAT_AUTO, memlimit=limit),
-        lambda: lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[lzma2]),
-        zlib.decompressobj,
-    )
-    for make in decoders:
-        decoder = make()
-        try:
-            data = decoder.decompress(packed, MAX_SOURCE)
-        except (lzma.LZMAError, zlib.error, EOFError):
-            continue
-        if decoder.eof and data:
-            yield data
-
-
-def _parsed(text: str) -> ast.Module | None:
-    try:
-        return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
 def _wrapped_bytes(source: bytes) -> int:
-    if unwrap(source.decode()):
+    if unwrap(read_source(source)):
         return len(source)
     shell = 'import lzma,base64;exec(lzma.decompress(base64.b85decode("")))\n'
     packed = lzma.compress(source, lzma.FORMAT_ALONE, preset=9 | lzma.PRESET_EXTREME)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from verify.code_bytes import count
 from verify.heldout import HeldOut
 from verify.reload import Settings, reload
 from verify.submission import Submission
+from verify.triage import triage
 from verify.verdict import Verdict
 
 Progress = Callable[[int, str], None]
@@ -50,14 +52,17 @@ def examine(
         checks.check_folder(submission),
         checks.check_claimed_bytes(submission, counted),
         checks.check_claimed_hashes(submission),
-        checks.check_artifact(submission),
+        checks.check_foreign(submission) if submission.foreign else checks.check_artifact(submission),
+        *triage(submission),
         checks.check_tokenizer(submission, heldout),
         checks.check_bytes_proof(heldout),
     ]
     lossless = _lossless(checkpoint, submission) if checkpoint else None
     with bar("scoring", heldout.targets) as progress:
         packed = reload(submission, submission.blob, heldout, settings, progress)
+    settings = replace(settings, length=packed.length)
     findings += [
+        *packed.findings,
         checks.check_state(submission, packed),
         checks.check_coverage(packed.score, heldout),
         checks.check_claimed_score(submission, packed.score, heldout, settings),
@@ -69,7 +74,9 @@ def examine(
             unpacked = reload(submission, lossless, heldout, settings, progress).score
         findings.append(checks.check_penalty(packed.score, unpacked))
         float_bpb = unpacked.bpb
-    return Verdict(findings=tuple(findings), bytes=counted, scores=(packed.score,), float_bpb=float_bpb)
+    return Verdict(
+        findings=tuple(findings), bytes=counted, scores=(packed.score,), length=packed.length, float_bpb=float_bpb
+    )
 
 
 def window_length(submission: Submission) -> int:

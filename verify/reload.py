@@ -1,63 +1,75 @@
-"""Starts the fresh process that loads and scores a submission, with a wall-clock limit."""
+"""Runs a submission's model in a sandboxed process of its own, and scores it from outside.
 
-import io
-import json
+The process is sent windows of ids and answers with logits; the tokens, the sum of nats and the count of bytes stay
+here.
+"""
+
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Timer
-from typing import IO, Any
-
-import numpy as np
+from typing import IO, Any, cast
 
 from codec.errors import InputError, LimitError, PgolfError
-from verify.child import BOOT
+from verify import sandbox, wire
 from verify.code_bytes import MAIN
 from verify.heldout import HeldOut
-from verify.scorers import Score
+from verify.remote import Remote, printable
+from verify.sandbox import Limits, Watchdog
+from verify.scorers import Score, Sliding, total
 from verify.submission import Submission
+from verify.token_bytes import TokenBytes
+from verify.verdict import Finding
 from verify.windows import plan
 
-Process = subprocess.Popen[str]
+Process = subprocess.Popen[bytes]
 ROOT = Path(__file__).resolve().parents[1]
 # What Python and CUDA need to start, and how long waiting threads spin (see pgolf.__main__).
 KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "GOMP_SPINCOUNT")
-TAIL_LINES = 3  # of the child's stderr in a message
+TAIL_LINES, TAIL_BYTES = 3, 4096  # of the child's stderr in a message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to score.  length, stride: in tokens.  batch: windows at a time.  threads: None leaves it to torch.
+    """How to load and score.  length, stride: in tokens; length None leaves it to the script.
 
-    time_limit: seconds for the process, start and loading included.
+    batch: windows at a time.  threads: None leaves it to torch.  time_limit: seconds for the process, start and loading
+    included.  memory_limit: bytes; never more than 4/5 of the machine's.  environment: settings for scripts that read
+    them; they win over those that the submission states itself.
     Raises: UsageError unless 1 <= stride <= length.
     """
 
-    length: int
+    length: int | None = None
     stride: int = 64
     batch: int = 16
     threads: int | None = None
     device: str = "cpu"
     time_limit: float = 3600.0
+    memory_limit: int = 16 * sandbox.GIGABYTE
+    environment: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        plan(self.length, self.length, self.stride)  # the child would notice too, but late and as a bad input
+        if self.length:
+            plan(self.length, self.length, self.stride)  # or it would be noticed late, when the model is loaded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reloaded:
-    """state: per tensor of the loaded module its dtype, shape and sha256."""
+    """state: per tensor of the loaded module its dtype, shape and sha256.  length: of the windows that were scored.
+
+    findings: how it was loaded, whether the sandbox was whole, what it refused.
+    """
 
     score: Score
     state: dict[str, dict[str, Any]]
+    length: int
+    findings: tuple[Finding, ...]
 
 
 def reload(
@@ -67,34 +79,71 @@ def reload(
     settings: Settings,
     progress: Callable[[int, str], None] | None = None,
 ) -> Reloaded:
-    """Load `artifact` by the submission's script in a fresh `python -I` process and score it there.
+    """Load `artifact` by the submission's script in a fresh, sandboxed `python -I` process and score it from here.
 
     The process sees a copy of the counted files only: what is not counted cannot be used.
 
-    Raises: InputError when the script fails or its process dies; LimitError at the time limit.
+    Raises: as `running`; InputError when nobody says how long the windows are; UsageError for a bad stride.
     """
-    with tempfile.TemporaryDirectory(prefix="pgolf-verify-") as folder:
-        scratch, state, started = Path(folder), {}, time.monotonic()
-        job = _job(scratch, submission, artifact, heldout, settings)
-        with _child(scratch, job, settings.time_limit) as (process, reports):
-            for line in reports:
-                report = json.loads(line)
-                match report.pop("kind"):
-                    case "loaded":
-                        state = report["state"]
-                    case "progress" if progress:
-                        progress(report["done"], report["note"])
-                    case "score":
-                        return Reloaded(score=Score(**report), state=state)
-                    case "error":
-                        raise InputError(report["message"], where=str(submission.folder / MAIN), hint=report["hint"])
-            timed_out = time.monotonic() - started >= settings.time_limit
-            raise _died(scratch, process.wait(), settings.time_limit if timed_out else None, submission)
+    table = TokenBytes.from_tokenizer(heldout.tokenizer)
+    with running(submission, artifact, settings) as model:
+        length = settings.length or model.length
+        if not length:
+            raise InputError("says nowhere how long its windows are", where=str(submission.folder), hint="--seq-len N")
+        scorer = Sliding(model=model, vocab_size=len(table.length), length=length, stride=settings.stride)
+        score = total(scorer, heldout.tokens, table.of(heldout.tokens), batch=settings.batch, progress=progress)
+        model.refresh()
+        findings = (_protocol(model, submission, settings), _whole(model), _refused(model))
+        return Reloaded(score=score, state=model.state, length=length, findings=findings)
 
 
-def _job(
-    scratch: Path, submission: Submission, artifact: bytes, heldout: HeldOut, settings: Settings
-) -> dict[str, Any]:
+@contextmanager
+def running(submission: Submission, artifact: bytes, settings: Settings) -> Iterator[Remote]:
+    """The submission's model in a sandboxed process, which is gone, with its files, when the block ends.
+
+    Raises: InputError when the script fails or its process dies; LimitError at the limit of time, memory or disk;
+    EnvironmentLacks when the script needs another Python or a missing package.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="pgolf-verify-", ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryFile(prefix="pgolf-verify-") as stderr,
+    ):
+        scratch, where = Path(folder).resolve(), str(submission.folder / MAIN)
+        limits = _limits(scratch, settings)
+        job = _job(scratch, submission, artifact, settings) | {"memory_bytes": limits.memory_bytes}
+        process = _start(limits, scratch, stderr)
+        requests, answers = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
+        watchdog = Watchdog(lambda: _kill(process), limits, settings.time_limit)
+        watchdog.start()
+        try:
+            wire.send(requests, job)
+            yield Remote(requests, answers, where)
+        except (EOFError, BrokenPipeError):
+            _kill(process)
+            raise _died(process.wait(), watchdog.reason, stderr, where) from None
+        except InputError as error:  # a scorer that is not content with the logits does not know whose they are
+            error.where = error.where or where
+            raise
+        finally:
+            watchdog.stop()
+            _kill(process)
+            process.wait()
+            for pipe in (requests, answers):
+                with suppress(BrokenPipeError):
+                    pipe.close()
+
+
+def _limits(scratch: Path, settings: Settings) -> Limits:
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Limits(
+        scratch=str(scratch),
+        readable=(str(ROOT / "codec"), str(ROOT / "verify")),
+        memory_bytes=min(settings.memory_limit, machine * 4 // 5),
+        cuda=settings.device.startswith("cuda"),
+    )
+
+
+def _job(scratch: Path, submission: Submission, artifact: bytes, settings: Settings) -> dict[str, Any]:
     """Lay the files out in the scratch folder and describe the work."""
     copy = scratch / "submission"
     for path in submission.code:
@@ -102,47 +151,28 @@ def _job(
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
     (copy / submission.artifact.name).write_bytes(artifact)
-    np.save(scratch / "tokens.npy", heldout.tokens)
     return {
         "script": str(copy / MAIN),
         "artifact": str(copy / submission.artifact.name),
-        "tokens": str(scratch / "tokens.npy"),
-        "tokenizer": str(heldout.tokenizer.resolve()),
-        "length": settings.length,
-        "stride": settings.stride,
-        "batch": settings.batch,
+        "scratch": str(scratch),
+        "environment": {**submission.environment, **settings.environment},
         "threads": settings.threads,
         "device": settings.device,
     }
 
 
-@contextmanager
-def _child(scratch: Path, job: dict[str, Any], time_limit: float) -> Iterator[tuple[Process, IO[str]]]:
-    """The running process and its reports; it is gone, with all it started, when the block ends."""
+def _start(limits: Limits, scratch: Path, stderr: IO[bytes]) -> Process:
     environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
     environment |= {"HOME": str(scratch), "TMPDIR": str(scratch), "LC_ALL": "C.UTF-8"}
-    (scratch / "job").write_text(json.dumps(job) + "\n")
-    with (
-        open(scratch / "job") as stdin,
-        open(scratch / "stderr", "wb") as stderr,
-        subprocess.Popen(
-            [sys.executable, "-I", "-c", BOOT, str(ROOT)],
-            cwd=scratch,
-            env=environment,
-            text=True,
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            start_new_session=True,
-        ) as process,
-    ):
-        timer = Timer(time_limit, _kill, [process])
-        timer.start()
-        try:
-            yield process, process.stdout or io.StringIO()
-        finally:
-            timer.cancel()
-            _kill(process)
+    return subprocess.Popen(
+        [sys.executable, "-I", sandbox.__file__, limits.to_json(), str(ROOT)],
+        cwd=scratch,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        start_new_session=True,
+    )
 
 
 def _kill(process: Process) -> None:
@@ -151,19 +181,58 @@ def _kill(process: Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _died(scratch: Path, exit_code: int, time_limit: float | None, submission: Submission) -> PgolfError:
-    """What to raise when the process ended without a score."""
-    where = str(submission.folder / MAIN)
-    if time_limit is not None:
-        return LimitError(
-            f"took longer than the time limit of {time_limit:g} s",
-            where=where,
-            hint="raise --time-limit, or score less with --limit-tokens",
-        )
-    printed = (scratch / "stderr").read_text(errors="replace").strip().splitlines()[-TAIL_LINES:]
+def _died(exit_code: int, reason: str, stderr: IO[bytes], where: str) -> PgolfError:
+    """What to raise when the process ended without an answer."""
+    if reason:
+        return LimitError(reason, where=where, hint="raise --time-limit, or score less with --limit-tokens")
+    size = stderr.seek(0, os.SEEK_END)
+    stderr.seek(max(size - TAIL_BYTES, 0))
+    printed = printable(stderr.read().decode(errors="replace"), TAIL_BYTES).strip().splitlines()[-TAIL_LINES:]
     after = f" after printing: {' | '.join(printed)}" if printed else ""
+    ended = f"exit code {exit_code}" if exit_code >= 0 else signal.Signals(-exit_code).name
     return InputError(
-        f"its process ended with exit code {exit_code} and no score{after}",
+        f"its process ended with {ended} and no score{after}",
         where=where,
         hint="run it by itself: python -I train_gpt.py --eval",
+    )
+
+
+def _protocol(model: Remote, submission: Submission, settings: Settings) -> Finding:
+    if not model.notes:
+        return Finding(
+            rule="reload.protocol", level="pass", message="loaded by the script's `load(artifact_path, device)`"
+        )
+    environment = {**submission.environment, **settings.environment}
+    given = " ".join(f"{name}={value}" for name, value in environment.items()) or "no settings"
+    stated = f", as {submission.stated_in} states" if submission.stated_in and not settings.environment else ""
+    return Finding(
+        rule="reload.protocol",
+        level="warn",
+        message=f"no `load`, so the adapter of the seed family ran it in float32 with exact attention: "
+        f"{'; '.join(model.notes)}; environment: {printable(given, 300)}{stated}",
+        evidence={"notes": model.notes, "environment": environment, "stated_in": submission.stated_in},
+    )
+
+
+def _whole(model: Remote) -> Finding:
+    if not model.missing:
+        message = "network, processes, files, memory and time of the script were limited by the kernel"
+        return Finding(rule="sandbox.missing", level="pass", message=message)
+    return Finding(
+        rule="sandbox.missing",
+        level="unknown",
+        message=f"the script ran without these limits: {'; '.join(model.missing)}",
+        evidence={"missing": model.missing},
+    )
+
+
+def _refused(model: Remote) -> Finding:
+    if not model.attempts:
+        message = "the script tried nothing that the sandbox refuses"
+        return Finding(rule="sandbox.attempts", level="pass", message=message)
+    return Finding(
+        rule="sandbox.attempts",
+        level="fail",
+        message=f"the sandbox refused what the script tried: {'; '.join(model.attempts)[:500]}",
+        evidence={"attempts": model.attempts},
     )

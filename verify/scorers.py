@@ -1,16 +1,20 @@
-"""Scorers: give every target token one negative log likelihood and add them up."""
+"""Sliding-window scores, and the sum of any scorer's answers."""
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
 
-from codec.errors import InputError, UsageError
-from verify.windows import Window, plan
+from codec.errors import InputError
+from verify.ranks import Ranks
+from verify.scored import Scored, Scorer
+from verify.stream import Stream
+from verify.windows import plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,85 +43,99 @@ class Score:
         return {**asdict(self), "loss": self.loss, "bpb": self.bpb}
 
 
-def score_sliding(
-    logits: Callable[[torch.Tensor], torch.Tensor],
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sliding:
+    """Each target once, with at least length - stride tokens of context (fewer at the start), by fixed weights.
+
+    model: offers `.logits(ids)`, int64 (B, T) -> (B, T, V), any float dtype; with `.hidden(ids)` and `.head(hidden)`
+    too it is faster.  Windows of a batch have equal length, so nothing is padded.  evidence: give log_probs and
+    digests as well, for the audit.
+
+    Source: sliding evaluation of the challenge; softmax in float32.
+    """
+
+    model: Any
+    vocab_size: int
+    length: int
+    stride: int
+    device: str | torch.device = "cpu"
+    evidence: bool = False
+    name: str = "sliding"
+
+    def run(self, tokens: np.ndarray, *, batch: int, ranks: int | Ranks = 1) -> Iterator[Scored]:
+        """See `Scorer`.
+
+        Raises: UsageError for a bad length, stride, batch or ranks; InputError for logits of a wrong shape.
+        """
+        stream = Stream(tokens, self.device)
+        windows = plan(stream.targets, self.length, self.stride)
+        named = digest(self.model) if self.evidence else ""
+        for scored in stream.scores(
+            self.model, windows, batch=batch, ranks=Ranks.of(ranks), keep_log_probs=self.evidence
+        ):
+            yield replace(scored, digest=named)
+
+
+def total(
+    scorer: Scorer,
     tokens: np.ndarray,
     token_bytes: np.ndarray,
     *,
-    length: int,
-    stride: int,
     batch: int,
+    ranks: int | Ranks = 1,
     progress: Callable[[int, str], None] | None = None,
 ) -> Score:
-    """Score each target once with at least length - stride tokens of context (fewer at the start).
+    """Run a scorer over the text and add up, in float64.
 
-    logits: int64 ids (B, T) -> (B, T, V), any float dtype and device; windows of a batch have equal length,
-    so nothing is padded.  tokens: integers (n + 1,).  token_bytes: int64 (n,), bytes of each target (see
-    TokenBytes.of).  progress gets the number of targets scored so far and a note with the running bpb.
+    tokens: integers (n + 1,).  token_bytes: int64 (n,), bytes of each target (see TokenBytes.of).  progress gets
+    the number of targets scored so far and a note with the running bpb.  With `Ranks.joined()` every process of the
+    group gets the whole sum; progress is that of its own part.
 
-    Raises: UsageError for a bad length, stride or batch; InputError for targets without any bytes, logits of a
-    wrong shape and a loss that is not finite.
-    Source: sliding evaluation of the challenge; softmax in float32, sums in float64.
+    Raises: InputError for targets without any bytes, a loss that is not finite and a scorer that does not give
+    every target one score; what the scorer raises.
     """
     started = time.perf_counter()
-    ids = torch.from_numpy(np.asarray(tokens).astype(np.int64))
-    windows = plan(len(ids) - 1, length, stride)
-    if len(token_bytes) != len(ids) - 1 or not token_bytes.sum():
+    targets, ranks = len(tokens) - 1, Ranks.of(ranks)
+    if len(token_bytes) != targets or not token_bytes.sum():
         raise InputError(
-            f"{len(ids) - 1} targets come with {len(token_bytes)} byte counts of sum "
+            f"{targets} targets come with {len(token_bytes)} byte counts of sum "
             f"{token_bytes.sum()}, need one for each and a sum of at least 1"
         )
-    nats, scored, bytes_scored = 0.0, 0, 0
-    for group in _batches(windows, batch):
-        first, stop = group[0].first_scored, group[-1].stop
-        nats += _nats(logits, ids, group)
-        if not math.isfinite(nats):
+    run: Callable[..., Iterator[Scored]] = scorer.run  # ours take Ranks; others get a plain number
+    sums, times = np.zeros(4), np.zeros(targets, np.int32)
+    for scored in run(tokens, batch=batch, ranks=ranks if ranks.rank is not None else ranks.count):
+        at = scored.positions
+        np.add.at(times, at, 1)
+        sums += scored.nats.sum(), len(at), token_bytes[at].sum(), scored.windows
+        if not math.isfinite(sums[0]):
             raise InputError(
-                f"the model's loss is not finite between targets {first} and {stop}", hint="look for NaN in its weights"
+                f"the model's loss is not finite between targets {at[0]} and {at[-1] + 1}",
+                hint="look for NaN in its weights",
             )
-        scored += stop - first
-        bytes_scored += int(token_bytes[first:stop].sum())
         if progress:
-            progress(scored, f"bpb {nats / math.log(2) / max(bytes_scored, 1):.4f}")
+            progress(int(sums[1]), f"bpb {sums[0] / math.log(2) / max(sums[2], 1):.4f}")
+    ranks.add(torch.from_numpy(sums), torch.from_numpy(times))
+    nats, given, size, windows = sums.tolist()
+    if not (times == 1).all():
+        raise InputError(
+            f"{scorer.name} gave {given:.0f} scores for {(times > 0).sum()} of {targets} targets, need one for each"
+        )
     return Score(
-        scorer="sliding",
+        scorer=scorer.name,
         nats=nats,
-        tokens=scored,
-        bytes=bytes_scored,
-        windows=len(windows),
+        tokens=targets,
+        bytes=int(size),
+        windows=int(windows),
         seconds=time.perf_counter() - started,
     )
 
 
-def _batches(windows: list[Window], batch: int) -> Iterator[list[Window]]:
-    """Neighbouring windows of one shape, at most `batch` together."""
-    if batch < 1:
-        raise UsageError(f"{batch} windows at a time, need at least 1")
-    group: list[Window] = []
-    for window in windows:
-        if group and (len(group) == batch or _shape(window) != _shape(group[0])):
-            yield group
-            group = []
-        group.append(window)
-    yield group
-
-
-def _shape(window: Window) -> tuple[int, int]:
-    return window.stop - window.start, window.first_scored - window.start
-
-
-# no_grad, not inference_mode: tables a model caches here must stay usable when its training goes on.
-@torch.no_grad()
-def _nats(logits: Callable[[torch.Tensor], torch.Tensor], ids: torch.Tensor, group: list[Window]) -> float:
-    inputs = torch.stack([ids[w.start : w.stop] for w in group])
-    targets = torch.stack([ids[w.first_scored + 1 : w.stop + 1] for w in group])
-    output = logits(inputs)
-    if output.ndim != 3 or output.shape[:2] != inputs.shape or output.shape[2] <= int(targets.max()):
-        raise InputError(
-            f"logits have shape {tuple(output.shape)} for inputs {tuple(inputs.shape)} and target "
-            f"ids up to {int(targets.max())}",
-            hint="the model needs one logit per vocabulary id",
-        )
-    scored = output[:, -targets.shape[1] :].flatten(0, 1).float()
-    losses = cross_entropy(scored, targets.flatten().to(scored.device), reduction="none")
-    return float(losses.double().sum())
+def digest(model: Any, *more: torch.Tensor) -> str:
+    """sha256 of a module's parameters and buffers and of more tensors; "" for what is no module."""
+    if not isinstance(model, torch.nn.Module):
+        return ""
+    hasher = hashlib.sha256()
+    for tensor in (*model.parameters(), *model.buffers(), *more):
+        hasher.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        hasher.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return hasher.hexdigest()

@@ -21,11 +21,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What was found about one submission.  float_bpb: of the checkpoint, by the same script and scorer."""
+    """What was found about one submission.  length: of the scored windows, in tokens.
+
+    float_bpb: of the checkpoint, by the same script and scorer.
+    """
 
     findings: tuple[Finding, ...]
     bytes: ByteCount
     scores: tuple[Score, ...]
+    length: int | None = None
     float_bpb: float | None = None
 
     @property

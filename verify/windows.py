@@ -3,6 +3,7 @@
 Position p means: the model reads tokens up to and including tokens[p], the target is tokens[p + 1].
 """
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from codec.errors import UsageError
@@ -37,3 +38,24 @@ def plan(targets: int, length: int, stride: int) -> list[Window]:
         windows.append(Window(scored + stride - length, stop, scored))
         scored = stop
     return windows
+
+
+def batches(windows: Sequence[Window], batch: int) -> Iterator[list[Window]]:
+    """Neighbouring windows of one shape, at most `batch` together: nothing is ever padded.
+
+    Raises: UsageError for a batch below 1.
+    """
+    if batch < 1:
+        raise UsageError(f"{batch} windows at a time, need at least 1")
+    group: list[Window] = []
+    for window in windows:
+        if group and (len(group) == batch or _shape(window) != _shape(group[0])):
+            yield group
+            group = []
+        group.append(window)
+    if group:
+        yield group
+
+
+def _shape(window: Window) -> tuple[int, int]:
+    return window.stop - window.start, window.first_scored - window.start

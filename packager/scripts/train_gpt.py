@@ -11,8 +11,9 @@ import torch
 from codec.decoder import decode, read_meta
 from codec.errors import CodecError, InputError, PgolfError, UsageError
 from codec.shards import find_shards, find_tokenizer, open_shard
-from trainer.model import GPT, GPTConfig
-from verify.scorers import score_sliding
+from trainer.config import GPTConfig
+from trainer.model import GPT
+from verify.scorers import Sliding, total
 from verify.token_bytes import TokenBytes
 
 
@@ -67,14 +68,14 @@ def main() -> None:
             where=str(tokenizer),
             hint="pass the one its data was made with",
         )
-    score = score_sliding(
-        lambda ids: model.logits(ids.to(options.device)),
-        tokens,
-        token_bytes,
+    scorer = Sliding(
+        model=model,
+        vocab_size=model.config.vocab_size,
         length=model.config.seq_len,
         stride=options.stride,
-        batch=options.batch,
+        device=options.device,
     )
+    score = total(scorer, tokens, token_bytes, batch=options.batch)
     print(
         f"final_sliding_window_exact val_loss:{score.loss:.8f} val_bpb:{score.bpb:.8f} "
         f"tokens:{score.tokens} bytes:{score.bytes} eval_time:{1000 * score.seconds:.0f}ms"

@@ -82,3 +82,9 @@ def test_columns_of_different_spread_get_different_tables():
 def test_equal_rows_share_one_table():
     levels = np.random.default_rng(4).normal(0, 5, (64, 64)).round().astype(np.int8)
     assert group([levels], -31).contexts[0].rows is None
+
+
+def test_tables_of_counts_near_the_limit_of_int64_are_those_of_small_ones():
+    """2**40 of one symbol: the most weights an artifact holds, times the 4,096 that keep unseen symbols finite."""
+    counts = np.array([1, 0, 3, 1000, 1 << 20, (1 << 28) - 1], np.int64)
+    assert np.array_equal(table_logs(counts << 12), table_logs(counts))

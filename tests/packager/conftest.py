@@ -52,7 +52,7 @@ def checkpoint(tmp_path_factory, data):
             mlp_hidden=128,
             bigram_buckets=32,
             bigram_dim=16,
-            smear=True,
+            smear="vector",
         )
     )
     path = tmp_path_factory.mktemp("run") / "checkpoint.safetensors"

@@ -1,4 +1,7 @@
-"""Import of what people have: real files, every container and naming, and files that mean harm."""
+"""Import of what people have: real files, every container and naming, and files that mean harm.
+
+llama2.c's format and the ternary one have tests of their own.
+"""
 
 import io
 import json
@@ -137,9 +140,10 @@ def test_a_quantized_file_is_close_to_its_checkpoint(shared):
             assert (error <= np.maximum(np.abs(exact) * 2**-11, 2**-25)).all()  # float16 rounding
 
 
-def test_the_ternary_file_is_named_and_refused(shared):
-    with pytest.raises(InputError, match="28 `ternary_bitmask`"):
-        read_any(shared / "data/weights/pg_other/pr_skc8L256_final_model.ternary.ptz")
+def test_packed_types_that_are_not_known_are_named(read):
+    entry = {"type": "fp4", "packed": b"1", "scale": torch.ones(1)}
+    with pytest.raises(InputError, match=r"types that are not supported \(1 `fp16`, 2 `fp4`\)"):
+        read({"a": entry, "b": entry, "c": {"type": "fp16", "data": torch.ones(2)}})
 
 
 # ---- namings, on the tensors of shared/data/golden

@@ -92,6 +92,48 @@ def test_inspect_names_format_and_tensors(pgolf, files):
     assert "15,004 weights, state dict" in table
 
 
+def test_a_llama2c_checkpoint_is_measured_and_its_peers_are_larger(pgolf, shared):
+    path = shared / "data/weights/stories260K/stories260K.bin"
+    done = pgolf("measure", path, "--recipe", "pr162-small", "--peer", "brotli-11", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "left out 4,096 values of rotary tables" in done.stderr
+    report = json.loads(done.stdout)
+    assert report["weights"] == 260_032
+    (found,) = report["recipes"]
+    assert found["bytes"] < min(found["peer_bytes"].values())
+    assert set(found["peer_bytes"]) == {"zstd-22", "brotli-11"}
+    assert {row["name"] for row in report["tensors"]} >= {"layers.4.attention.wq.weight", "tok_embeddings.weight"}
+
+
+def test_rotated_levels_are_measured_but_never_packed(pgolf, files, tmp_path):
+    folder, _, _ = files
+    levels = np.random.default_rng(0).integers(-1, 2, 64 * 128)
+    entry = {
+        "type": "ternary_bitmask",
+        "packed": np.packbits(levels != 0).tobytes() + np.packbits(levels[levels != 0] > 0).tobytes(),
+        "scale": torch.full((64,), 0.25, dtype=torch.float16),
+        "shape": [32, 256],
+        "padded_cols": 256,
+        "group_size": 128,
+        "n_trits": levels.size,
+        "orig_shape": [32, 256],
+        "turbo": True,
+    }
+    torch.save({"proj.weight": entry}, tmp_path / "model.ternary.pt")
+    done = pgolf("measure", tmp_path / "model.ternary.pt", "--recipe", "stored", "--recipe", "pr162-small", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "note: levels of recipe `stored` are of rotated weights" in done.stderr
+    report = json.loads(done.stdout)
+    row = next(row for row in report["tensors"] if row["recipe"] == "stored")
+    assert (row["treatment"], row["weights"]) == ("int2", 8192)
+    assert row["entropy_bits_per_weight"] == pytest.approx(np.log2(3), abs=0.01)
+    assert report["weights"] == 8192
+    script = ("--script", folder / "mine.py", "--dry-run")
+    refused = pgolf("pack", tmp_path / "model.ternary.pt", "--recipe", "stored", *script)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "recipe `stored` cannot be packed" in refused.stderr
+
+
 def test_refusals_are_one_line(pgolf, files, tmp_path):
     folder, _, _ = files
     (tmp_path / "cut.ptz").write_bytes((folder / "model.ptz").read_bytes()[:-9])

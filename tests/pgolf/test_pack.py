@@ -15,7 +15,7 @@ from codec import decode, read_meta
 from codec.shards import open_shard
 from tests.packager.conftest import checkpoint, data, recipe  # noqa: F401
 from trainer.model import GPT, GPTConfig
-from verify.scorers import score_sliding
+from verify.scorers import Sliding, total
 from verify.token_bytes import TokenBytes
 
 LINE = re.compile(
@@ -79,9 +79,9 @@ def test_the_packed_script_scores_as_verify_does(packed, data, tmp_path):  # noq
     model = GPT(GPTConfig.from_dict(read_meta(blob)["config"])).eval()
     model.load_state_dict({name: torch.tensor(array) for name, array in decode(blob).items()})
     tokens = np.asarray(open_shard(data / "tiny_val_000000.bin"))[:101]
-    score = score_sliding(
-        model.logits, tokens, TokenBytes.from_tokenizer(data / "tiny.model").of(tokens), length=32, stride=5, batch=3
-    )
+    token_bytes = TokenBytes.from_tokenizer(data / "tiny.model").of(tokens)
+    scorer = Sliding(model=model, vocab_size=model.config.vocab_size, length=32, stride=5)
+    score = total(scorer, tokens, token_bytes, batch=3)
     assert LINE.fullmatch(done.stdout).groups() == (
         f"{score.loss:.8f}",
         f"{score.bpb:.8f}",

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from codec.checkpoint import read_checkpoint
+from codec.shards import shard_bytes
 from tests.conftest import ROOT
 from trainer.dataset import build_dataset
 
@@ -126,13 +127,14 @@ def test_help_has_an_example(pgolf):
         (
             ("train", "cpu-dem"),
             2,
-            "there is no preset `cpu-dem`; did you mean `cpu-demo`? presets: cpu-demo, pr162, tiny",
+            "there is no preset `cpu-dem`; did you mean `cpu-demo`? presets: cpu-demo, cpu-bench, ",
         ),
         (("train", "pr162"), 2, "has 300 pieces, preset pr162 needs 1024"),
         (("--data", "nowhere"), 3, "nowhere: "),
         (("--steps", 0), 2, "--steps"),
         (("--tokenizer", "missing.model"), 3, "missing.model: "),
         (("--val", "missing.bin"), 3, "missing.bin: no such token shard"),
+        (("--tracker", "mlflow"), 2, "'mlflow' is not one of 'tensorboard', 'wandb', 'trackio'"),
     ],
 )
 def test_mistakes_are_one_sentence_and_leave_nothing(pgolf, data, tmp_path, change, code, words):
@@ -156,4 +158,34 @@ def test_damaged_shards_are_one_sentence(pgolf, data, tmp_path):
         assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
         assert words in done.stderr
         assert shard.name in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_tracker_is_one_sentence(pgolf, data, tmp_path, monkeypatch):
+    (tmp_path / "wandb.py").write_text("raise ImportError")
+    monkeypatch.chdir(tmp_path)  # `python -m` looks for modules there first
+    done = pgolf("train", "tiny", "--data", data, "-o", "run", "--tracker", "wandb")
+    assert (done.returncode, done.stderr.count("\n")) == (4, 1)
+    assert "tracker wandb needs the package wandb, which is not installed; pip install wandb" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_shard_shorter_than_a_sequence_is_one_sentence(pgolf, data, tmp_path):
+    for path in data.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "text_train_000001.bin").write_bytes(shard_bytes(np.arange(20)))
+    done = pgolf("train", "tiny", "--data", tmp_path, "-o", tmp_path / "run")
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert "text_train_000001.bin: has 20 tokens, one training sequence needs 33" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_without_a_compiler_compiling_is_one_sentence(pgolf, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "/nonexistent")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    done = pgolf("train", "tiny", "--data", data, "-o", tmp_path / "run", "--device", "cpu", "--compile")
+    assert (done.returncode, done.stderr.count("\n")) == (4, 1), done.stderr
+    assert "torch.compile does not work here" in done.stderr
+    assert "or train with --no-compile" in done.stderr
     assert not (tmp_path / "run").exists()

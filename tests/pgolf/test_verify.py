@@ -1,12 +1,21 @@
 # ruff: noqa: F401, F811 (fixtures of tests/verify are imported by name)
+import base64
+import hashlib
 import json
+import lzma
+import random
 import re
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from codec.checkpoint import write_checkpoint
+from codec.encoder import encode
+from packager.wrapper import wrap
 from pgolf.__main__ import main
 from tests.verify.conftest import (
     BIGRAM,
@@ -15,8 +24,11 @@ from tests.verify.conftest import (
     heldout,
     table,
     train_tokenizer,
+    wrapped,
     write_submission,
 )
+from tests.verify.test_seed_family import LENGTHS, README, SEEDS, SMALL, script, written
+from tests.verify.test_unwrap import xz
 
 FAST = ("--threads", "1", "--stride", "4")
 
@@ -46,6 +58,8 @@ def test_json_has_the_documented_keys(command, write_submission, heldout, bigram
         "artifact",
         "judged_total",
         "cap",
+        "judged",
+        "why",
     }
     assert {"scorer", "nats", "tokens", "bytes", "loss", "bpb", "seconds"} <= set(found["scores"][0])
     assert found["scores"][0]["nats"] == pytest.approx(bigram_nats, rel=1e-6)
@@ -151,3 +165,215 @@ def test_help_shows_an_example(pgolf):
     result = pgolf("verify", "--help")
     assert result.returncode == 0
     assert "pgolf verify out/demo/submission --data" in result.stdout
+
+
+@pytest.fixture
+def honest(write_submission, heldout, bigram_nats):
+    """A submission that claims exactly what it is."""
+    folder = write_submission()
+    code, model = ((folder / name).read_bytes() for name in ("train_gpt.py", "model.bin"))
+    how = {"tokens": heldout.targets, "bytes": heldout.proof["bytes"], "stride": 4, "seq_len": 16}
+    claims = {
+        "bytes_total": len(code) + len(model),
+        "artifact_sha256": hashlib.sha256(model).hexdigest(),
+        "script_sha256": hashlib.sha256(code).hexdigest(),
+        "val_bpb": bigram_nats / np.log(2) / heldout.proof["bytes"],
+        "eval": how,
+    }
+    (folder / "submission.json").write_text(json.dumps(claims))
+    return folder
+
+
+def edited(folder, **changes):
+    path = folder / "submission.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def another_artifact(folder, table, heldout):
+    meta = {"config": {"seq_len": 16}, "tokenizer_sha256": heldout.tokenizer_sha256}
+    (folder / "model.bin").write_bytes(encode({"table": table[::-1]}, meta))
+
+
+def another_artifact_with_its_hash(folder, table, heldout):
+    """Only the score still tells."""
+    another_artifact(folder, table, heldout)
+    blob = (folder / "model.bin").read_bytes()
+    total = len(blob) + (folder / "train_gpt.py").stat().st_size
+    edited(folder, artifact_sha256=hashlib.sha256(blob).hexdigest(), bytes_total=total)
+
+
+def better_numbers(folder, table, heldout):
+    edited(folder, val_bpb=0.9, bytes_total=1000)
+
+
+def extra_code(folder, table, heldout):
+    (folder / "helper.py").write_text("cache = {}\n")
+
+
+@pytest.mark.parametrize(
+    ("tamper", "rules"),
+    [
+        (another_artifact, {"claims.hashes", "claims.score"}),
+        pytest.param(another_artifact_with_its_hash, {"claims.score"}, marks=pytest.mark.slow),
+        (better_numbers, {"claims.bytes", "claims.score"}),
+        (extra_code, {"folder.contents"}),
+    ],
+)
+def test_a_tampered_folder_fails_by_the_rule_it_breaks(command, honest, table, heldout, tamper, rules):
+    tamper(honest, table, heldout)
+    code, out, _ = command(honest, "--json")
+    found = {finding["rule"]: finding for finding in json.loads(out)["findings"]}
+    assert code == 1
+    # A smaller artifact than claimed is no offence; its size differs by chance.
+    assert {rule for rule, finding in found.items() if finding["level"] == "fail"} - {"claims.bytes"} == rules - {
+        "claims.bytes"
+    }
+    assert all(found[rule]["level"] == "fail" for rule in rules)
+
+
+def test_extra_code_can_be_tolerated_by_name(command, honest):
+    extra_code(honest, None, None)
+    assert command(honest, "--extra", "helper.py")[0] == 0
+
+
+def other_payload(folder):
+    """The literal of another script under the honest first line; sizes alone would not tell."""
+    honest, other = (folder / "train_gpt.py").read_text(), wrap("x = 1\n", {}).decode()
+    literals = [text.split('b85decode("')[1].split('"')[0] for text in (honest, other)]
+    (folder / "train_gpt.py").write_text(honest.replace(*literals))
+
+
+def linked(folder):
+    (folder / "model.bin").rename(folder.parent / "elsewhere.bin")
+    (folder / "model.bin").symlink_to(folder.parent / "elsewhere.bin")
+
+
+def pickled(folder):
+    torch.save({"table": torch.zeros(3)}, folder / "model.bin")
+
+
+def bomb(folder):
+    packed = base64.b85encode(lzma.compress(random.Random(0).randbytes(300) + bytes(1 << 25))).decode()
+    (folder / "train_gpt.py").write_text(f"import lzma, base64\nexec(lzma.decompress(base64.b85decode({packed!r})))\n")
+
+
+@pytest.mark.parametrize(
+    ("tamper", "words"),
+    [
+        (other_payload, "its first line names"),
+        (linked, "is a link or special file"),
+        (pickled, "is torch.save's zip, not an artifact: opening one can run any code"),
+        (
+            lambda folder: (folder / "model.bin").write_bytes(b"\x80\x04\x95" + bytes(99)),
+            "is a pickle, not an artifact",
+        ),
+        (bomb, "holds a literal of lzma data that expands beyond 16,777,216 bytes"),
+    ],
+)
+def test_a_tampered_folder_that_cannot_be_judged_exits_3(command, honest, tamper, words):
+    tamper(honest)
+    code, out, err = command(honest)
+    assert (code, out) == (3, "")
+    assert err.startswith("Error: ")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+LOAD = "def load(path, device):\n    "
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "words"),
+    [
+        ("import socket; socket.create_connection(('127.0.0.1', 80))", 3, "train_gpt.py line 2: used the network"),
+        ("open('{folder}/escaped', 'w')", 3, "train_gpt.py line 2: tried to write to {folder}/escaped"),
+        ("open('{val}', 'rb')", 3, "PermissionError: [Errno 13] Permission denied: '{val}'"),
+        ("import time; time.sleep(600)", 1, "took longer than the time limit of 5 s"),
+        ("bytearray(3 * 10**9)", 1, "asked for more memory than the limit of 2 GB"),
+        pytest.param("import os; os.fork()", 3, "started a program (os.fork)", marks=pytest.mark.slow),
+        pytest.param(
+            "import os, time; [os.posix_fallocate(os.open(str(n), 66), 0, 2 * 10**8) for n in range(9)]; time.sleep(99)",
+            *(1, "filled its scratch folder beyond"),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_hostile_script_is_stopped_and_named(command, write_submission, data, tmp_path, code, exit_code, words):
+    names = {"folder": tmp_path, "val": data / "text_val_000000.bin"}
+    folder = write_submission(LOAD + code.format(**names))
+    found, out, err = command(folder, "--memory-limit", 2, "--time-limit", 5 if "of 5 s" in words else 60)
+    assert (found, out) == (exit_code, "")
+    assert words.format(**names) in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "escaped").exists()
+
+
+def record(folder, name, script):
+    """A folder as records have it: wrapped script, README with the run command, blob of the script's own making."""
+    folder.mkdir()
+    (folder / "train_gpt.py").write_text(xz((SEEDS / f"{name}.py").read_text()))
+    (folder / "README.md").write_text(README)
+    written(script(name), folder)
+    (folder / "submission.json").write_text(json.dumps({"val_bpb": "1.1", "seeds": [42], "bytes_total": 10**9}))
+    return folder
+
+
+def test_a_record_of_the_seed_family(command, script, tmp_path):
+    folder = record(tmp_path / "record", "pr1176", script)
+    code, out, _ = command(folder, "--json", "--env", "TTT_EPOCHS=1")
+    found = json.loads(out)
+    rules = {}
+    for finding in found["findings"]:
+        rules.setdefault(finding["rule"], []).append(finding)
+    assert (code, found["seq_len"], found["bytes"]["judged"]) == (0, 16, "import_closure")
+    assert rules["artifact.foreign"][0]["evidence"] == {"file": "final_model.int6.ptz", "looks_like": "xz data"}
+    assert rules["reload.protocol"][0]["evidence"]["environment"] == {
+        **SMALL,
+        **LENGTHS,
+        "TTT_EPOCHS": "1",
+    }
+    assert {"triage.val-training", "triage.scored-mask", "triage.environment"} <= rules.keys()
+    assert rules["triage.scored-mask"][0]["evidence"]["file"] == "train_gpt.py unpacked"
+    assert rules["sandbox.attempts"][0]["level"] == rules["score.coverage"][0]["level"] == "pass"
+
+
+def test_the_table_of_a_record(command, script, tmp_path):
+    folder = record(tmp_path / "record", "pr162", script)
+    (folder / "final_model.int8.ptz").rename(tmp_path / "weights.ptz")
+    code, out, err = command(folder)
+    assert (code, out) == (3, "")
+    assert "has neither model.bin nor *.ptz; copy the weights there or pass --artifact FILE" in err
+    code, out, _ = command(folder, "--artifact", tmp_path / "weights.ptz")
+    assert code == 0
+    assert re.search(r"^warn +reload.protocol +no `load`, so the adapter .*GPT built from 7 of", out, re.MULTILINE)
+    assert re.search(r"^warn +artifact.foreign +weights.ptz .* zstd data", out, re.MULTILINE)
+    assert re.search(r"^judged: import closure \+ artifact, what the script can run", out, re.MULTILINE)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="this Python reads such f-strings")
+def test_a_script_for_a_later_python_is_one_sentence(command, script, tmp_path):
+    folder = record(tmp_path / "record", "pr1716", script)
+    later = (SEEDS / "pr1716.py").read_text().replace("{message if console else ''}", '{message if console else ""}')
+    (folder / "train_gpt.py").write_text(xz(later))
+    code, out, err = command(folder)
+    assert (code, out) == (4, "")
+    assert re.search(r"train_gpt.py: line \d+ needs Python 3.12 or later \(an f-string .*\), this is 3.11", err)
+    assert err.count("\n") == 1
+
+
+def test_usage_of_env(command, write_submission):
+    code, _, err = command(write_submission(), "--env", "NUM_LAYERS")
+    assert code == 2
+    assert "--env NUM_LAYERS is not NAME=VALUE" in err
+
+
+def test_inspect_unwraps_records(script, tmp_path, capsys):
+    folder = record(tmp_path / "record", "pr339", script)
+    assert main(["inspect", str(folder), "--unwrap", str(tmp_path / "sources")]) == 0
+    printed = capsys.readouterr().out
+    assert (tmp_path / "sources" / "train_gpt.py").read_text() == (SEEDS / "pr339.py").read_text()
+    assert "final_model.int6.ptz" in printed
+    assert "not opened" in printed
+    (folder / "train_gpt.py").write_text("print('plain')\n")
+    assert main(["inspect", str(folder / "train_gpt.py")]) == 3
+    assert "not a self-extracting script" in capsys.readouterr().err

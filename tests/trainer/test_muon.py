@@ -1,22 +1,27 @@
-"""Muon against the original script's numbers and torch's own Muon; the parameter groups of a GPT."""
+"""Muon against the original scripts' numbers, the singular value decomposition and torch's own Muon; its sharding."""
 
 import json
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from trainer.model import GPT, GPTConfig
-from trainer.muon import Muon, optimizers, orthogonalize
-from trainer.presets import PRESETS, TrainConfig
+from trainer.model import GPT
+from trainer.muon import JORDAN, KINDS, Muon, optimizers, orthogonalize
+from trainer.presets import PRESETS
+from trainer.ranks import Ranks
 
-SHAPES = ("square", "tall", "wide", "very_wide")
 
-
-@pytest.fixture(scope="module")
-def golden(shared):
-    with np.load(shared / "data/golden/162/optimizer.npz") as arrays:
+@pytest.fixture(scope="module", params=["162", "339", "1176", "1716"])
+def golden(request, shared):
+    with np.load(shared / f"data/golden/{request.param}/optimizer.npz") as arrays:
         return {name: arrays[name] for name in arrays}
 
 
@@ -26,50 +31,187 @@ def close(ours, theirs, tolerance=1e-4):
     assert (ours - theirs).abs().max() <= tolerance
 
 
-@pytest.mark.parametrize("name", [*SHAPES, "decaying_spectrum"])
-@pytest.mark.parametrize("steps", [5, 10])
-def test_newton_schulz_is_the_originals(golden, name, steps):
-    matrix = torch.from_numpy(golden[f"ns/{name}/in"])
-    batch = torch.stack([torch.eye(*matrix.shape), matrix])  # the neighbour in the batch must not matter
-    close(orthogonalize(batch, steps=steps)[1], golden[f"ns/{name}/steps{steps}_f32"])
+def test_newton_schulz_is_the_originals(golden):
+    names = {name.split("/")[1] for name in golden if name.startswith("ns/")}
+    assert len(names) >= 4
+    for name in names:
+        matrix = torch.from_numpy(golden[f"ns/{name}/in"])
+        matrices = matrix if matrix.ndim == 3 else matrix[None]
+        batch = torch.cat([torch.eye(*matrices.shape[1:])[None], matrices])  # a neighbour must not matter
+        for steps in (5, 10):
+            ours = orthogonalize(batch, replace(JORDAN, triples=steps * JORDAN.triples[:1]))[1:]
+            close(ours.view_as(matrix), golden[f"ns/{name}/steps{steps}_f32"])
 
 
 def test_three_steps_are_the_originals(golden):
-    settings = "nesterov_wd"
-    config = json.loads(str(golden["config"]))["muon_configs"][settings]
-    weights = {name: nn.Parameter(torch.from_numpy(golden[f"muon/param0/{name}"].copy())) for name in SHAPES}
-    muon = Muon(weights.values(), lr=config["lr"], momentum=config["momentum"], weight_decay=config["weight_decay"])
-    for step in range(3):
-        for name, weight in weights.items():
-            weight.grad = torch.from_numpy(golden[f"muon/grads/{name}"][step])
-        muon.step()
-        if step in (0, 2):
-            for name, weight in weights.items():
-                close(weight, golden[f"muon/{settings}/ns_f32/step{step + 1}/{name}"])
-    for name, weight in weights.items():
-        close(muon.state[weight]["momentum"], golden[f"muon/{settings}/momentum_buffer_after3/{name}"])
+    """The originals round updates to bfloat16, 1176 gradients and momentum too: some 1e-5 and 1e-4 of a weight.
+
+    Our step is Nesterov's.  Of the runs without, the first step can be compared: from rest both have one direction.
+    """
+    notes = json.loads(str(golden["config"]))
+    exact = notes["muon_momentum_buffer_dtype"] == "torch.float32"
+    for kind, config in notes["muon_configs"].items():
+        names = [name.removeprefix("muon/param0/") for name in golden if name.startswith("muon/param0/")]
+        weights = {name: [nn.Parameter(w) for w in matrices(golden[f"muon/param0/{name}"])] for name in names}
+        muon = Muon(
+            [weight for members in weights.values() for weight in members],
+            lr=config["lr"],
+            momentum=config["momentum"],
+            weight_decay=config["weight_decay"],
+            row_norm=config.get("row_normalize", False),
+        )
+        for step in range(3):
+            for name, members in weights.items():
+                for weight, gradient in zip(members, matrices(golden[f"muon/grads/{name}"][step]), strict=True):
+                    weight.grad = gradient
+            muon.step()
+            if step == 0 or (step == 2 and config["nesterov"]):
+                for name, members in weights.items():
+                    wanted = matrices(golden[f"muon/{kind}/ns_f32/step{step + 1}/{name}"])
+                    close(torch.stack(members), wanted, 1e-4 if exact else 1e-3)
+        for name, members in weights.items():
+            wanted = matrices(golden[f"muon/{kind}/momentum_buffer_after3/{name}"])
+            close(torch.stack([muon.state[weight]["momentum"] for weight in members]), wanted, 1e-5 if exact else 5e-2)
+
+
+def matrices(array):
+    """A matrix or a bank of them -> (K, r, c)."""
+    tensor = torch.from_numpy(array.copy())
+    return tensor if tensor.ndim == 3 else tensor[None]
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 3), st.sampled_from(sorted(KINDS)), st.integers(0, 99))
+def test_only_singular_values_change(rows, columns, count, kind, seed):
+    """Newton-Schulz is an odd polynomial of the singular values: apply it to those of numpy's decomposition."""
+    batch = np.random.default_rng(seed).normal(size=(count, rows, columns))
+    left, values, right = np.linalg.svd(batch, full_matrices=False)
+    iteration = KINDS[kind]
+    values = values / (iteration.margin * np.sqrt((values**2).sum(-1, keepdims=True)))
+    for a, b, c in iteration.triples:
+        values = a * values + b * values**3 + c * values**5
+    close(orthogonalize(torch.from_numpy(batch), iteration), left * values[:, None] @ right, 5e-4)
+
+
+@pytest.mark.parametrize(("kind", "low", "high"), [("jordan", 0.66, 1.21), ("polar", 0.84, 1.15)])
+def test_singular_values_come_near_one(kind, low, high):
+    generator = torch.Generator().manual_seed(1)
+    for shape in ((3, 128, 384), (3, 384, 128), (1, 256, 256)):
+        values = torch.linalg.svdvals(orthogonalize(torch.randn(shape, generator=generator), KINDS[kind]))
+        assert values.quantile(0.05) > low  # a square Gaussian matrix has a few too small for five steps
+        assert values.max() < high
+
+
+def steps(weights, gradients, **options):
+    optimizer = Muon(weights, lr=0.02, momentum=0.95, weight_decay=0.1, **options)
+    for step in gradients:
+        for weight, gradient in zip(weights, step, strict=True):
+            weight.grad = gradient.clone()
+        optimizer.step()
+
+
+SHAPES = [(32, 48), (48, 32), (32, 48), (32, 32), (8, 12), (32, 48)]
+
+
+def problem(shapes, count):
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=generator) for shape in shapes]
+    return start, [[torch.randn(shape, generator=generator) for shape in shapes] for _ in range(count)]
 
 
 def test_agrees_with_torch_at_constant_momentum():
-    generator = torch.Generator().manual_seed(0)
-    start = [torch.randn(shape, generator=generator) for shape in [(32, 48), (48, 32), (32, 48), (32, 32)]]
+    start, gradients = problem(SHAPES, 10)
     ours, theirs = ([nn.Parameter(tensor.clone()) for tensor in start] for _ in range(2))
-    optimizer = Muon(ours, lr=0.02, momentum=0.95, weight_decay=0.1)
+    steps(ours, gradients)
     oracle = torch.optim.Muon(theirs, lr=0.02, momentum=0.95, weight_decay=0.1, adjust_lr_fn="original")
-    for _ in range(10):
-        for a, b in zip(ours, theirs, strict=True):
-            a.grad = b.grad = torch.randn(a.shape, generator=generator)
-        optimizer.step()
+    for step in gradients:
+        for weight, gradient in zip(theirs, step, strict=True):
+            weight.grad = gradient
         oracle.step()
     for a, b, first in zip(ours, theirs, start, strict=True):
         assert (a - b).norm() < 0.02 * (b - first).norm()  # torch iterates in bfloat16
 
 
-def test_singular_values_come_near_one():
-    generator = torch.Generator().manual_seed(1)
-    values = torch.linalg.svdvals(orthogonalize(torch.randn(3, 128, 384, generator=generator)))
-    assert values.min() > 0.6
-    assert values.max() < 1.2
+class Threads(Ranks):
+    """Ranks that are threads of this process."""
+
+    meeting: threading.Barrier
+    parts: dict[int, torch.Tensor]
+
+    def gather(self, part):
+        self.parts[self.rank] = part
+        self.meeting.wait(30)
+        whole = torch.cat([self.parts[rank] for rank in range(self.world)])
+        self.meeting.wait(30)
+        return whole
+
+
+def together(world, work):
+    """work(ranks) in one thread per rank -> what each returned."""
+    kind = type("Here", (Threads,), {"meeting": threading.Barrier(world), "parts": {}})
+    found = {}
+
+    def start(rank):
+        found[rank] = work(kind(rank=rank, world=world))
+
+    threads = [threading.Thread(target=start, args=(rank,)) for rank in range(world)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [found[rank] for rank in range(world)]
+
+
+@settings(max_examples=15)
+@given(
+    st.lists(st.sampled_from([(6, 9), (9, 6), (5, 5)]), min_size=1, max_size=7),
+    st.integers(1, 5),
+    st.booleans(),
+    st.sampled_from(sorted(KINDS)),
+)
+def test_ranks_that_share_the_work_agree_with_one(shapes, world, row_norm, kind):
+    start, gradients = problem(shapes, 3)
+
+    def train(ranks):
+        weights = [nn.Parameter(tensor.clone()) for tensor in start]
+        steps(weights, gradients, row_norm=row_norm, newton_schulz=kind, ranks=ranks)
+        return [weight.detach() for weight in weights]
+
+    alone = train(Ranks())
+    for weights in together(world, train):
+        for ours, wanted in zip(weights, alone, strict=True):
+            close(ours, wanted, 1e-6)
+
+
+def test_each_matrix_is_orthogonalized_once(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "trainer.muon.orthogonalize", lambda batch, _: seen.extend(m for m in batch if m.any()) or batch
+    )
+    start, gradients = problem(SHAPES, 1)
+    together(3, lambda ranks: steps([nn.Parameter(tensor.clone()) for tensor in start], gradients, ranks=ranks))
+    assert len(seen) == len(SHAPES)
+
+
+def one_of_two(rank, file, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    start, gradients = problem(SHAPES, 3)
+    weights = [nn.Parameter(tensor) for tensor in start]
+    steps(weights, gradients, ranks=Ranks(rank=rank, world=2))
+    torch.save([weight.detach() for weight in weights], f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_agree_with_one(tmp_path):
+    multiprocessing.spawn(one_of_two, (tmp_path / "meeting", tmp_path), nprocs=2)
+    start, gradients = problem(SHAPES, 3)
+    alone = [nn.Parameter(tensor) for tensor in start]
+    steps(alone, gradients)
+    for rank in range(2):
+        for ours, wanted in zip(torch.load(tmp_path / f"{rank}.pt"), alone, strict=True):
+            close(ours, wanted.detach(), 1e-6)
 
 
 def test_vectors_are_refused():
@@ -79,14 +221,18 @@ def test_vectors_are_refused():
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_every_tensor_is_in_one_group(name):
-    model = GPT(PRESETS["tiny"].model if name == "pr162" else PRESETS[name].model)
+    preset = PRESETS[name]
+    with torch.device("meta"):
+        model = GPT(preset.model)
     grouped = [
-        weight
-        for optimizer in optimizers(model, PRESETS[name].train)
+        id(weight)
+        for optimizer in optimizers(model, preset.train)
         for group in optimizer.param_groups
         for weight in group["params"]
     ]
-    assert sorted(map(id, grouped)) == sorted(map(id, model.parameters()))
+    left_out = [] if preset.train.train_bigram else [id(model.bigram.embed.weight)]
+    assert len(left_out) == (name == "pr1716")
+    assert sorted(grouped + left_out) == sorted(map(id, model.parameters()))
 
 
 def test_a_frozen_tensor_is_noticed():
@@ -94,55 +240,3 @@ def test_a_frozen_tensor_is_noticed():
     model.bigram.embed.weight.requires_grad_(False)
     with pytest.raises(ValueError, match="exactly one"):
         optimizers(model, PRESETS["tiny"].train)
-
-
-def test_four_training_steps_are_the_originals(shared, golden):
-    """Grouping, clipping, decay and both optimizers at once, on the original's own data and rates."""
-    notes = json.loads(str(golden["config"]))
-    model = GPT(
-        GPTConfig(
-            vocab_size=128,
-            seq_len=64,
-            layers=5,
-            dim=64,
-            heads=4,
-            kv_heads=2,
-            mlp_hidden=192,
-            bigram_buckets=128,
-            bigram_dim=16,
-            smear=True,
-        )
-    )
-    with np.load(shared / "data/golden/162/model.npz") as arrays:
-        model.load_state_dict({name[6:]: torch.from_numpy(arrays[name]) for name in arrays if name[:6] == "state/"})
-    config: TrainConfig = PRESETS["pr162"].train
-    muon, adam = optimizers(model, config)
-    expected = notes["train_param_groups"]
-    names = {id(weight): name for name, weight in model.named_parameters()}
-    for optimizer in (muon, adam):
-        for group in optimizer.param_groups:
-            for weight in group["params"]:
-                wanted = expected[names[id(weight)]]
-                assert (group["lr"], group["weight_decay"]) == (wanted["base_lr"], wanted["weight_decay"])
-    for group in muon.param_groups:
-        group["momentum"] = 0.92
-    tokens = torch.from_numpy(golden["train/tokens"]).long()
-    losses = []
-    for step, scale in enumerate(notes["train_lr_scales"]):
-        for group in muon.param_groups + adam.param_groups:
-            group["lr"] = group["peak_lr"] * scale
-        model.zero_grad()
-        loss = model(tokens[step, :-1].view(8, 64), tokens[step, 1:].view(8, 64))
-        loss.backward()
-        if step == 0:
-            for name, weight in model.named_parameters():
-                if f"train/grad_step0/{name}" in golden:
-                    close(weight.grad, golden[f"train/grad_step0/{name}"], 1e-4)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
-        muon.step()
-        adam.step()
-        losses.append(loss.item())
-    assert losses == pytest.approx(golden["train/ns_f32/losses"], abs=5e-5)
-    for name, weight in model.named_parameters():
-        if f"train/ns_f32/final_param/{name}" in golden:
-            close(weight, golden[f"train/ns_f32/final_param/{name}"], 1e-3)

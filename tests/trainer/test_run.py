@@ -1,9 +1,10 @@
 """Whole runs of the tiny preset: learning, logs, interruption and resumption, refusals."""
 
-import math
+import json
 import os
 import re
 import signal
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,14 +14,10 @@ import torch
 from codec.checkpoint import read_checkpoint
 from codec.errors import EnvironmentLacks, InputError, PgolfError, UsageError
 from codec.shards import shard_bytes
-from trainer.loader import Loader
+from tests.trainer.runs import TINY, assert_equal, evaluate, go, weights
 from trainer.model import GPT, GPTConfig
-from trainer.muon import optimizers
-from trainer.presets import PRESETS, TrainConfig, find_preset
-from trainer.run import train
-from trainer.state import initialize
-
-TINY = PRESETS["tiny"]
+from trainer.presets import TrainConfig, find_preset
+from verify.logs import read_log
 
 
 @pytest.fixture(scope="module")
@@ -37,26 +34,6 @@ def data(tmp_path_factory):
     return folder
 
 
-def evaluate(model):
-    ids = torch.arange(64).view(2, 32)
-    loss = model(ids, ids).item()
-    return loss, loss / math.log(2)
-
-
-def go(data, out, preset=TINY, **options):
-    return train(preset, data, out, **{"evaluate": evaluate, "seed": 1, "threads": 1, "device": "cpu", **options})
-
-
-def weights(folder):
-    return read_checkpoint(folder / "checkpoint.safetensors")[0]
-
-
-def assert_equal(ours, theirs):
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        assert ours[name].tobytes() == theirs[name].tobytes(), name
-
-
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
     """An uninterrupted run."""
@@ -71,21 +48,6 @@ def test_the_loss_falls_towards_the_entropy(whole):
     assert losses[-1] < losses[0]
     # ln 256 = 5.55 is the best without context; given the token before, the stream has 1.94 nats per token.
     assert losses[-1] < 3.5
-
-
-def test_every_tensor_moves_within_twenty_steps(data):
-    model = GPT(TINY.model)
-    initialize(model, seed=0)
-    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    loader = Loader(data, seq_len=32, sequences=8, vocab_size=256, seed=0)
-    both = optimizers(model, replace(TINY.train, matrix_decay=0.0, embed_decay=0.0, scalar_decay=0.0))
-    for step in range(20):
-        model.zero_grad()
-        model(*loader.batch(step)).backward()
-        for optimizer in both:
-            optimizer.step()
-    still = [name for name, weight in model.named_parameters() if torch.equal(weight, before[name])]
-    assert still == []
 
 
 def test_the_checkpoint_loads_and_says_what_it_is(whole, data):
@@ -108,7 +70,12 @@ def test_the_log_speaks_the_fields_grammar(whole):
     assert lines[0].startswith('{"data"')
     assert re.fullmatch("source sha256:[0-9a-f]{64}", lines[1])
     assert lines[2] == "seed:1"
-    assert lines[3] == f"train_tokens:12001 model_params:{sum(a.size for a in weights(folder).values())}"
+    weighed = sum(array.size for array in weights(folder).values())
+    assert re.fullmatch(
+        f"train_tokens:12001 train_shards:1 model_params:{weighed} world_size:1 grad_accum_steps:1 attention:sdpa "
+        r"compile:0 device:cpu threads:1 torch:\S+",
+        lines[3],
+    )
     assert re.findall(r"^step:(\d+)/40 train_loss:\d+\.\d{4} train_time:\d+ms step_avg:[\d.]+ms$", log, re.M) == [
         "10",
         "20",
@@ -119,7 +86,29 @@ def test_the_log_speaks_the_fields_grammar(whole):
         (f"{result.val_loss:.8f}", f"{result.val_bpb:.8f}")
     ]
     assert f"Serialized model: {result.checkpoint.stat().st_size} bytes" in lines
-    assert re.fullmatch(r"phase_times train:\d+ms val:\d+ms save:\d+ms", lines[-1])
+    assert re.fullmatch(r"phase_times train:\d+ms warmup:0ms val:\d+ms save:\d+ms", lines[-1])
+
+
+def test_metrics_are_the_log_with_more_digits(whole):
+    result, folder = whole
+    *trained, validated = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    log = (folder / "train.log").read_text()
+    assert [row["step"] for row in trained] == [10, 20, 30, 40]
+    for row in trained:
+        assert f"step:{row['step']}/40 train_loss:{row['train_loss']:.4f} " in log
+        assert row.keys() == {"step", "train_loss", "train_seconds", "grad_norm", "lr", "momentum", "tokens"}
+        assert row["tokens"] == 256 * row["step"]
+    assert trained[-1]["lr"] < trained[0]["lr"] == 1
+    assert (validated["step"], validated["val_loss"]) == (40, result.val_loss)
+
+
+def test_verify_reads_the_log(whole):
+    """The numbers and settings that the log's own reader finds."""
+    result, folder = whole
+    log = read_log(folder / "train.log")
+    assert (log.seed, log.steps) == (1, 40)
+    assert (log.metrics[-1].loss, log.metrics[-1].bpb) == pytest.approx((result.val_loss, result.val_bpb), abs=1e-8)
+    assert log.settings["world_size"] == "1"
 
 
 def test_same_seed_same_weights(whole, data, tmp_path):
@@ -148,9 +137,11 @@ def test_a_killed_run_resumes_bit_for_bit(whole, data, tmp_path, at):
     assert seen == list(range((at - 1) // 10 * 10 + 1, 41))  # states are saved every 10 steps, after this call
     assert_equal(weights(tmp_path), weights(whole[1]))
     assert result.val_loss == whole[0].val_loss
-    times = re.compile(r"(train_time|step_avg|train|val|save):[\d.]+ms")
-    ours, theirs = (times.sub("", (folder / "train.log").read_text()) for folder in (tmp_path, whole[1]))
-    assert re.sub(r"model: \d+ bytes", "", ours) == re.sub(r"model: \d+ bytes", "", theirs)
+    different = re.compile(r"(train_time|step_avg|train|val|save):[\d.]+ms|model: \d+ bytes|resumed_step.*\n")
+    ours, theirs = (different.sub("", (folder / "train.log").read_text()) for folder in (tmp_path, whole[1]))
+    assert ours == theirs
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [10, 20, 30, 40, 40]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -176,7 +167,8 @@ def test_a_finished_run_resumes_to_the_same_result(data, tmp_path):
     log = (tmp_path / "train.log").read_text().splitlines()
     again = go(data, tmp_path, steps=5, resume=True)
     assert again == first
-    assert (tmp_path / "train.log").read_text().splitlines()[:-1] == log[:-1]
+    lines = (tmp_path / "train.log").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("resumed_step:5 ")][:-1] == log[:-1]
 
 
 def test_resume_refuses_another_run_and_says_why(data, tmp_path):
@@ -248,6 +240,32 @@ def test_validation_on_the_way_sees_the_averaged_weights(data, tmp_path):
     assert not np.array_equal(seen[-1], live)
 
 
+def test_trackers_get_what_metrics_get(data, tmp_path, monkeypatch):
+    seen = []
+
+    class Seen:
+        def __init__(self, folder, config, step):
+            seen.append(("open", folder, config["seed"], step))
+
+        def record(self, step, values):
+            seen.append((step, values))
+
+        def close(self):
+            seen.append("closed")
+
+    monkeypatch.setattr("trainer.run.find_tracker", lambda name: Seen)
+    go(data, tmp_path, steps=20, trackers=["wandb"])
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert seen == [("open", tmp_path, 1, 0), *((row.pop("step"), row) for row in rows), "closed"]
+
+
+def test_a_missing_tracker_is_found_out_first(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(EnvironmentLacks, match="needs the package wandb"):
+        go(data, tmp_path / "run", trackers=["wandb"])
+    assert not (tmp_path / "run").exists()
+
+
 def test_micro_batches_add_up_to_the_batch(data, tmp_path):
     go(data, tmp_path / "one", steps=3)
     go(data, tmp_path / "four", replace(TINY, train=replace(TINY.train, micro_batch=2)), steps=3)
@@ -278,7 +296,7 @@ def test_devices_and_threads(data, tmp_path):
 
 def test_presets_are_found_by_name():
     assert find_preset("cpu-demo").train.steps * find_preset("cpu-demo").train.batch_tokens > 1e6
-    with pytest.raises(UsageError, match=r"no preset `cpu_demo`; did you mean `cpu-demo`.*pr162, tiny"):
+    with pytest.raises(UsageError, match=r"no preset `cpu_demo`; did you mean `cpu-demo`.*pr162, .*tiny"):
         find_preset("cpu_demo")
 
 

@@ -1,0 +1,158 @@
+"""`pgolf audit`: does a scorer see what it must not, and does it count right?"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from codec.errors import UsageError
+from pgolf.console import json_option, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from verify.audit import Audit
+    from verify.perturbation import Scope
+
+_file = click.Path(path_type=Path)
+_positive = click.IntRange(min=1)
+
+
+@click.command()
+@click.argument("subject", required=False)
+@click.option("--gallery", is_flag=True, help="Audit the gallery of cheats and honest scorers instead; no SUBJECT.")
+@click.option("--data", type=_file, help="Folder with *_val_*.bin to audit on; else, for scorers, made-up documents.")
+@click.option("--targets", type=click.IntRange(min=16), default=256, show_default=True, help="Length of the stream.")
+@click.option("--batch", type=_positive, default=4, show_default=True, help="Windows at a time.")
+@click.option("--ranks", type=click.IntRange(min=2), default=2, show_default=True, help="Ranks to split windows over.")
+@click.option("--period", "periods", type=_positive, multiple=True, help="Stride, window, chunk of the scorer; repeat.")
+@click.option("--cuts", type=_positive, default=40, show_default=True, help="Suffixes to replace.")
+@click.option("--sums", type=_positive, default=6, show_default=True, help="Positions to sum over the vocabulary.")
+@click.option("--coded", type=_positive, default=64, show_default=True, help="Targets to code and decode.")
+@click.option("--queue", is_flag=True, help="The scorer declares that it takes documents out of order.")
+@click.option("--digest", help="Digest of the artifact's state, which the first score must come from.")
+@click.option("--allow", type=_file, multiple=True, help="File that the scorer may open, such as its artifact; repeat.")
+@click.option("--seq-len", type=_positive, default=64, show_default=True, help="Windows of a submission, in tokens.")
+@click.option("--stride", type=_positive, default=16, show_default=True, help="Targets scored by each of them.")
+@click.option("--out", "-o", type=_file, help="With --gallery: write the table as a page of Markdown too.")
+@json_option
+def audit(
+    subject: str | None,
+    gallery: bool,
+    data: Path | None,
+    targets: int,
+    batch: int,
+    ranks: int,
+    periods: tuple[int, ...],
+    cuts: int,
+    sums: int,
+    coded: int,
+    queue: bool,
+    digest: str | None,
+    allow: tuple[Path, ...],
+    seq_len: int,
+    stride: int,
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    """Run SUBJECT over a short stream and over changed ones, and say what that shows.
+
+    SUBJECT is a submission folder, whose model runs in the sandbox and is scored by sliding windows; or a scorer,
+    FILE.py:NAME, where NAME is one (verify/scored.py) or a function without arguments that makes one.  A scorer's code
+    runs with your rights.  Scale its windows and chunks down to the stream; it runs some hundred times.  Exit code 1
+    when a violation is found, or when the gallery shows that the audit misses one.
+
+    \b
+    Example:
+      pgolf audit out/demo/submission --data out/demo/data
+      pgolf audit scorer.py:sliding --period 64 --period 16
+      pgolf audit --gallery
+    """
+    from verify.perturbation import Scope
+
+    if gallery == bool(subject):
+        raise UsageError("needs a scorer or --gallery, and not both", hint="name the scorer FILE.py:NAME")
+    if gallery:
+        return _gallery(out, as_json)
+    scope = Scope(batch=batch, ranks=ranks, periods=periods, cuts=cuts, sums=sums, coded=coded, queue=queue)
+    if Path(subject or "").is_dir():
+        found = _submission(Path(subject or ""), data, targets, scope, seq_len, stride)
+    else:
+        found = _scorer(subject or "", data, targets, scope, digest, allow)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        for finding in found.findings:
+            click.echo(f"{finding.level:<8} {finding.rule:<19} {finding.message}")
+        click.echo(f"\n{found.subject}: {found.verdict} ({found.coverage['runs']} runs)")
+    return found.exit_code
+
+
+def _submission(folder: Path, data: Path | None, targets: int, scope: "Scope", seq_len: int, stride: int) -> "Audit":
+    from verify import Settings, Submission
+    from verify.audit import expected_runs
+    from verify.submission_audit import audit_submission
+
+    if data is None:
+        raise UsageError("--data is missing", hint="a submission is audited on text: pass --data DIR")
+    settings = Settings(length=seq_len, stride=stride, batch=scope.batch, threads=1)  # more cost more than they gain
+    subject, tokens = Submission.open(folder), _held_out(data, targets)
+    # The size of the vocabulary, which most runs depend on, is known once the model runs; most have 1,024 ids.
+    with progress("auditing", expected_runs(replace(scope, sums=1), 1024)) as bar:
+        return audit_submission(subject, tokens, scope, settings, progress=bar)
+
+
+def _scorer(
+    subject: str, data: Path | None, targets: int, scope: "Scope", digest: str | None, allow: tuple[Path, ...]
+) -> "Audit":
+    from verify.audit import audit, expected_runs
+    from verify.observation import Errand, find_scorer, observe
+    from verify.perturbation import made_up
+
+    scorer = find_scorer(subject)
+    tokens = made_up(scorer.vocab_size, targets, scope) if data is None else _held_out(data, targets)
+    observed = observe([Errand(scorer=subject, allowed=allow)], tokens, batch=scope.batch)[0]
+    with progress("auditing", expected_runs(scope, scorer.vocab_size)) as bar:
+        return audit(scorer, tokens, scope, artifact_digest=digest, observed=observed, progress=bar)
+
+
+def _held_out(data: Path, targets: int) -> "np.ndarray":
+    from codec.shards import find_shards, open_shard
+
+    return open_shard(find_shards(data, "val")[0])[: targets + 1]
+
+
+def _gallery(out: Path | None, as_json: bool) -> int:
+    from codec.files import write_bytes
+    from verify.gallery import EXHIBITS, SCOPE, audit_all
+    from verify.gallery.page import CHECKS, markdown, row, wrong
+
+    with progress("auditing", len(EXHIBITS)) as bar:
+        found = audit_all(progress=bar)
+    mistakes = {name: wrong(EXHIBITS[name], one) for name, one in found.items()}
+    if out:
+        write_bytes(out, markdown(found, SCOPE).encode())
+    if as_json:
+        print_json(
+            {
+                "exhibits": [
+                    {
+                        **one.to_dict(),
+                        "story": EXHIBITS[name].story,
+                        "caught_by": EXHIBITS[name].caught_by,
+                        "wrong": mistakes[name],
+                    }
+                    for name, one in found.items()
+                ],
+                "missed": [name for name, rules in mistakes.items() if rules and EXHIBITS[name].caught_by],
+                "accused": [name for name, rules in mistakes.items() if rules and not EXHIBITS[name].caught_by],
+            }
+        )
+    else:
+        print_table([row(name, one) for name, one in found.items()], ("", *CHECKS.values()))
+        click.echo("\n" + ", ".join(f"{number} {rule}" for rule, number in CHECKS.items()))
+        for name, rules in mistakes.items():
+            if rules:
+                click.echo(f"WRONG: {name}: {', '.join(rules)}")
+    return 1 if any(mistakes.values()) else 0

@@ -1,0 +1,99 @@
+"""Calibration files that do not belong to the checkpoint, and what a recipe does with and without them."""
+
+import numpy as np
+import pytest
+
+from codec import load_recipe, quantize_checkpoint
+from codec.checkpoint import write_checkpoint
+from codec.errors import InputError
+from codec.hessians import CHECKPOINT, HESSIAN, read_hessians, rounding_notes, sha256
+from codec.measure import measure
+from codec.recipe import Recipe, Rule
+
+NAME = "blocks.0.mlp.fc.weight"
+RECIPE = Recipe(
+    name="mine",
+    about="",
+    coder="zstd-22",
+    rules=(Rule(names=("*.mlp.*",), treatment="int4", step="std", k=6.0, gptq=True), Rule(treatment="float16")),
+)
+
+
+@pytest.fixture
+def tensors():
+    random = np.random.default_rng(0)
+    return {NAME: random.normal(size=(24, 16)).astype(np.float32), "gain": np.ones(16, np.float32)}
+
+
+@pytest.fixture
+def hessian():
+    inputs = np.random.default_rng(1).normal(size=(300, 16)) @ np.random.default_rng(2).normal(size=(16, 16))
+    return (inputs.T @ inputs).astype(np.float32)
+
+
+@pytest.fixture
+def checkpoint(tmp_path, tensors):
+    write_checkpoint(tmp_path / "model.safetensors", tensors, {})
+    return tmp_path / "model.safetensors"
+
+
+def write(path, hessians, **metadata):
+    write_checkpoint(path, {HESSIAN + name: array for name, array in hessians.items()}, metadata)
+    return path
+
+
+def test_a_file_of_this_checkpoint_is_read(tmp_path, checkpoint, tensors, hessian):
+    path = write(tmp_path / "calibration", {NAME: hessian}, **{CHECKPOINT: sha256(checkpoint)})
+    found = read_hessians(path, checkpoint, tensors)
+    assert found.keys() == {NAME}
+    assert np.array_equal(found[NAME], hessian)
+
+
+def test_what_does_not_belong_is_refused(tmp_path, checkpoint, tensors, hessian):
+    own, other, holes = {CHECKPOINT: sha256(checkpoint)}, {CHECKPOINT: "0" * 64}, hessian.copy()
+    holes[3, 3] = np.nan
+    for hessians, metadata, message in [
+        ({NAME: hessian}, {}, "is not a calibration file"),
+        ({NAME: hessian}, other, "was made from a checkpoint of sha256 000000000000, .* has "),
+        ({NAME: hessian[:9, :9]}, own, r"`blocks\.0\.mlp\.fc\.weight` is float32 \(9, 9\), the tensor is \(24, 16\)"),
+        ({NAME: hessian[:, :9]}, own, r"float32 \(16, 9\)"),
+        ({NAME: hessian.astype(np.int32)}, own, "is int32"),
+        ({NAME: hessian, "other": hessian}, own, r"`other` is float32 \(16, 16\), the tensor is missing"),
+        ({NAME: holes}, own, "not finite"),
+    ]:
+        path = write(tmp_path / "calibration", hessians, **metadata)
+        with pytest.raises(InputError, match=message):
+            read_hessians(path, checkpoint, tensors)
+    with pytest.raises(InputError, match="is not a calibration file"):
+        read_hessians(checkpoint, checkpoint, tensors)
+
+
+def test_a_missing_layer_is_named(tensors):
+    with pytest.raises(InputError, match=r"tensor `blocks\.0\.mlp\.fc\.weight`: has no Hessian.* 1 of 1 are missing"):
+        quantize_checkpoint(tensors, RECIPE, {})
+    assert quantize_checkpoint(tensors, load_recipe("pr162"), {}).keys() == tensors.keys()
+
+
+def test_only_recipes_with_gptq_have_something_to_say(tensors):
+    assert rounding_notes(load_recipe("pr162"), tensors) == ()
+    assert rounding_notes(load_recipe("pr1716"), tensors) == ()  # below 65,536 weights everything is float16 there
+    (note,) = rounding_notes(RECIPE, tensors)
+    assert "wants GPTQ for 1 tensors" in note
+
+
+def test_the_weighted_ratio_is_that_of_real_outputs(tensors):
+    """Against outputs computed one input at a time, and GPTQ against rounding."""
+    inputs = np.random.default_rng(1).normal(size=(300, 16)) @ np.random.default_rng(2).normal(size=(16, 16))
+    hessians = {NAME: inputs.T @ inputs}
+    rounded = measure(tensors, Recipe(name="r", about="", coder="zstd-22", rules=(_plain(),)), hessians=hessians)
+    better = measure(tensors, RECIPE, hessians=hessians)
+    assert better.hessian_snr_db > rounded.hessian_snr_db + 1
+    levels = quantize_checkpoint(tensors, RECIPE, hessians)[NAME].dequantize()
+    outputs, error = inputs @ tensors[NAME].T, inputs @ (levels - tensors[NAME]).T
+    assert better.tensor_hessian_snr_db[NAME] == pytest.approx(10 * np.log10((outputs**2).sum() / (error**2).sum()))
+    assert better.to_dict()["hessian_snr_db"] == better.hessian_snr_db
+    assert measure(tensors, RECIPE).hessian_snr_db is None
+
+
+def _plain():
+    return Rule(treatment="int4", step="std", k=6.0)

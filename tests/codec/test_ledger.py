@@ -1,0 +1,62 @@
+"""What the ledger calls overhead: quantized tensors alone, against the entropy of their levels and their scales."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from codec import QuantizedTensor, encode, ledger
+from codec.ledger import empirical_entropy_bits
+from tests.strategies import state_dicts
+
+
+def quantized(rows=300, columns=200, spread=9):
+    random = np.random.default_rng(0)
+    levels = random.normal(0, spread, (rows, columns)).round().clip(-31, 31).astype(np.int8)
+    return QuantizedTensor(levels, random.uniform(1e-3, 2e-3, rows).astype(np.float16))
+
+
+def text_table_bytes(blob: bytes) -> int:
+    """The first stored table codes the header's text."""
+    return blob[20] + 2
+
+
+def test_overhead_of_quantized_tensors_is_the_file_without_its_header():
+    tensors = {"a.weight": quantized(), "b.weight": quantized(spread=4)}
+    blob = encode(tensors, {})
+    costs = ledger(blob)
+    entropy = sum(empirical_entropy_bits(each.levels) / 8 for each in tensors.values())
+    spent = len(blob) - costs.header_bytes - text_table_bytes(blob)
+    assert costs.overhead_percent == pytest.approx(100 * (spent / (entropy + costs.scale_bytes) - 1), abs=1e-9)
+    assert 0 < costs.overhead_percent < 1
+    assert costs.plain_bytes == 0
+    assert costs.level_bytes == pytest.approx(entropy, rel=0.003)
+    # 300 scales within one octave: 10 bits of mantissa, and next to nothing for sign and exponent.
+    assert 2 * 300 * 10 / 8 < costs.scale_bytes + 30 < 2 * 300 * 11 / 8 + 30
+
+
+def test_floats_beside_them_do_not_change_it():
+    random = np.random.default_rng(1)
+    tensors = {"a.weight": quantized()}
+    floats = {f"{name}.table": random.normal(size=(400, 50)).astype(name) for name in ("float16", "float32")}
+    alone, together = ledger(encode(tensors, {})), ledger(encode(tensors | floats, {}))
+    assert together.table_bytes > alone.table_bytes + 200  # float tables, about 1.5 % of the levels
+    assert together.quantized_table_bytes == alone.quantized_table_bytes
+    assert together.overhead_percent == pytest.approx(alone.overhead_percent, abs=0.05)
+    assert together.plain_bytes == pytest.approx(sum(row.bytes for row in together.rows if "table" in row.name))
+    only_floats = ledger(encode(floats, {}))
+    assert (only_floats.overhead_percent, only_floats.quantized_table_bytes) == (0.0, 0)
+
+
+@given(state_dicts)
+@settings(max_examples=60)
+def test_parts_add_up(tensors):
+    blob = encode(tensors, {})
+    costs = ledger(blob)
+    parts = costs.level_bytes + costs.scale_bytes + costs.plain_bytes
+    assert parts == pytest.approx(sum(row.bytes for row in costs.rows))
+    assert 0 <= costs.quantized_table_bytes <= costs.table_bytes - text_table_bytes(blob)
+    named = {row.name: row for row in costs.rows}
+    for name, tensor in tensors.items():
+        row = named[name]
+        assert row.quantized == (isinstance(tensor, QuantizedTensor) and row.treatment != "tied")
+        assert row.weights == (tensor.levels if isinstance(tensor, QuantizedTensor) else tensor).size

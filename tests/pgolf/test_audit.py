@@ -1,0 +1,59 @@
+import json
+
+import numpy as np
+import pytest
+
+from codec.shards import shard_bytes
+from verify.gallery.toy import stream
+
+SCORERS = """
+from verify.gallery.cheats import batch_slot
+from verify.gallery.honest import score_first
+from verify.gallery.toy import Model, Procedure
+
+honest = Procedure("honest", score_first)
+
+def slot():
+    return Procedure("slot", batch_slot)
+"""
+QUICK = ("--cuts", 12, "--sums", 1, "--coded", 8)
+
+
+@pytest.fixture
+def scorers(tmp_path):
+    path = tmp_path / "scorers.py"
+    path.write_text(SCORERS)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path):
+    (tmp_path / "text_val_000000.bin").write_bytes(shard_bytes(stream().astype(np.uint16)))
+    return tmp_path
+
+
+def test_an_honest_scorer(pgolf, scorers, data):
+    done = pgolf("audit", f"{scorers}:honest", "--data", data, *QUICK, "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert found["verdict"] == "no violation found; not decided: audit.bytes"
+    assert found["subject"] == "honest"
+    assert found["coverage"]["targets"] == len(stream()) - 1
+    assert {finding["level"] for finding in found["findings"]} == {"pass", "unknown"}
+
+
+def test_a_cheat_on_made_up_text(pgolf, scorers):
+    done = pgolf("audit", f"{scorers}:slot", *QUICK, "--targets", 120, "--digest", "0" * 64)
+    assert done.returncode == 1
+    assert "fail     audit.prefix" in done.stdout
+    assert "fail     audit.state" in done.stdout
+    assert "slot: violation: audit.prefix" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [((), 2), (("a.py:b", "--gallery"), 2), (("a.py:b",), 3), (("a.py:b", "--cuts", 0), 2)]
+)
+def test_wrong_use_is_one_sentence(pgolf, arguments, code):
+    done = pgolf("audit", *arguments)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,109 @@
+"""Checkpoints of the seed systems, in their own layouts, through the whole command line."""
+
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from codec.checkpoint import read_checkpoint, write_checkpoint
+from trainer.model import GPT
+from trainer.presets import PRESETS
+
+SIZES = {"vocab_size": 128, "seq_len": 64, "dim": 64, "heads": 4, "kv_heads": 2}
+BIGRAM = {"bigram_buckets": 128, "bigram_dim": 16}
+SHRUNK = {
+    "pr162": {**BIGRAM, "layers": 5, "mlp_hidden": 192},
+    "pr339": {**BIGRAM, "layers": 5, "mlp_hidden": 192},
+    "pr1176": {**BIGRAM, "layers": 6, "mlp_hidden": 128, "rope_dims": 8, "value_embed_dim": 16, "xsa_layers": 6},
+    "pr1716": {
+        **BIGRAM,
+        "layers": 6,
+        "mlp_hidden": 128,
+        "rope_dims": 8,
+        "xsa_layers": 6,
+        "parallel_layers": 2,
+        "loop_first": 2,
+        "loop_last": 3,
+        "rope_train_len": 64,
+    },
+}
+
+
+@pytest.fixture(params=SHRUNK)
+def native(request, shared, tmp_path):
+    """(preset, file in the seed's own key layout with the shrunk config, its arrays, the golden logits)."""
+    preset = request.param
+    file = "model_looped.npz" if preset == "pr1716" else "model.npz"
+    with np.load(shared / "data/golden" / preset[2:] / file) as golden:
+        state = {name.removeprefix("state/"): golden[name] for name in golden if name.startswith("state/")}
+        ids, logits = golden["input_ids"], golden["logits"]
+    config = replace(PRESETS[preset].model, **SIZES, **SHRUNK[preset])
+    path = tmp_path / f"{preset}.safetensors"
+    write_checkpoint(path, state, {"config": config.to_dict()})
+    return preset, path, state, torch.from_numpy(ids).long(), torch.from_numpy(logits)
+
+
+def packed_model(folder):
+    """The model as the packed script itself loads it."""
+    spec = importlib.util.spec_from_file_location("packed", folder / "train_gpt.py")
+    module = importlib.util.module_from_spec(spec)
+    before = dict(sys.modules)
+    try:
+        spec.loader.exec_module(module)
+        return module.load(folder / "model.bin")
+    finally:
+        for name in set(sys.modules) - set(before):
+            del sys.modules[name]
+
+
+@torch.no_grad()
+def test_native_layouts_survive_pack_and_unpack(pgolf, native, tmp_path):
+    preset, path, state, ids, logits = native
+    done = pgolf("pack", path, "--recipe", preset, "-o", tmp_path / "sub")
+    assert done.returncode == 0, done.stderr
+    error = (packed_model(tmp_path / "sub").logits(ids) - logits).abs().max()
+    # Every matrix here is below the recipes' threshold for integers or, in 1716, becomes int8: float16 at the least.
+    assert error < 0.5
+    done = pgolf("unpack", tmp_path / "sub", "-o", tmp_path / "back.safetensors")
+    assert done.returncode == 0, done.stderr
+    tensors, metadata = read_checkpoint(tmp_path / "back.safetensors")
+    assert {name: array.shape for name, array in tensors.items()} == {name: a.shape for name, a in state.items()}
+    assert metadata["config"]["layers"] == SHRUNK[preset]["layers"]
+    again = pgolf("pack", tmp_path / "back.safetensors", "--recipe", preset, "-o", tmp_path / "again")
+    assert again.returncode == 0, again.stderr
+
+
+def test_sizes_are_read_off_the_shapes_of_a_full_size_file(pgolf, tmp_path):
+    config = replace(PRESETS["pr1176"].model, layers=3, dim=128, heads=2, kv_heads=1, mlp_hidden=256, xsa_layers=3)
+    torch.manual_seed(0)
+    state = GPT(config).state_dict()
+    torch.save({f"module.{name}": value for name, value in state.items()}, tmp_path / "model.pt")
+    done = pgolf("pack", tmp_path / "model.pt", "--recipe", "pr1176", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "model read off the shapes" in done.stderr
+    assert "layers 3" in done.stderr
+    assert "value_embed_layers 2" in done.stderr
+    del state["blocks.1.mlp.proj.weight"]
+    torch.save(state, tmp_path / "model.pt")
+    done = pgolf("pack", tmp_path / "model.pt", "--recipe", "pr1176", "--dry-run")
+    assert done.returncode == 3
+    assert "blocks.1.mlp.proj.weight" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_real_baseline_checkpoint_scores_what_its_source_says(pgolf, shared, tmp_path):
+    weights = shared / "data/weights/pg_SamTruss/model_best_2.02_int8.ptz"
+    done = pgolf("pack", weights, "--recipe", "stored", "-o", tmp_path / "sub")
+    assert done.returncode == 0, done.stderr
+    tokens = shared / "data/tokens/fineweb_val_000000.head1M.sp1024.bin"
+    tokenizer = shared / "data/tokenizers/fineweb_1024_bpe.model"
+    limits = ("--limit-tokens", 65_536, "--stride", 1024)
+    done = pgolf("verify", tmp_path / "sub", "--val", tokens, "--tokenizer", tokenizer, *limits, "--json", timeout=600)
+    report = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert report["scores"][0]["tokens"] == 65_536
+    assert report["scores"][0]["bpb"] == pytest.approx(2.119, abs=0.0005)

@@ -1,0 +1,246 @@
+"""Each attempt works in an ordinary process and fails in a confined one; what loading a model needs goes on working."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import verify.sandbox as sandbox
+from verify.sandbox import DENIED, Limits, Watchdog, confine
+
+SANDBOX = Path(sandbox.__file__)
+LINUX = sys.platform.startswith("linux")
+pytestmark = pytest.mark.skipif(not LINUX, reason="Landlock and seccomp are of Linux")
+
+# Runs attempts, one by one, and tells which went through.  argv: limits, user id or "", attempts as JSON.
+RUNNER = """
+import ctypes, fcntl, json, mmap, os, resource, runpy, signal, socket, subprocess, sys, tempfile, threading
+names = runpy.run_path(sys.argv[1])
+limits, user, attempts = sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
+libc = ctypes.CDLL(None, use_errno=True)
+def call(*arguments):
+    if libc.syscall(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), "system call")
+if user:
+    os.setgid(int(user)); os.setuid(int(user))
+missing = names["confine"](names["Limits"](**json.loads(limits))) if limits else None
+found = {}
+for name, code in attempts.items():
+    if not limits:  # an earlier attempt went through
+        for folder in sys.argv[5:]:
+            open(folder + "/file", "w").write("held out")
+    try:
+        exec(code)
+        found[name] = "went through"
+    except BaseException as error:
+        found[name] = type(error).__name__
+print(json.dumps([missing, found]), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.fixture
+def attempt(tmp_path):
+    """attempt({name: code}, confined, user) -> (what is missing, {name: outcome}).
+
+    In the code {scratch} and {outside} stand for folders, each with a file, and {victim} for another process.
+    """
+    scratch, outside = tmp_path / "scratch", tmp_path / "outside"
+    for folder in (scratch, outside):
+        folder.mkdir()
+        folder.chmod(0o777)
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents:
+        if parent.stat().st_uid == os.getuid() and str(parent).startswith("/tmp/"):
+            parent.chmod(0o755)
+
+    def run(attempts, confined=True, user="", **limits):
+        for folder in (scratch, outside):
+            for path in folder.iterdir():
+                path.unlink()
+            (folder / "file").write_text("held out")
+            (folder / "file").chmod(0o666)
+        victim = subprocess.Popen(["sleep", "600"], user=user or None, group=user or None)
+        code = {
+            name: text.format(scratch=scratch, outside=outside, victim=victim.pid) for name, text in attempts.items()
+        }
+        chosen = Limits(scratch=str(scratch), memory_bytes=4 * 10**9, **limits).to_json() if confined else ""
+        command = [sys.executable, "-I", "-c", RUNNER, str(SANDBOX), chosen, str(user), json.dumps(code)]
+        command += [str(scratch), str(outside)]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=60, cwd=scratch, start_new_session=True
+            )
+            assert done.returncode == 0, done.stderr
+            assert victim.poll() is None or not confined
+        finally:
+            victim.kill()
+            victim.wait()
+        return json.loads(done.stdout)
+
+    run.scratch, run.outside = scratch, outside
+    return run
+
+
+ATTEMPTS = {
+    "open a socket": "socket.socket()",
+    "open a local socket": "socket.socket(socket.AF_UNIX)",
+    "resolve a name": "socket.socket(socket.AF_INET, socket.SOCK_DGRAM)",
+    "write outside": "open('{outside}/new', 'w')",
+    "append outside": "open('{outside}/file', 'a')",
+    "empty a file outside": "os.truncate('{outside}/file', 0)",
+    "empty by opening": "os.open('{outside}/file', os.O_RDONLY | os.O_TRUNC)",
+    "remove outside": "os.remove('{outside}/file')",
+    "make a folder outside": "os.mkdir('{outside}/folder')",
+    "move a file out": "os.rename('{scratch}/file', '{outside}/moved')",
+    "link from outside": "os.link('{outside}/file', '{scratch}/linked')",
+    "read outside": "open('{outside}/file').read()",
+    "list outside": "os.listdir('{outside}')",
+    "read the machine's name": "open('/etc/hostname').read()",
+    "read through a symbolic link": "os.symlink('{outside}/file', '{scratch}/l'); open('{scratch}/l').read()",
+    "write through a symbolic link": "os.symlink('{outside}/x', '{scratch}/m'); open('{scratch}/m', 'w')",
+    "read through /proc": "open('/proc/self/root{outside}/file').read()",
+    "read through a folder's descriptor": "os.open('file', 0, dir_fd=os.open('{outside}', os.O_PATH))",
+    "read the parent's environment": "open(f'/proc/{{os.getppid()}}/environ').read()",
+    "start a program": "subprocess.run(['/bin/true'], check=True)",
+    "start a shell": "assert os.system('true') == 0",
+    "become a program": "pid = os.fork(); pid or os._exit(0)",
+    "fork": "os.fork() or os._exit(0)",
+    "look whether the parent can be killed": "os.kill(os.getppid(), 0)",
+    "kill another process": "os.kill({victim}, signal.SIGTERM)",
+    "signal the group": "signal.signal(signal.SIGUSR1, signal.SIG_IGN); os.kill(0, signal.SIGUSR1)",
+    "signal by descriptor": "os.pidfd_open({victim})",
+    "own a descriptor for another": "fcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, {victim})",
+    "trace another process": "assert libc.ptrace(16, {victim}, 0, 0) == 0",
+    "limit another process": "resource.prlimit({victim}, resource.RLIMIT_NOFILE, (9, 9))",
+    "renice another process": "os.setpriority(os.PRIO_PROCESS, {victim}, 19)",
+    "change a mode outside": "os.chmod('{outside}/file', 0o600)",
+    "change a time outside": "os.utime('{outside}/file')",
+    "shared memory outside the limits": "os.write(os.memfd_create('x'), b'x')",
+    "a System V segment": "call(29 if os.uname().machine == 'x86_64' else 194, 0, 4096, 0o1600)",
+    "a new namespace": "call(272 if os.uname().machine == 'x86_64' else 97, 0x10000000)",
+    "io_uring": "call(425, 1, ctypes.create_string_buffer(120))",
+    "more memory than the limit": "mmap.mmap(-1, 5 * 10**9)",
+    "a file beyond the limit": "os.posix_fallocate(os.open('{scratch}/big', os.O_CREAT | os.O_WRONLY), 0, 3 * 10**8)",
+    "raise a limit": "resource.setrlimit(resource.RLIMIT_AS, (-1, -1))",
+    "many open files": "[os.dup(0) for _ in range(600)]",
+}
+ROOT_ONLY = {
+    "make a device": "os.mknod('{scratch}/disk', 0o60600, os.makedev(254, 0))",
+    "change the root": "os.chroot('{scratch}')",
+    "set the clock": "import time; time.clock_settime(time.CLOCK_REALTIME, time.clock_gettime(time.CLOCK_REALTIME))",
+}
+# Not every kernel allows these to ordinary processes, so going through unconfined is no condition.
+UNSURE = {"a new namespace", "io_uring", "trace another process", "set the clock", "raise a limit"}
+PARENTS = {"read the parent's environment", "look whether the parent can be killed"}  # it belongs to root
+
+
+@pytest.mark.parametrize("user", ["", *([65534] if LINUX and os.geteuid() == 0 else [])])
+def test_each_attempt_fails_when_confined_and_only_then(attempt, user):
+    attempts = ATTEMPTS | ({} if user or os.geteuid() else ROOT_ONLY)
+    missing, confined = attempt(attempts, user=user)
+    assert missing == []
+    assert [name for name, outcome in confined.items() if outcome == "went through"] == []
+    assert [(path.name, path.read_text()) for path in attempt.outside.iterdir()] == [("file", "held out")]
+    unsure = UNSURE | (PARENTS if user else set())
+    _, free = attempt({name: code for name, code in attempts.items() if name not in unsure}, confined=False, user=user)
+    assert [name for name, outcome in free.items() if outcome != "went through"] == []
+
+
+WORKS = {
+    "write in the scratch folder": "open('{scratch}/log', 'w').write('x'); os.makedirs('{scratch}/a/b')",
+    "move in the scratch folder": "os.rename('{scratch}/log', '{scratch}/a/b/log'); os.remove('{scratch}/a/b/log')",
+    "temporary files": "tempfile.TemporaryFile(dir='{scratch}').write(b'x')",
+    "threads": "thread = threading.Thread(target=os.getpid); thread.start(); thread.join()",
+    "random numbers": "os.urandom(8); open('/dev/urandom', 'rb').read(8)",
+    "signals to itself": "os.kill(os.getpid(), 0); signal.raise_signal(signal.SIGCHLD)",
+    "imports": "import decimal, sqlite3, xml.dom.minidom",
+    "torch": "import torch; torch.set_num_threads(2); assert torch.ones(300, 300).mm(torch.ones(300, 1)).sum() == 9e4",
+    "training": "layer = torch.nn.Linear(64, 64); layer(torch.randn(512, 64)).sum().backward()",
+    "mapped files": "torch.save(layer.state_dict(), '{scratch}/w.pt'); torch.load('{scratch}/w.pt', mmap=True)",
+}
+
+
+def test_what_loading_a_model_needs_goes_on_working(attempt):
+    _, found = attempt(WORKS)
+    assert found == dict.fromkeys(WORKS, "went through")
+
+
+def test_limits_of_the_kernel_are_named(monkeypatch):
+    """Without Landlock, seccomp, on another machine or system: what is missing is said, and nothing raises."""
+
+    class OldKernel:
+        def syscall(self, *arguments):
+            return -1
+
+        def prctl(self, option, *arguments):
+            return -1 if option.value == sandbox.PR_SET_SECCOMP else 0
+
+    limits = Limits(scratch="/nowhere")
+    assert sandbox._landlock(OldKernel(), limits) == ["files (the kernel has no Landlock)"]
+    assert "seccomp was refused" in sandbox._seccomp(OldKernel(), limits)[0]
+    monkeypatch.setattr(sandbox.platform, "machine", lambda: "riscv64")
+    assert "no table of system calls for riscv64" in sandbox._seccomp(OldKernel(), limits)[0]
+    monkeypatch.setattr(sandbox, "_limit_resources", lambda limits: [])
+    monkeypatch.setattr(sandbox.sys, "platform", "darwin")
+    assert confine(limits) == ["network, files, processes and signals (darwin has neither Landlock nor seccomp)"]
+
+
+def test_every_readable_folder_is_named_narrowly():
+    """Not the whole of /usr, of a home folder or of the temporary folder: held-out text may lie there."""
+    wide = {
+        Path(path) for path in ("/", "/usr", "/home", "/root", "/tmp", "/etc", "/var", "/proc", "/work", Path.home())
+    }
+    assert wide.isdisjoint(map(Path, sandbox._readable(Limits(scratch="/s"))))
+
+
+@pytest.mark.parametrize(
+    ("column", "header"),
+    [(0, "/usr/include/x86_64-linux-gnu/asm/unistd_64.h"), (1, "/usr/include/asm-generic/unistd.h")],
+)
+def test_the_tables_are_the_kernels(column, header):
+    """Against the kernel's own headers, where they are installed."""
+    if not Path(header).exists():
+        pytest.skip("the kernel's headers are not installed")
+    numbers = dict(re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", Path(header).read_text()))
+    tables = DENIED + sandbox.ONLY_ITSELF + " " + sandbox.ONLY_ITSELF_OR_ZERO
+    rows = re.findall(r"(\w+) (\d+|-) (\d+|-)", tables)
+    assert len(rows) > 60
+    for name, *ours in rows:
+        assert numbers.get(name, ours[column]) == ours[column], name
+    assert numbers["clone"] == str(sandbox.CLONE[column])
+    assert numbers["clone3"] == str(sandbox.CLONE3[column])
+    assert max(map(int, numbers.values())) <= sandbox.NEWEST or int(numbers.get("setxattrat", 463)) > sandbox.NEWEST
+
+
+@pytest.mark.parametrize(
+    ("fill", "seconds", "reason"),
+    [
+        (lambda folder: None, 0.1, "took longer than the time limit of 0.1 s"),
+        (lambda folder: (folder / "big").write_bytes(bytes(2_000_000)), 60, "beyond 1,000,000 bytes"),
+        (lambda folder: [(folder / f"{i}").touch() for i in range(10_001)], 60, "beyond 1,000,000 bytes"),
+    ],
+)
+def test_the_watchdog_ends_the_process(tmp_path, fill, seconds, reason):
+    ended = []
+    fill(tmp_path)
+    watchdog = Watchdog(lambda: ended.append(True), Limits(scratch=str(tmp_path), scratch_bytes=1_000_000), seconds)
+    watchdog.start()
+    watchdog.join(30)
+    assert ended == [True]
+    assert watchdog.reason.endswith(reason)
+
+
+def test_a_stopped_watchdog_ends_nothing(tmp_path):
+    ended = []
+    (tmp_path / "link").symlink_to("/usr")  # not followed: /usr is larger than the limit
+    watchdog = Watchdog(lambda: ended.append(True), Limits(scratch=str(tmp_path), scratch_bytes=1_000_000), 60)
+    watchdog.start()
+    time.sleep(1.2)
+    watchdog.stop()
+    assert (ended, watchdog.reason) == ([], "")

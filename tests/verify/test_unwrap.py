@@ -1,0 +1,213 @@
+"""Sources inside self-extracting scripts: every wrapper of the field is read as running it would, and nothing runs."""
+
+import base64
+import bz2
+import gzip
+import io
+import lzma
+import random
+import sys
+import tracemalloc
+import zlib
+from contextlib import redirect_stdout
+
+import brotli
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codec.errors import EnvironmentLacks, InputError
+from packager.wrapper import wrap
+from verify.unwrap import MAX_CONTENT, MAX_SOURCE, parsed, unwrap
+
+HUMAN = "import os\n" + "\n".join(f"value_{i} = {i}" for i in range(300)) + "\nprint('it ran')\n"
+DATA = HUMAN.encode()
+LZMA1 = [{"id": lzma.FILTER_LZMA1, "dict_size": 1 << 20, "lc": 4, "lp": 0, "pb": 1}]
+LZMA2 = [{"id": lzma.FILTER_LZMA2, "preset": 9}]
+
+
+def b85(data):
+    return base64.b85encode(data).decode()
+
+
+def executed(script):
+    """What it prints: the wrapper runs, so the form is one that Python really accepts."""
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        exec(compile(script, "train_gpt.py", "exec"), {"__name__": "x", "__file__": "train_gpt.py"})
+    return printed.getvalue()
+
+
+def script(modules, expression, literal):
+    """`import modules` and exec of an expression in which LITERAL stands for the payload."""
+    return f"import {modules}\nexec({expression.replace('LITERAL', repr(literal))})"
+
+
+def xz(source):
+    return script("lzma,base64", "lzma.decompress(base64.b85decode(LITERAL))", b85(lzma.compress(source.encode())))
+
+
+RAW = "L.decompress(B.b85decode(LITERAL),format=L.FORMAT_RAW,filters=[FILTERS])"
+RAW_LZMA1 = RAW.replace("FILTERS", "{'id':L.FILTER_LZMA1,'dict_size':1048576,'lc':4,'lp':0,'pb':1}")
+RAW_LZMA2 = RAW.replace("FILTERS", "{'id':L.FILTER_LZMA2}")
+ZLIB = "zlib.decompress(base64.b85decode(LITERAL))"
+WRAPPED = {
+    "xz": xz(HUMAN),
+    "lzma alone": script(
+        "lzma,base64", "lzma.decompress(base64.b85decode(LITERAL))", b85(lzma.compress(DATA, lzma.FORMAT_ALONE))
+    ),
+    "raw lzma2, as records from April on": script(
+        "lzma as L,base64 as B", RAW_LZMA2, b85(lzma.compress(DATA, lzma.FORMAT_RAW, filters=LZMA2))
+    ),
+    "raw lzma1 with its filters": script(
+        "lzma as L,base64 as B", RAW_LZMA1, b85(lzma.compress(DATA, lzma.FORMAT_RAW, filters=LZMA1))
+    ),
+    "zlib": script("zlib,base64", ZLIB, b85(zlib.compress(DATA, 9))),
+    "gzip, base 64": script(
+        "gzip,base64", "gzip.decompress(base64.b64decode(LITERAL))", base64.b64encode(gzip.compress(DATA))
+    ),
+    "raw deflate": script(
+        "zlib,base64", "zlib.decompress(base64.b85decode(LITERAL),-15)", b85(zlib.compress(DATA, 9, -15))
+    ),
+    "bz2, ascii 85": script(
+        "bz2,base64", "bz2.decompress(base64.a85decode(LITERAL))", base64.a85encode(bz2.compress(DATA))
+    ),
+    "brotli": script("brotli,base64", "brotli.decompress(base64.b85decode(LITERAL))", b85(brotli.compress(DATA))),
+    "zstd, hex": script(
+        "zstandard", "zstandard.decompress(bytes.fromhex(LITERAL))", zstandard.ZstdCompressor().compress(DATA).hex()
+    ),
+    "raw bytes": script("zlib", "zlib.decompress(LITERAL)", zlib.compress(DATA)),
+    "latin-1 text": script("zlib", "zlib.decompress(LITERAL.encode('latin-1'))", zlib.compress(DATA).decode("latin-1")),
+    "base 64 of plain text": script("base64", "base64.b64decode(LITERAL)", base64.b64encode(DATA)),
+    "plain text": script("os", "LITERAL", HUMAN),
+    "compiled": script("zlib,base64", f"compile({ZLIB},'<x>','exec')", b85(zlib.compress(DATA))),
+    "compressed twice": script(
+        "zlib,lzma", "zlib.decompress(lzma.decompress(LITERAL))", lzma.compress(zlib.compress(DATA))
+    ),
+    "wrapper in a wrapper": xz(xz(HUMAN)),
+    "ours": wrap(HUMAN, {"codec.errors": "class E(Exception):\n    pass\n"}).decode(),
+    "settings before the payload": "VOCAB_SIZE=8192;DATA='./data'\n" + xz(HUMAN),
+}
+
+
+@pytest.mark.parametrize("form", WRAPPED)
+def test_every_form_gives_the_source_without_running_it(form, capsys):
+    found = unwrap(WRAPPED[form])
+    assert capsys.readouterr().out == ""
+    assert found[-1].text == HUMAN
+    assert found[-1].name == ""
+    assert found[-1].depth == (2 if form == "wrapper in a wrapper" else 1)
+    assert executed(WRAPPED[form]) == "it ran\n"
+
+
+def test_modules_of_our_wrapper_have_their_names():
+    assert [(layer.name, layer.form) for layer in unwrap(WRAPPED["ours"])] == [
+        ("codec.errors", "base85 lzma"),
+        ("", "base85 lzma"),
+    ]
+
+
+@given(st.lists(st.sampled_from(["b85", "b64", "hex", "zlib", "lzma", "bz2"]), min_size=1, max_size=4))
+@settings(max_examples=25)
+def test_steps_in_any_order_are_undone(steps):
+    make = {
+        "b85": base64.b85encode,
+        "b64": base64.b64encode,
+        "hex": lambda data: data.hex().encode(),
+        "zlib": zlib.compress,
+        "lzma": lzma.compress,
+        "bz2": bz2.compress,
+    }
+    data = DATA
+    for step in steps:
+        data = make[step](data)
+    assert [layer.text for layer in unwrap(f"run({data!r})")] == [HUMAN]
+
+
+def test_another_payload_under_our_header_is_refused():
+    """Same loader, same length of everything but the payload: the first line no longer names what is inside."""
+    honest, other = wrap("x = 1\n", {}).decode(), wrap("x = 2\n", {}).decode()
+    literal = other.split('b85decode("')[1].split('"')[0]
+    forged = honest.replace(honest.split('b85decode("')[1].split('"')[0], literal)
+    assert executed(forged) == ""
+    with pytest.raises(InputError, match=r"payload with sha256 .*, its first line names"):
+        unwrap(forged)
+
+
+def test_later_syntax_than_this_python_reads_is_still_source():
+    later = f"import sys\ndef f(x):\n    return f'{{x['a']}}'\n{HUMAN}"
+    if sys.version_info < (3, 12):
+        assert parsed(later) is None
+    assert [layer.text for layer in unwrap(xz(later))] == [later]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        HUMAN,
+        f"x = {'A' * 5000!r}",
+        f"exec({b85(lzma.compress(random.Random(1).randbytes(500)))!r})",
+        f"table = {b85(zlib.compress(str(list(range(2000))).encode()))!r}",
+        f"table = {b85(zlib.compress(b'name: value' * 99))!r}",
+        f"help = {'a plain text, with import and def in it; ' * 20!r}",
+        "x = 'cut" + "A" * 300,
+    ],
+)
+def test_plain_scripts_and_data_are_no_wrappers(source):
+    assert unwrap(source) == ()
+
+
+def compressed_zeros(make, count):
+    compressor, noise = make(), random.Random(0).randbytes(500)
+    return compressor.compress(noise + bytes(count - 500)) + compressor.flush()
+
+
+BOMBS = {
+    "xz": lzma.LZMACompressor,
+    "zlib": zlib.compressobj,
+    "bz2": bz2.BZ2Compressor,
+    "gzip": lambda: zlib.compressobj(9, zlib.DEFLATED, 31),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_bombs_are_refused_and_stay_small(kind):
+    bomb = f"exec({b85(compressed_zeros(BOMBS[kind], 1 << 26))!r})"
+    tracemalloc.start()
+    with pytest.raises(InputError, match=f"expands beyond {MAX_CONTENT:,} bytes"):
+        unwrap(bomb)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * MAX_CONTENT
+
+
+def test_many_literals_together_are_refused():
+    part = b85(compressed_zeros(zlib.compressobj, MAX_CONTENT - 1))
+    with pytest.raises(InputError, match="expands beyond"):
+        unwrap(f"x = {[part] * 6}")
+
+
+def test_bombs_of_other_compressors_are_refused():
+    for data in (brotli.compress(bytes(1 << 25)), zstandard.ZstdCompressor().compress(bytes(1 << 25))):
+        with pytest.raises(InputError, match="expands beyond"):
+            unwrap(f"exec({data.hex() + ' ' * 200!r})")
+
+
+def test_giant_sources_are_refused():
+    with pytest.raises(InputError, match=f"at most {MAX_SOURCE:,} are read"):
+        unwrap("x=1\n" * MAX_SOURCE)
+
+
+def test_deep_nesting_is_not_followed():
+    nested = HUMAN
+    for _ in range(7):
+        nested = xz(nested)
+    assert [layer.depth for layer in unwrap(nested)] == [1, 2, 3, 4]
+    assert unwrap("x = " + "(" * 1000 + ")" * 1000) == ()
+
+
+def test_a_brotli_wrapper_without_brotli_names_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "brotli", None)
+    with pytest.raises(EnvironmentLacks, match=r"pip install 'brotli"):
+        unwrap(WRAPPED["brotli"])

@@ -1,0 +1,281 @@
+"""Reads the sources packed inside a self-extracting script, as data: nothing of it is ever run.
+
+The field's wrappers hold one literal: base 85 or 64 text (or raw bytes) around LZMA, zlib, gzip, bz2, brotli or zstd,
+handed to exec.  Some hold another wrapper.  All are found from the syntax tree by trying what can be inside a literal.
+"""
+
+import ast
+import base64
+import bz2
+import hashlib
+import lzma
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import decode_source
+from typing import Any
+
+from codec.errors import EnvironmentLacks, InputError
+
+MAX_SOURCE = 1 << 20  # characters of one source: the field's largest has 158,429; syntax trees take 600 times as much
+MAX_CONTENT = 1 << 24  # bytes that one literal may expand to: as much as a whole submission may weigh
+MAX_WORK = 1 << 26  # bytes that all attempts on a script's literals may give together
+MAX_LAYERS = 4  # wrappers inside wrappers
+LITERAL = 200  # characters; the shortest packed payload seen in the field has thousands
+MEMORY = 1 << 26  # bytes of decoder memory: xz -9 asks for 65 MiB, and nobody packs 16 MB of source
+STATEMENT = re.compile(r"^[ \t]*(import|from|def|class|async def|@)\b", re.MULTILINE)
+OURS = re.compile(r"# pgolf-pack 1 sha256=([0-9a-f]{64}) ")
+OURS_LITERAL = re.compile(r'b85decode\("([^"]*)"\)')
+FILTERS = {"FILTER_LZMA1": lzma.FILTER_LZMA1, "FILTER_LZMA2": lzma.FILTER_LZMA2, "FILTER_DELTA": lzma.FILTER_DELTA}
+Filters = list[dict[str, Any]]
+Attempt = tuple[str, Callable[[bytes], bytes | None]]  # (name, data -> content or None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A source carried by a script.  name: of the module it becomes, "" for the script itself.
+
+    depth: 1 in the file's own literals, 2 in a wrapper inside that.  form: how it is packed, from the outside in.
+    """
+
+    name: str
+    text: str
+    depth: int
+    form: str
+
+
+def unwrap(source: str) -> tuple[Layer, ...]:
+    """The Python sources packed in the literals of a script, outermost first; () if there are none.
+
+    Raises: InputError for a script over the size limit, content that expands beyond it, and a script of this toolkit
+    whose content is not the one its header names; EnvironmentLacks when it takes the package brotli.
+    """
+    if len(source) > MAX_SOURCE:
+        raise InputError(f"has {len(source):,} characters, at most {MAX_SOURCE:,} are read as source")
+    unpacker, found, texts = _Unpacker(), list[Layer](), [source]
+    for depth in range(1, MAX_LAYERS + 1):
+        layers = [
+            Layer(name=name, text=part, depth=depth, form=form)
+            for text in texts
+            for data, form in (_own_payload(text) if OURS.match(text) else unpacker.payloads(text))
+            for name, part in _modules(data)
+        ]
+        texts = [layer.text for layer in layers]
+        found += layers
+    return tuple(found)
+
+
+def read_source(data: bytes) -> str:
+    """Python source as text, by its coding cookie, else UTF-8.
+
+    Raises: InputError when it is not text.
+    """
+    try:
+        return decode_source(data)
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise InputError(f"is not Python source ({error})") from None
+
+
+@lru_cache(maxsize=4)
+def parsed(text: str) -> ast.Module | None:
+    """The syntax tree, None when this Python cannot read it."""
+    try:
+        return ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+class _Unpacker:
+    """Tries what a literal can hold, within a budget for the whole script.  work: bytes that attempts gave so far."""
+
+    def __init__(self) -> None:
+        self.work = 0
+
+    def payloads(self, text: str) -> Iterator[tuple[bytes, str]]:
+        """(content, form) of each literal of a source that holds sources."""
+        tree = parsed(text)
+        if tree is None:
+            return
+        attempts = [*_ENCODINGS, *_compressors(_filters(tree))]
+        runs = any(isinstance(node, ast.Name) and node.id in ("exec", "eval", "compile") for node in ast.walk(tree))
+        for node in ast.walk(tree):
+            value = node.value if isinstance(node, ast.Constant) else None
+            if not isinstance(value, str | bytes) or len(value) < LITERAL:
+                continue
+            with suppress(UnicodeEncodeError):
+                literal = value.encode("latin-1") if isinstance(value, str) else value
+                if found := self._expanded(literal, attempts, ()):
+                    yield found
+                elif runs and isinstance(value, str) and _is_source(literal):
+                    yield literal, "plain text"
+                elif runs and "brotli" in text and b" " not in literal and not _has_brotli():
+                    raise EnvironmentLacks("is packed with brotli", hint="pip install 'brotli>=1.2'")
+
+    def _expanded(self, data: bytes, attempts: list[Attempt], form: tuple[str, ...]) -> tuple[bytes, str] | None:
+        """Undo text encodings and compressors, in any order, until source appears."""
+        for name, attempt in attempts if len(form) < MAX_LAYERS else []:
+            if not (inner := attempt(data)):
+                continue
+            self.work += len(inner)
+            if len(inner) > MAX_CONTENT or self.work > MAX_WORK:
+                raise InputError(
+                    f"holds a literal of {name} data that expands beyond {MAX_CONTENT:,} bytes",
+                    hint="no script of the field has more than 158,429",
+                )
+            steps = (*form, name)
+            if _is_source(inner):
+                return inner, " ".join(steps)
+            if found := self._expanded(inner, attempts, steps):
+                return found
+        return None
+
+
+def _is_source(data: bytes) -> bool:
+    """Python with at least one statement that does something; later syntax than this Python's is recognised by look."""
+    try:
+        parts = data.decode().split("\0")  # our wrapper joins names and sources with NUL
+    except UnicodeDecodeError:
+        return False
+    text = max(parts, key=len)
+    tree = parsed(text) if len(data) <= MAX_SOURCE else None
+    if tree is None:
+        return len(STATEMENT.findall(text)) >= 3
+    return any(_does_something(node) for node in tree.body)
+
+
+def _does_something(node: ast.stmt) -> bool:
+    """Not what a table in JSON or a list of settings parses as."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Call)
+    return not isinstance(node, ast.AnnAssign) or node.value is not None
+
+
+def _modules(data: bytes) -> list[tuple[str, str]]:
+    """(name, source) pairs: modules and script of our wrapper, the script alone of others."""
+    *pairs, main = data.decode().split("\0")
+    return [*zip(pairs[::2], pairs[1::2], strict=False), ("", main)]
+
+
+def _own_payload(text: str) -> list[tuple[bytes, str]]:
+    """The content of a script packed by this toolkit, whose first line says what it is."""
+    header, literal = OURS.match(text), OURS_LITERAL.search(text)
+    packed = _BASE85(literal[1].encode()) if literal else None
+    data = _inflated(lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=MEMORY))(packed or b"") or b""
+    have, named = hashlib.sha256(data).hexdigest(), header[1] if header else ""
+    if have != named:
+        raise InputError(
+            f"holds a payload with sha256 {have[:12]}..., its first line names {named[:12]}...",
+            hint="its content was exchanged after packing: pack it again",
+        )
+    return [(data, "base85 lzma")] if data else []
+
+
+def _filters(tree: ast.Module) -> Filters:
+    """The `filters=` of the script's own lzma call: raw LZMA1 cannot be read without them."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "filters" and isinstance(node.value, ast.List):
+            with suppress(ValueError, TypeError):
+                filters = [_filter(each) for each in node.value.elts]
+                if all(each.get("id") in FILTERS.values() for each in filters):
+                    return filters
+    return []
+
+
+def _filter(node: ast.expr) -> dict[str, Any]:
+    if not isinstance(node, ast.Dict):
+        raise ValueError
+    keys = [ast.literal_eval(key) for key in node.keys if key]
+    found = dict(zip(keys, map(_number, node.values), strict=True))
+    return found | ({"dict_size": min(found["dict_size"], MEMORY)} if "dict_size" in found else {})
+
+
+def _number(node: ast.expr) -> Any:
+    named = getattr(node, "attr", getattr(node, "id", ""))
+    return FILTERS[named] if named in FILTERS else ast.literal_eval(node)
+
+
+def _compressors(filters: Filters) -> list[Attempt]:
+    # LZMA2 carries its own settings; only the window must be large enough.
+    raw = filters or [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 24}]
+    return [
+        ("lzma", _inflated(lambda: lzma.LZMADecompressor(lzma.FORMAT_AUTO, memlimit=MEMORY))),
+        ("raw lzma", _inflated(lambda: lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=raw))),
+        ("zlib", _inflated(zlib.decompressobj)),
+        ("gzip", _inflated(lambda: zlib.decompressobj(31))),
+        ("deflate", _inflated(lambda: zlib.decompressobj(-15))),
+        ("bz2", _inflated(bz2.BZ2Decompressor)),
+        ("zstd", _zstd),
+        ("brotli", _brotli),
+    ]
+
+
+def _inflated(make: Callable[[], Any]) -> Callable[[bytes], bytes | None]:
+    """The whole content, or one byte more than the limit; None when this compressor did not make the data."""
+
+    def attempt(data: bytes) -> bytes | None:
+        try:
+            decoder = make()
+            content: bytes = decoder.decompress(data, MAX_CONTENT + 1)
+        except (lzma.LZMAError, zlib.error, OSError, EOFError, ValueError, TypeError, MemoryError):
+            return None
+        return content if decoder.eof or len(content) > MAX_CONTENT else None
+
+    return attempt
+
+
+def _zstd(data: bytes) -> bytes | None:
+    if not data.startswith(b"\x28\xb5\x2f\xfd"):
+        return None
+    from zstandard import ZstdDecompressor, ZstdError
+
+    try:
+        return ZstdDecompressor(max_window_size=MEMORY).stream_reader(data).read(MAX_CONTENT + 1)
+    except ZstdError:
+        return None
+
+
+def _brotli(data: bytes) -> bytes | None:
+    """Brotli has no magic number: whatever decodes is it."""
+    if not _has_brotli():
+        return None
+    import brotli
+
+    decoder = brotli.Decompressor()
+    try:
+        content: bytes = decoder.process(data, output_buffer_limit=MAX_CONTENT + 1)
+    except brotli.error:
+        return None
+    return content if decoder.is_finished() or len(content) > MAX_CONTENT else None
+
+
+def _has_brotli() -> bool:
+    """Whether brotli is installed, in a version that can stop at a size limit."""
+    try:
+        import brotli
+    except ImportError:
+        return False
+    return hasattr(getattr(brotli, "Decompressor", None), "can_accept_more_data")
+
+
+def _decoded(decode: Callable[[bytes], bytes]) -> Callable[[bytes], bytes | None]:
+    def attempt(data: bytes) -> bytes | None:
+        try:
+            return decode(data) or None
+        except ValueError:  # binascii.Error is one
+            return None
+
+    return attempt
+
+
+_BASE85 = _decoded(base64.b85decode)
+_ENCODINGS: list[Attempt] = [
+    ("base85", _BASE85),
+    ("base64", _decoded(lambda data: base64.b64decode(data, validate=True))),
+    ("base64", _decoded(lambda data: base64.b64decode(data, b"-_", validate=True))),
+    ("hex", _decoded(lambda data: bytes.fromhex(data.decode("ascii")))),
+    ("ascii85", _decoded(base64.a85decode)),
+    ("ascii85", _decoded(lambda data: base64.a85decode(data, adobe=True))),
+]
