@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow lint format clean
+# Where cpu-bench finds text; make cpu-bench DATA=FOLDER names another one.
+DATA ?= ../shared/data
+
+.PHONY: demo test test-slow cpu-bench lint format clean
 
 demo: $(READY)
 	$(BIN)/pgolf demo -o out/demo
@@ -13,6 +16,14 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -n 2 -m slow
+
+# The benchmark model: 27 CPU minutes, the same bytes again on the same kind of CPU (one thread).
+cpu-bench: $(READY)
+	$(BIN)/pgolf data $(DATA)/text/fineweb_train.jsonl $(DATA)/text/c4_en_sample_1000docs.jsonl \
+	    $(DATA)/text/fineweb_verify_docs.jsonl --val $(DATA)/text/fineweb_val_head.jsonl \
+	    --tokenizer $(DATA)/tokenizers/fineweb_1024_bpe.model -o out/cpu-bench/data
+	$(BIN)/pgolf train cpu-bench --data out/cpu-bench/data --val $(DATA)/tokens/fineweb_val_000000.head1M.sp1024.bin \
+	    --limit-tokens 262144 --threads 1 -o out/cpu-bench/run
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -27,6 +27,7 @@ from packager.wrapper import wrap
 CAP = 16_000_000  # decimal bytes, code and weights together: the challenge's limit
 SCRIPT, ARTIFACT, RECORD, LOG = "train_gpt.py", "model.bin", "submission.json", "train.log"
 DECIDING = ("numpy", "python-minifier")  # packages whose version can change the bytes of a submission
+KEPT = ("config", "layout", "tokenizer_sha256")  # of a checkpoint's metadata, inside the artifact
 STAGES = 4
 Progress = Callable[[int, str], None]
 
@@ -41,6 +42,7 @@ class Order:
 
     cap: bytes that code and artifact may have together.  author, title: for submission.json.
     minified: False carries the sources as they are written.  hessians: a calibration file, for recipes with GPTQ.
+    read: opens the checkpoint; the commands pass a reader that also tells the model of a file without config.
     """
 
     checkpoint: Path
@@ -51,6 +53,7 @@ class Order:
     title: str | None = None
     minified: bool = True
     hessians: Path | None = None
+    read: Callable[[Path], Imported] = read_any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +101,7 @@ def plan_submission(order: Order, progress: Progress = silent) -> Submission:
     if order.recipe == STORED and order.hessians:
         raise UsageError(f"recipe `{STORED}` keeps the file's own levels, Hessians cannot change them")
     recipe = None if order.recipe == STORED else load_recipe(order.recipe)
-    imported = read_any(order.checkpoint)
+    imported = order.read(order.checkpoint)
     notes = imported.metadata
     if order.script is None and not isinstance(notes.get("config"), dict):
         raise InputError(
@@ -110,7 +113,7 @@ def plan_submission(order: Order, progress: Progress = silent) -> Submission:
     parts = _bundle(order.script)
     code = _code(parts, order)
     progress(1, "quantize")
-    meta = {key: notes[key] for key in ("config", "tokenizer_sha256") if notes.get(key) is not None}
+    meta = {key: notes[key] for key in KEPT if notes.get(key) is not None}
     treated = _treated(imported, recipe, order)
     progress(2, "encode")
     name = recipe.name if recipe else STORED

@@ -2,16 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from codec.errors import UsageError
 from pgolf.console import json_option, print_json, print_table, progress
+from pgolf.scores import SCORES, adaptation, adaptation_options
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from verify.adaptation import Adaptation, Kind
     from verify.audit import Audit
     from verify.perturbation import Scope
 
@@ -35,6 +37,8 @@ _positive = click.IntRange(min=1)
 @click.option("--allow", type=_file, multiple=True, help="File that the scorer may open, such as its artifact; repeat.")
 @click.option("--seq-len", type=_positive, default=64, show_default=True, help="Windows of a submission, in tokens.")
 @click.option("--stride", type=_positive, default=16, show_default=True, help="Targets scored by each of them.")
+@click.option("--score", type=SCORES, default="sliding", show_default=True, help="How a submission is scored.")
+@adaptation_options
 @click.option("--out", "-o", type=_file, help="With --gallery: write the table as a page of Markdown too.")
 @json_option
 def audit(
@@ -53,19 +57,21 @@ def audit(
     allow: tuple[Path, ...],
     seq_len: int,
     stride: int,
+    score: "Kind",
     out: Path | None,
     as_json: bool,
+    **adapting: Any,
 ) -> int:
     """Run SUBJECT over a short stream and over changed ones, and say what that shows.
 
-    SUBJECT is a submission folder, whose model runs in the sandbox and is scored by sliding windows; or a scorer,
+    SUBJECT is a submission folder, whose model runs in the sandbox and is scored (--score) from here; or a scorer,
     FILE.py:NAME, where NAME is one (verify/scored.py) or a function without arguments that makes one.  A scorer's code
     runs with your rights.  Scale its windows and chunks down to the stream; it runs some hundred times.  Exit code 1
     when a violation is found, or when the gallery shows that the audit misses one.
 
     \b
     Example:
-      pgolf audit out/demo/submission --data out/demo/data
+      pgolf audit out/demo/submission --data out/demo/data --score ttt --targets 128
       pgolf audit scorer.py:sliding --period 64 --period 16
       pgolf audit --gallery
     """
@@ -77,7 +83,7 @@ def audit(
         return _gallery(out, as_json)
     scope = Scope(batch=batch, ranks=ranks, periods=periods, cuts=cuts, sums=sums, coded=coded, queue=queue)
     if Path(subject or "").is_dir():
-        found = _submission(Path(subject or ""), data, targets, scope, seq_len, stride)
+        found = _submission(Path(subject or ""), data, targets, scope, seq_len, stride, score, adaptation(**adapting))
     else:
         found = _scorer(subject or "", data, targets, scope, digest, allow)
     if as_json:
@@ -89,18 +95,28 @@ def audit(
     return found.exit_code
 
 
-def _submission(folder: Path, data: Path | None, targets: int, scope: "Scope", seq_len: int, stride: int) -> "Audit":
+def _submission(
+    folder: Path,
+    data: Path | None,
+    targets: int,
+    scope: "Scope",
+    seq_len: int,
+    stride: int,
+    score: "Kind",
+    how: "Adaptation",
+) -> "Audit":
     from verify import Settings, Submission
     from verify.audit import expected_runs
     from verify.submission_audit import audit_submission
 
     if data is None:
         raise UsageError("--data is missing", hint="a submission is audited on text: pass --data DIR")
-    settings = Settings(length=seq_len, stride=stride, batch=scope.batch, threads=1)  # more cost more than they gain
+    # One thread: more cost more than they gain.
+    settings = Settings(length=seq_len, stride=stride, batch=scope.batch, threads=1, adaptation=how)
     subject, tokens = Submission.open(folder), _held_out(data, targets)
     # The size of the vocabulary, which most runs depend on, is known once the model runs; most have 1,024 ids.
     with progress("auditing", expected_runs(replace(scope, sums=1), 1024)) as bar:
-        return audit_submission(subject, tokens, scope, settings, progress=bar)
+        return audit_submission(subject, tokens, scope, settings, score=score, progress=bar)
 
 
 def _scorer(

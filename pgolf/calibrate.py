@@ -43,7 +43,12 @@ LOG, DEFAULT_NAME = "train.log", "calibration.safetensors"
     metavar="N",
     help="How many.  [default: 64 tokens per input of the widest layer]",
 )
-@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Sequences per pass.")
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Sequences per pass.  [default: 2,048 tokens, on a GPU 16,384]",
+)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of all that is drawn.")
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."
@@ -55,7 +60,7 @@ def calibrate(
     output: Path | None,
     source: str,
     sequences: int | None,
-    batch: int,
+    batch: int | None,
     seed: int,
     device: str,
     as_json: bool,
@@ -75,14 +80,14 @@ def calibrate(
     from codec.hessians import CHECKPOINT, sha256
     from pgolf.models import read_model
     from trainer.calibrate import calibrate as run_calibration
-    from trainer.calibrate import enough_sequences, own_samples
+    from trainer.calibrate import enough_sequences, own_samples, pass_sequences
 
     imported = read_model(checkpoint)
     for note in imported.notes:
         click.echo(f"note: {note}", err=True)
     model = _model(imported, checkpoint, device)
     sequences = sequences or enough_sequences(model.config)
-    batch = min(batch, sequences)
+    batch = min(batch or pass_sequences(model.config, model.tok_emb.weight.device), sequences)
     metadata = {"source": source, "batch": batch, "seed": seed, CHECKPOINT: sha256(checkpoint)}
     started = time.perf_counter()
     with progress("calibrate", sequences) as report:
@@ -95,7 +100,8 @@ def calibrate(
     output = output or checkpoint.parent / DEFAULT_NAME
     found.write(output, metadata)
     _log(checkpoint.parent / LOG, seconds)
-    _print(output, found, source, seconds, imported.metadata.get("train_seconds"), as_json)
+    trained = imported.metadata.get("train_seconds")
+    _print(output, found, source, seconds, trained if isinstance(trained, int | float) else None, as_json)
 
 
 def _model(imported: "Imported", checkpoint: Path, device_name: str) -> "GPT":
@@ -127,7 +133,7 @@ def _windows(
 
     config, trained_on = model.config, notes.get("tokenizer_sha256")
     tokenizers = [sha256(path) for path in sorted(Path(data_dir).glob("*.model"))]
-    if trained_on and tokenizers and trained_on not in tokenizers:
+    if isinstance(trained_on, str) and tokenizers and trained_on not in tokenizers:
         raise InputError(
             f"the tokenizer here is not the one the checkpoint was trained with (sha256 {trained_on:.12})",
             where=data_dir,

@@ -45,7 +45,7 @@ def pack(
     """Quantize CHECKPOINT, encode it and put it beside a script that runs it.
 
     CHECKPOINT: safetensors, a .pt state dict, or a quantized .ptz of the challenge, whose own levels `--recipe
-    stored` keeps as they are.
+    stored` keeps as they are.  A file of a seed system or the baseline needs no config: its shapes tell the model.
 
     \b
     Example:
@@ -54,7 +54,9 @@ def pack(
     """
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output' (or --dry-run).")
+    from packager.foreign import read_any
     from packager.submission import STAGES, Order, build_submission, plan_submission
+    from pgolf.models import read_model
 
     order = Order(
         checkpoint=checkpoint,
@@ -65,6 +67,7 @@ def pack(
         title=title,
         minified=not no_minify,
         hessians=hessians,
+        read=read_any if script else read_model,  # a script of one's own knows its model
     )
     with progress("pack", STAGES) as step:
         if output is None or dry_run:

@@ -7,9 +7,11 @@ import click
 
 from codec.errors import UsageError
 from pgolf.console import json_option, print_json, print_table, progress
+from pgolf.scores import SCORES, adaptation, adaptation_options
 
 if TYPE_CHECKING:
-    from verify import HeldOut, Verdict
+    from verify import HeldOut, Settings, Verdict
+    from verify.adaptation import Kind
 
 SHOWN = 4  # findings of one rule in the table
 WORDS = ("judged", "why")  # of the byte count, printed as a sentence
@@ -24,6 +26,8 @@ _limit = click.FloatRange(min=0, min_open=True)
 @click.option("--val", type=_file, help="Score this shard instead of the folder's *_val_*.bin.")
 @click.option("--tokenizer", type=_file, help="SentencePiece model instead of the folder's.")
 @click.option("--checkpoint", type=_file, help="Float weights it was packed from: gives float bpb and penalty.")
+@click.option("--score", "scores", type=SCORES, multiple=True, help="Score so too, after sliding; repeat.")
+@adaptation_options
 @click.option("--stride", type=_positive, default=64, show_default=True, help="Targets scored per window.")
 @click.option("--seq-len", type=_positive, help="Window length in tokens; default: the model's own.")
 @click.option("--limit-tokens", type=_positive, help="Score only the first N targets: a partial score.")
@@ -43,6 +47,7 @@ def verify(
     val: Path | None,
     tokenizer: Path | None,
     checkpoint: Path | None,
+    scores: tuple["Kind", ...],
     stride: int,
     seq_len: int | None,
     limit_tokens: int | None,
@@ -56,6 +61,7 @@ def verify(
     environment: tuple[str, ...],
     extra: tuple[str, ...],
     as_json: bool,
+    **adapting: Any,
 ) -> int:
     """Judge the folder SUBMISSION: bytes, sources, reload, bits per byte.
 
@@ -64,10 +70,15 @@ def verify(
     here.  Scripts without `load(artifact_path, device)` are tried as members of the challenge's seed family, with the
     settings of the run command in their README or log, or those of --env.  Exit code 1 when the verdict is fail.
 
+    The sliding score decides.  --score ttt trains a copy of the model on each chunk of the text once it is scored;
+    --score slot fits a shift of the hidden states to the context of each window.  Each starts from the artifact's
+    weights, in a process of its own.
+
     \b
     Example:
       pgolf verify out/demo/submission --data out/demo/data
       pgolf verify SUB --data DIR --limit-tokens 20000 --checkpoint run/model.safetensors --json
+      pgolf verify SUB --data DIR --score ttt --ttt-lr 0.02 --score slot
       pgolf verify RECORD --data DIR --artifact final_model.int6.ptz --env NUM_LAYERS=11
     """
     from verify import HeldOut, Settings, Submission, examine, window_length
@@ -82,11 +93,12 @@ def verify(
         time_limit=time_limit,
         memory_limit=int(memory_limit * 1e9),
         environment=_environment(environment),
+        adaptation=adaptation(**adapting),
     )
     heldout = HeldOut.read(*_heldout_files(data, val, tokenizer), limit_tokens)
-    verdict = examine(subject, heldout, settings, checkpoint=checkpoint, cap=cap, bar=progress)
+    verdict = examine(subject, heldout, settings, scores=scores, checkpoint=checkpoint, cap=cap, bar=progress)
     if as_json:
-        how = {"seq_len": verdict.length, "stride": stride}
+        how = {"seq_len": verdict.length, "stride": stride, **_adapted(verdict, heldout, settings)}
         print_json({**verdict.to_dict(), **_scored(heldout), **how, "submission": str(submission)})
     else:
         _print(verdict, heldout)
@@ -112,6 +124,13 @@ def _scored(heldout: "HeldOut") -> dict[str, Any]:
     return {"partial": heldout.partial, "targets": heldout.targets, "shard_targets": heldout.shard_targets}
 
 
+def _adapted(verdict: "Verdict", heldout: "HeldOut", settings: "Settings") -> dict[str, Any]:
+    """How the scores after the first adapted."""
+    if len(verdict.scores) == 1 or not verdict.length:
+        return {}
+    return {"adaptation": settings.adaptation.to_dict(heldout.targets, verdict.length)}
+
+
 def _print_findings(verdict: "Verdict") -> None:
     """One line each; of the hits of one triage rule the first few."""
     seen: dict[str, int] = {}
@@ -132,19 +151,27 @@ def _print(verdict: "Verdict", heldout: "HeldOut") -> None:
     print_table(sizes, ("bytes", ""))
     click.echo(f"judged: {counted.judged.replace('_', ' ')} + artifact, {counted.why}")
     click.echo()
-    score = verdict.scores[0]
-    rows = [
-        ("targets", f"{score.tokens:,}"),
-        ("text bytes", f"{score.bytes:,}"),
-        ("windows", f"{score.windows:,}"),
-        ("seconds", f"{score.seconds:.1f}"),
-        ("loss (nats per token)", f"{score.loss:.8f}"),
-        ("bpb", f"{score.bpb:.8f}"),
-    ]
-    if verdict.float_bpb is not None:
-        rows += [("float bpb", f"{verdict.float_bpb:.8f}"), ("penalty", f"{verdict.penalty:+.8f}")]
-    print_table(rows, (f"score ({score.scorer})", ""))
+    _print_scores(verdict)
     click.echo()
     if heldout.partial:
         click.echo(f"PARTIAL SCORE: the first {heldout.targets:,} of {heldout.shard_targets:,} targets")
     click.echo(f"verdict: {verdict.verdict}")
+
+
+def _print_scores(verdict: "Verdict") -> None:
+    """One column per scorer; float weights were scored by the first."""
+    scores, first = verdict.scores, verdict.scores[0]
+    rows = [
+        ("targets", *[f"{score.tokens:,}" for score in scores]),
+        ("text bytes", *[f"{score.bytes:,}" for score in scores]),
+        ("windows", *[f"{score.windows:,}" for score in scores]),
+        ("seconds", *[f"{score.seconds:.1f}" for score in scores]),
+        ("loss (nats per token)", *[f"{score.loss:.8f}" for score in scores]),
+        ("bpb", *[f"{score.bpb:.8f}" for score in scores]),
+    ]
+    others = [""] * (len(scores) - 1)
+    if others:
+        rows.append(("gain over sliding, bpb", "", *[f"{first.bpb - score.bpb:+.8f}" for score in scores[1:]]))
+    if verdict.float_bpb is not None:
+        rows += [("float bpb", f"{verdict.float_bpb:.8f}", *others), ("penalty", f"{verdict.penalty:+.8f}", *others)]
+    print_table(rows, ("score", *[score.scorer for score in scores]))

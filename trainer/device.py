@@ -45,15 +45,20 @@ def autocast(device: torch.device) -> AbstractContextManager[None]:
 
 
 def put(model: GPT, device: torch.device) -> None:
-    """Move the model; on CUDA embeddings become bfloat16 and are trained in it.
-
-    Source: all four seed systems; their matrices, vectors and scalars stay float32.
-    """
+    """Move the model to the device; on CUDA its embeddings become bfloat16."""
     model.to(device)
     if device.type == "cuda":
-        for module in model.modules():
-            if isinstance(module, nn.Embedding):
-                module.bfloat16()
+        halve_embeddings(model)
+
+
+def halve_embeddings(model: GPT) -> None:
+    """Embedding tables in bfloat16, so that the stream is; matrices, vectors and scalars stay float32.
+
+    Source: all four seed systems, which train the tables in bfloat16 as well.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.bfloat16()
 
 
 def compiled(model: GPT, device: torch.device) -> Forward:

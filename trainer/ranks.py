@@ -37,7 +37,7 @@ class Ranks:
     @classmethod
     def launched(cls) -> "Ranks":
         """What torchrun says through its environment variables; a lone process when it did not start this one."""
-        rank, world, local = (int(os.environ.get(name, 0)) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        rank, world, local = (int(os.environ.get(name) or 0) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
         return cls(rank=rank, world=max(world, 1), local=local)
 
     @property

@@ -77,7 +77,8 @@ def read_config(shapes: Mapping[str, tuple[int, ...]], *, seq_len: int | None = 
     if family is None or missing:
         raise InputError(
             f"its {len(shapes)} tensors are not those of a known system" + (f", no `{missing[0]}`" if missing else ""),
-            hint=f"known: {', '.join(preset for _, preset in FAMILIES)}; or give the model config in the metadata",
+            hint=f"known: {', '.join(preset for _, preset in FAMILIES)}; else store the model config in its "
+            "metadata, or pass --script FILE",
         )
     model = PRESETS[family].model
     layers, (vocab, dim), heads = _layers(shapes), shapes["tok_emb.weight"], shapes["blocks.0.attn.q_gain"][0]

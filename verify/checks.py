@@ -121,8 +121,8 @@ def check_foreign(submission: Submission) -> Finding:
         rule="artifact.foreign",
         level="warn",
         evidence={"file": submission.artifact.name, "looks_like": submission.foreign},
-        message=f"{submission.artifact.name} ({len(submission.blob):,} bytes) is {submission.foreign}, which the seed "
-        f"family uses around a pickle: opened in the sandbox only, weights only",
+        message=f"{submission.artifact.name} ({len(submission.blob):,} bytes) is {submission.foreign}, not the format "
+        "of this toolkit: only the script opens it, in the sandbox, where pickles give tensors and plain values alone",
     )
 
 

@@ -22,6 +22,7 @@ import torch
 from codec.errors import EnvironmentLacks, InputError, LimitError, PgolfError
 from verify import seed_family, wire
 from verify.attempts import Attempts
+from verify.served import Served, lacks
 
 TOOLKIT = ("codec", "packager", "pgolf", "trainer", "verify")
 NAME = "pgolf_submission"  # not __main__: the script's own run must not start
@@ -81,31 +82,19 @@ def _serve(
             "missing": missing,
             "length": loaded.length,
             "notes": [*loaded.notes],
+            "lacks": lacks(loaded.model),
         },
     )
+    served = Served(loaded.model, job["device"])
     while True:
         try:
             request, ids = wire.receive(requests, "int64", MAX_IDS)
         except EOFError:
             return
-        if ids is None:
+        if request["kind"] == "attempts":
             wire.send(answers, {"kind": "attempts", "attempts": attempts.seen})
         else:
-            logits = _logits(loaded.model, torch.from_numpy(ids).to(job["device"]), request["first"])
-            wire.send(answers, {"kind": "logits"}, logits.float().cpu().numpy())
-
-
-@torch.no_grad()
-def _logits(model: Any, ids: torch.Tensor, first: int) -> torch.Tensor:
-    """(B, T - first, V); with `.hidden` and `.head` the output matrix is applied to those positions only."""
-    if all(callable(getattr(model, name, None)) for name in ("hidden", "head")):
-        logits = model.head(model.hidden(ids)[:, first:])
-    else:
-        logits = model.logits(ids)[:, first:]
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 3:
-        shape = tuple(logits.shape) if hasattr(logits, "shape") else type(logits).__name__
-        raise InputError(f"logits have shape {shape} for inputs {tuple(ids.shape)}", hint="need (batch, tokens, ids)")
-    return logits
+            wire.send(answers, *served.answer(request, ids))
 
 
 def _load(

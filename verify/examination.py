@@ -1,6 +1,6 @@
 """The whole examination of one submission: count, reload, score, compare."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +11,16 @@ from codec.checkpoint import read_checkpoint
 from codec.encoder import encode
 from codec.errors import InputError
 from verify import checks
+from verify.adaptation import Kind
 from verify.budget import PARAMETER_GOLF
+from verify.claims import check_group
 from verify.code_bytes import count
 from verify.heldout import HeldOut
 from verify.reload import Settings, reload
+from verify.runs import read_group
 from verify.submission import Submission
 from verify.triage import triage
-from verify.verdict import Verdict
+from verify.verdict import Finding, Verdict
 
 Progress = Callable[[int, str], None]
 Bar = Callable[[str, int], AbstractContextManager[Progress]]
@@ -34,12 +37,14 @@ def examine(
     heldout: HeldOut,
     settings: Settings,
     *,
+    scores: Sequence[Kind] = (),
     checkpoint: str | Path | None = None,
     cap: int = PARAMETER_GOLF.total_bytes,
     bar: Bar = silent,
 ) -> Verdict:
     """Judge a submission on held-out text.
 
+    scores: more scorers; the sliding score comes first in any case, and claims and penalty are about that.
     checkpoint: float weights it was packed from; they are scored through the submission's own script.
     cap: bytes.  bar: label, total targets -> context manager that yields a progress callback.
 
@@ -52,14 +57,16 @@ def examine(
         checks.check_folder(submission),
         checks.check_claimed_bytes(submission, counted),
         checks.check_claimed_hashes(submission),
+        *_logged(submission, cap),
         checks.check_foreign(submission) if submission.foreign else checks.check_artifact(submission),
         *triage(submission),
         checks.check_tokenizer(submission, heldout),
         checks.check_bytes_proof(heldout),
     ]
     lossless = _lossless(checkpoint, submission) if checkpoint else None
+    more = [kind for kind in dict.fromkeys(scores) if kind != "sliding"]
     with bar("scoring", heldout.targets) as progress:
-        packed = reload(submission, submission.blob, heldout, settings, progress)
+        packed = reload(submission, submission.blob, heldout, settings, progress, later=more)
     settings = replace(settings, length=packed.length)
     findings += [
         *packed.findings,
@@ -68,6 +75,13 @@ def examine(
         checks.check_claimed_score(submission, packed.score, heldout, settings),
         checks.check_time(packed.score, settings),
     ]
+    adapted = []
+    for kind in more:
+        with bar(f"scoring by {kind}", heldout.targets) as progress:
+            again = reload(submission, submission.blob, heldout, settings, progress, score=kind)
+        adapted.append(again.score)
+        # Each had a process of its own, in which the script may have behaved otherwise.
+        findings += [one for one in (*again.findings, checks.check_state(submission, again)) if one.level == "fail"]
     float_bpb = None
     if lossless:
         with bar("scoring floats", heldout.targets) as progress:
@@ -75,8 +89,23 @@ def examine(
         findings.append(checks.check_penalty(packed.score, unpacked))
         float_bpb = unpacked.bpb
     return Verdict(
-        findings=tuple(findings), bytes=counted, scores=(packed.score,), length=packed.length, float_bpb=float_bpb
+        findings=tuple(findings),
+        bytes=counted,
+        scores=(packed.score, *adapted),
+        length=packed.length,
+        float_bpb=float_bpb,
     )
+
+
+def _logged(submission: Submission, cap: int) -> list[Finding]:
+    """What the folder's logs show by themselves and against submission.json; [] without a log that holds a score."""
+    try:
+        group = read_group([submission.folder])
+        return check_group(group, cap) if group.logs else []
+    except InputError as error:
+        if submission.claims.get("val_bpb") is None:
+            return []
+        return [Finding(rule="log.headline", level="unknown", message=f"no log that can be read: {error.message}")]
 
 
 def window_length(submission: Submission) -> int:

@@ -10,11 +10,11 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,7 @@ def observe(
 
     Raises: InputError when a scorer fails or the process dies; LimitError after time_limit seconds.
     """
-    with TemporaryDirectory(prefix="pgolf-audit-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="pgolf-audit-") as scratch:
         np.save(Path(scratch) / "tokens.npy", tokens)
         job = {
             "errands": [
@@ -147,6 +147,7 @@ def main() -> None:
     job = json.loads(sys.stdin.readline())
     tokens = np.load(job["tokens"])
     os.remove(job["tokens"])  # the text must not be lying there while the scorer runs
+    tempfile.gettempdir()  # finds its folder by writing there, once; torch asks for it
     watch = Watch()
     sys.addaudithook(watch)
     for errand in job["errands"]:
@@ -164,10 +165,10 @@ def main() -> None:
 
 
 def _run(errand: dict[str, Any], tokens: np.ndarray, batch: int, ranks: int, watch: Watch) -> dict[str, Any]:
-    source = errand["scorer"].rpartition(":")[0]
-    own = [source, importlib.util.cache_from_source(source)] if source.endswith(".py") else []
+    given = [*errand["allowed"], errand["scorer"].rpartition(":")[0]]
+    caches = [importlib.util.cache_from_source(path) for path in given if path.endswith(".py")]
     watch.events.clear()
-    watch.allowed = frozenset(Path(os.path.realpath(path)) for path in [*errand["allowed"], *own])
+    watch.allowed = frozenset(Path(os.path.realpath(path)) for path in [*given, *caches])
     try:
         run = trace(find_scorer(errand["scorer"], errand["arguments"]), tokens, batch=batch, ranks=ranks)
     finally:

@@ -10,19 +10,21 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
 from codec.errors import InputError, LimitError, PgolfError
 from verify import sandbox, wire
+from verify.adaptation import Adaptation, Kind, scorer_of
 from verify.code_bytes import MAIN
 from verify.heldout import HeldOut
 from verify.remote import Remote, printable
 from verify.sandbox import Limits, Watchdog
-from verify.scorers import Score, Sliding, total
+from verify.scorers import Score, total
 from verify.submission import Submission
 from verify.token_bytes import TokenBytes
 from verify.verdict import Finding
@@ -41,7 +43,7 @@ class Settings:
 
     batch: windows at a time.  threads: None leaves it to torch.  time_limit: seconds for the process, start and loading
     included.  memory_limit: bytes; never more than 4/5 of the machine's.  environment: settings for scripts that read
-    them; they win over those that the submission states itself.
+    them; they win over those that the submission states itself.  adaptation: for the scorers that adapt.
     Raises: UsageError unless 1 <= stride <= length.
     """
 
@@ -53,6 +55,7 @@ class Settings:
     time_limit: float = 3600.0
     memory_limit: int = 16 * sandbox.GIGABYTE
     environment: dict[str, str] = field(default_factory=dict)
+    adaptation: Adaptation = field(default_factory=Adaptation)
 
     def __post_init__(self) -> None:
         if self.length:
@@ -78,23 +81,38 @@ def reload(
     heldout: HeldOut,
     settings: Settings,
     progress: Callable[[int, str], None] | None = None,
+    *,
+    score: Kind = "sliding",
+    later: Sequence[Kind] = (),
 ) -> Reloaded:
     """Load `artifact` by the submission's script in a fresh, sandboxed `python -I` process and score it from here.
 
-    The process sees a copy of the counted files only: what is not counted cannot be used.
+    The process sees a copy of the counted files only: what is not counted cannot be used.  score: by which scorer; it
+    finds the weights as they were loaded, since the process is its own.  later: by which scorers it is to be scored
+    next; what they lack is told before the time for this one is spent.
 
-    Raises: as `running`; InputError when nobody says how long the windows are; UsageError for a bad stride.
+    Raises: as `running`; InputError when nobody says how long the windows are, or the model lacks what a scorer needs;
+    UsageError for a bad stride or chunk.
     """
     table = TokenBytes.from_tokenizer(heldout.tokenizer)
     with running(submission, artifact, settings) as model:
         length = settings.length or model.length
         if not length:
             raise InputError("says nowhere how long its windows are", where=str(submission.folder), hint="--seq-len N")
-        scorer = Sliding(model=model, vocab_size=len(table.length), length=length, stride=settings.stride)
-        score = total(scorer, heldout.tokens, table.of(heldout.tokens), batch=settings.batch, progress=progress)
+        make = partial(
+            scorer_of,
+            model=model,
+            adaptation=settings.adaptation,
+            vocab_size=len(table.length),
+            targets=heldout.targets,
+            length=length,
+            stride=settings.stride,
+        )
+        scorer, *_ = [make(kind) for kind in (score, *later)]
+        found = total(scorer, heldout.tokens, table.of(heldout.tokens), batch=settings.batch, progress=progress)
         model.refresh()
         findings = (_protocol(model, submission, settings), _whole(model), _refused(model))
-        return Reloaded(score=score, state=model.state, length=length, findings=findings)
+        return Reloaded(score=found, state=model.state, length=length, findings=findings)
 
 
 @contextmanager
@@ -164,6 +182,7 @@ def _job(scratch: Path, submission: Submission, artifact: bytes, settings: Setti
 def _start(limits: Limits, scratch: Path, stderr: IO[bytes]) -> Process:
     environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
     environment |= {"HOME": str(scratch), "TMPDIR": str(scratch), "LC_ALL": "C.UTF-8"}
+    environment["MALLOC_ARENA_MAX"] = "8"  # each reserves 64 MB of the limited address space, one for every thread
     return subprocess.Popen(
         [sys.executable, "-I", sandbox.__file__, limits.to_json(), str(ROOT)],
         cwd=scratch,

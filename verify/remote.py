@@ -1,15 +1,16 @@
 """A submission's model that runs in another process: asked for logits, trusted with nothing else."""
 
+from copy import copy
 from typing import IO, Any
 
 import numpy as np
 import torch
 
-from codec.errors import CodecError, EnvironmentLacks, InputError, LimitError, PgolfError
+from codec.errors import CodecError, EnvironmentLacks, InputError, LimitError, PgolfError, UsageError
 from verify import wire
 
 MAX_LOGITS = 1 << 33  # bytes of one answer: 16 windows of 2,048 tokens over 65,536 ids
-KINDS = {kind.__name__: kind for kind in (CodecError, EnvironmentLacks, InputError, LimitError)}
+KINDS = {kind.__name__: kind for kind in (CodecError, EnvironmentLacks, InputError, LimitError, UsageError)}
 
 
 class Remote:
@@ -17,14 +18,16 @@ class Remote:
 
     What the process says about itself, and nobody should rely on: state, per tensor of the loaded module its dtype,
     shape and sha256; length, the window length that the script states, or None; notes, how it was loaded; missing,
-    what the sandbox could not enforce; attempts, what it refused, up to the last answer.
+    what the sandbox could not enforce; attempts, what it refused, up to the last answer; lacks, adaptive scorer -> why
+    the model cannot be scored by it.  where: the script, for messages.
 
     Raises (all methods): InputError when the script fails or answers anything else, with `where`; LimitError and
     EnvironmentLacks when the process says so; EOFError, BrokenPipeError when it is gone.
     """
 
     def __init__(self, requests: IO[bytes], answers: IO[bytes], where: str) -> None:
-        self._requests, self._answers, self._where = requests, answers, where
+        self._requests, self._answers, self.where = requests, answers, where
+        self._words: dict[str, Any] = {}
         self._ids = torch.empty(0, 0, dtype=torch.int64)
         self._vocab_size = 0
         self.attempts: list[str] = []
@@ -33,6 +36,9 @@ class Remote:
         length = loaded.get("length")
         self.length: int | None = self._checked(length is None or (isinstance(length, int) and length > 0), length)
         self.notes, self.missing = _sentences(loaded.get("notes")), _sentences(loaded.get("missing"))
+        lacks = loaded.get("lacks", {})
+        self._checked(isinstance(lacks, dict), lacks)
+        self.lacks = {str(scorer): printable(why, 300) for scorer, why in lacks.items()}
 
     @property
     def vocab_size(self) -> int:
@@ -54,14 +60,28 @@ class Remote:
         """The last positions that `hidden` gave, int64 (B, t, 1) -> their logits, float32 (B, t, V)."""
         return self._logits(self._ids, int(positions[0, 0, 0]))
 
+    def asked(self, **words: Any) -> "Remote":
+        """The same model, with these words in every request for logits and digests; see `verify.served`."""
+        other = copy(self)
+        other._words = words
+        return other
+
+    def tell(self, kind: str, ids: torch.Tensor | None = None, **words: Any) -> dict[str, Any]:
+        """Send another request, wait until it is done.  ids: int64, any shape."""
+        wire.send(self._requests, {"kind": kind, **words}, None if ids is None else ids.cpu().numpy())
+        return self._answer()[0]
+
+    def digest(self) -> str:
+        """The name of the state behind the last logits."""
+        return printable(self.tell("digest", **self._words).get("digest"), 64)
+
     def refresh(self) -> None:
         """Ask for the attempts up to now."""
-        wire.send(self._requests, {"kind": "attempts"})
-        self._answer()
+        self.tell("attempts")
 
     def _logits(self, ids: torch.Tensor, first: int) -> torch.Tensor:
         batch, length = ids.shape
-        wire.send(self._requests, {"kind": "logits", "first": first}, ids.cpu().numpy())
+        wire.send(self._requests, {"kind": "logits", "first": first, **self._words}, ids.cpu().numpy())
         _, logits = self._answer("float32", MAX_LOGITS)
         shape = None if logits is None else logits.shape
         if logits is None or logits.ndim != 3 or logits.shape[:2] != (batch, length - first):
@@ -94,7 +114,7 @@ class Remote:
     def _failed(self, error: PgolfError) -> PgolfError:
         if self.attempts:
             error.message += f"; the sandbox refused: {'; '.join(self.attempts)[:500]}"
-        error.where = self._where
+        error.where = self.where
         return error
 
 

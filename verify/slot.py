@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,10 +14,47 @@ from codec.errors import UsageError
 from verify.ranks import Ranks
 from verify.scored import Scored
 from verify.scorers import digest
-from verify.stream import Stream
+from verify.stream import Adapt, Stream
 from verify.windows import plan
 
 EPS, WEIGHT_DECAY = 1e-5, 1e-8
+
+
+class Shifting(Protocol):
+    """What `ContextSlot` scores by: a model and what shifts its hidden states, here (`Shifts`) or elsewhere."""
+
+    @property
+    def model(self) -> Any:
+        """For `Stream.scores`."""
+
+    @property
+    def adapt(self) -> Adapt | None:
+        """For `Stream.scores`; None where the model sees to it by itself."""
+
+    def digest(self) -> str:
+        """Names the state behind the last scores: the weights and, where there was context, the shifts."""
+
+
+class Shifts:
+    """Fits the shifts of a batch by a model of this process, whose weights stay as they are."""
+
+    def __init__(self, model: Any, *, steps: int, lr: float) -> None:
+        self.model = model
+        self._steps, self._lr = steps, lr
+        self._weights = ""
+        self._last: Tensor | None = None  # windows without context come first in a run: it needs no clearing
+
+    def adapt(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """See `fit_shift`."""
+        self._last = fit_shift(self.model.head, hidden, targets, steps=self._steps, lr=self._lr)
+        return self._last
+
+    def digest(self) -> str:
+        """See `Shifting`."""
+        self._weights = self._weights or digest(self.model)
+        if self._last is None:
+            return self._weights
+        return hashlib.sha256(self._weights.encode() + self._last.cpu().numpy().tobytes()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +66,8 @@ class ContextSlot:
     of them are about to score.  Windows without context, at the start of the text, have a shift of 0.
 
     model: offers `.hidden(ids)`, int64 (B, T) -> (B, T, D), and `.head(hidden)` -> (B, T, V), which treats every
-    position by itself; its weights stay as they are.  steps, lr: of AdamW, with the record's eps and decay.
+    position by itself; its weights stay as they are.  steps, lr: of AdamW, with the record's eps and decay.  shifts:
+    makes what fits from model, steps and lr; another one for a model of another process.
 
     Source: pull request 1176 for the shift and its optimizer, without its leak (see verify.legacy).
     """
@@ -40,6 +78,7 @@ class ContextSlot:
     stride: int
     steps: int = 5
     lr: float = 0.003
+    shifts: Callable[..., Shifting] = Shifts
     device: str | torch.device = "cpu"
     evidence: bool = False
     name: str = "slot"
@@ -55,18 +94,11 @@ class ContextSlot:
         """
         stream = Stream(tokens, self.device)
         windows = plan(stream.targets, self.length, self.stride)
-        weights = digest(self.model) if self.evidence else ""
-        shifts: list[Tensor] = []  # of the batch under way
-
-        def adapt(hidden: Tensor, targets: Tensor) -> Tensor:
-            shifts.append(fit_shift(self.model.head, hidden, targets, steps=self.steps, lr=self.lr))
-            return shifts[-1]
-
+        shifts = self.shifts(self.model, steps=self.steps, lr=self.lr)
         for scored in stream.scores(
-            self.model, windows, batch=batch, ranks=Ranks.of(ranks), adapt=adapt, keep_log_probs=self.evidence
+            shifts.model, windows, batch=batch, ranks=Ranks.of(ranks), adapt=shifts.adapt, keep_log_probs=self.evidence
         ):
-            yield replace(scored, digest=_named(weights, shifts) if self.evidence else "")
-            shifts.clear()
+            yield replace(scored, digest=shifts.digest() if self.evidence else "")
 
 
 @torch.enable_grad()
@@ -84,11 +116,3 @@ def fit_shift(head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor,
         (shift.grad,) = torch.autograd.grad(losses.mean(1).sum(), [shift])
         optimizer.step()
     return shift.detach()
-
-
-def _named(weights: str, shifts: list[Tensor]) -> str:
-    """The state behind scores: the weights and, where there was context, the shifts."""
-    if not shifts:
-        return weights
-    data = b"".join(shift.cpu().numpy().tobytes() for shift in shifts)
-    return hashlib.sha256(weights.encode() + data).hexdigest()

@@ -26,17 +26,41 @@ NETWORK = {
     *("socket", "ssl", "http", "urllib", "urllib3", "requests", "httpx", "aiohttp", "ftplib", "smtplib", "telnetlib"),
     *("xmlrpc", "websocket", "websockets", "paramiko", "boto3", "gdown", "wandb", "huggingface_hub", "datasets"),
 }
-PROCESSES = {"subprocess", "multiprocessing", "pty"}
-PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
-NATIVE = {"ctypes", "cffi", "torch.utils.cpp_extension", "numba", "cython"}
+
+
+class Kind(NamedTuple):
+    """Modules whose import is a hit."""
+
+    rule: str
+    what: str
+    modules: set[str]
+
+
+IMPORTS = (
+    Kind(rule="triage.network", what="imports a network client", modules=NETWORK),
+    Kind(rule="triage.process", what="imports what starts processes", modules={"subprocess", "multiprocessing", "pty"}),
+    Kind(
+        rule="triage.pickle",
+        what="imports a format that can run code when it is read",
+        modules={"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"},
+    ),
+    Kind(
+        rule="triage.native",
+        what="imports native code, which this scan cannot read",
+        modules={"ctypes", "cffi", "torch.utils.cpp_extension", "numba", "cython"},
+    ),
+)
 OS_PROCESSES = re.compile(r"^(system|popen|fork|forkpty|exec\w*|spawn\w*|posix_spawn\w*|kill|killpg)$")
 READERS = {"open", "load", "fromfile", "memmap", "loadtxt", "read_text", "read_bytes", "read_csv", "read_parquet"}
 OWN_FILES = re.compile(r"(val|tokenizer|\.model$|\.vocab$|\.ptz$|final_model|model\.bin|\.log$|\.txt$|^/dev/|^/proc/)")
 TARGET = re.compile(r"^(y|tgt|target|gold|label|next_tok)(s|en|ens|_.*)?$")
 
 
+DYNAMIC = "triage.dynamic"
+
+
 class Hit(NamedTuple):
-    """rule: the part of its id after `triage.`; line: 1 for the first; what: the reason in a few words."""
+    """rule: its id.  line: 1 for the first.  what: the reason in a few words."""
 
     rule: str
     line: int
@@ -73,8 +97,8 @@ def scan(text: str) -> list[Hit] | None:
         hits = sorted({hit for rule in rules for hit in rule(tree)}, key=lambda hit: (hit.line, hit.rule))
     except RecursionError:  # an expression nested a thousand deep
         return None
-    if any(hit.rule == "dynamic" for hit in hits) and unwrap(text):  # a wrapper runs its layers, which are scanned too
-        hits = [hit for hit in hits if hit.rule != "dynamic"]
+    if any(hit.rule == DYNAMIC for hit in hits) and unwrap(text):  # a wrapper runs its layers, which are scanned too
+        hits = [hit for hit in hits if hit.rule != DYNAMIC]
     counts = Counter[str]()
     return [hit for hit in hits if counts.update([hit.rule]) or counts[hit.rule] <= MOST]
 
@@ -96,7 +120,7 @@ def _finding(hit: Hit, place: str, text: str) -> Finding:
     lines = text.splitlines()
     excerpt = lines[hit.line - 1].strip()[:100] if hit.line <= len(lines) else ""
     return Finding(
-        rule=f"triage.{hit.rule}",
+        rule=hit.rule,
         level="warn",
         message=f"{place} line {hit.line}: {hit.what}: `{excerpt}`",
         evidence={"file": place, "line": hit.line, "source": excerpt},
@@ -109,9 +133,17 @@ def _training(tree: ast.Module) -> Iterator[Hit]:
     for scope in flow.scopes:
         sinks = sorted(call.lineno for call in flow.sinks(scope))
         for line in sinks:
-            yield Hit("val-training", line, "held-out tokens reach a gradient; legal only after their score is fixed")
+            yield Hit(
+                rule="triage.val-training",
+                line=line,
+                what="held-out tokens reach a gradient; legal only after their score is fixed",
+            )
         if sinks and not any(_is_last_guard(node) for node in own(scope)):
-            yield Hit("last-chunk", sinks[0], "training on held-out tokens without a guard for the last chunk")
+            yield Hit(
+                rule="triage.last-chunk",
+                line=sinks[0],
+                what="training on held-out tokens without a guard for the last chunk",
+            )
 
 
 def _is_last_guard(node: ast.AST) -> bool:
@@ -142,7 +174,11 @@ def _masks(tree: ast.Module) -> Iterator[Hit]:
                         and "mask" in ast.unparse(target.value)
                         and _from_start(target)
                     ):
-                        yield Hit("scored-mask", target.lineno, "a mask that selects the scored positions for training")
+                        yield Hit(
+                            rule="triage.scored-mask",
+                            line=target.lineno,
+                            what="a mask that selects the scored positions for training",
+                        )
 
 
 def _from_start(target: ast.Subscript) -> bool:
@@ -160,7 +196,7 @@ def _hashes(tree: ast.Module) -> Iterator[Hit]:
         else:
             mixes = isinstance(node, ast.Call) and "bitwise_xor" in ast.unparse(node.func)
         if isinstance(node, ast.expr) and mixes and any(TARGET.match(name) for name in _identifiers(node)):
-            yield Hit("target-hash", node.lineno, "the target is part of a hash key")
+            yield Hit(rule="triage.target-hash", line=node.lineno, what="the target is part of a hash key")
 
 
 def _identifiers(node: ast.AST) -> Iterator[str]:
@@ -170,17 +206,11 @@ def _identifiers(node: ast.AST) -> Iterator[str]:
 
 
 def _imports(tree: ast.Module) -> Iterator[Hit]:
-    kinds = (
-        ("network", NETWORK, "imports a network client"),
-        ("process", PROCESSES, "imports what starts processes"),
-        ("pickle", PICKLES, "imports a format that can run code when it is read"),
-        ("native", NATIVE, "imports native code, which this scan cannot read"),
-    )
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             for name in _imported(node):
                 parents = {name, name.partition(".")[0], name.rpartition(".")[0]}
-                yield from (Hit(rule, node.lineno, what) for rule, modules, what in kinds if parents & modules)
+                yield from (Hit(kind.rule, node.lineno, kind.what) for kind in IMPORTS if parents & kind.modules)
 
 
 def _imported(node: ast.Import | ast.ImportFrom) -> list[str]:
@@ -200,13 +230,15 @@ def _calls(tree: ast.Module) -> Iterator[Hit]:
         owner, _, name = function.rpartition(".")
         flags = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
         if owner == "os" and OS_PROCESSES.match(name):
-            yield Hit("process", node.lineno, "starts or signals a process")
+            yield Hit(rule="triage.process", line=node.lineno, what="starts or signals a process")
         if (name == "load" and flags.get("weights_only") == "False") or flags.get("allow_pickle") == "True":
-            yield Hit("pickle", node.lineno, "opens a pickle without limits")
+            yield Hit(rule="triage.pickle", line=node.lineno, what="opens a pickle without limits")
         if function in ("exec", "eval", "__import__"):
-            yield Hit("dynamic", node.lineno, "runs code that is made at run time")
+            yield Hit(rule="triage.dynamic", line=node.lineno, what="runs code that is made at run time")
         if name in READERS and (path := _constant_path(node)) and not OWN_FILES.search(path):
-            yield Hit("reads", node.lineno, "reads a file beyond artifact, tokenizer and held-out text")
+            yield Hit(
+                rule="triage.reads", line=node.lineno, what="reads a file beyond artifact, tokenizer and held-out text"
+            )
 
 
 def _constant_path(call: ast.Call) -> str:
@@ -232,9 +264,9 @@ def _environment(tree: ast.Module) -> Iterator[Hit]:
         )
         if isinstance(scope, ast.Module) and len(reads) > 1:
             what = f"reads {len(reads)} settings from the environment, up to line {reads[-1]}"
-            yield Hit("environment", reads[0], what)
+            yield Hit(rule="triage.environment", line=reads[0], what=what)
         else:
-            yield from (Hit("environment", line, "reads the environment") for line in reads)
+            yield from (Hit(rule="triage.environment", line=line, what="reads the environment") for line in reads)
 
 
 def _blobs(tree: ast.Module) -> Iterator[Hit]:
@@ -244,4 +276,6 @@ def _blobs(tree: ast.Module) -> Iterator[Hit]:
         if not isinstance(value, str | bytes) or (isinstance(value, str) and re.search(r"\s", value)):
             continue
         if isinstance(node, ast.expr) and len(value) >= BLOB and not unwrap(repr(value)):
-            yield Hit("blob", node.lineno, f"a literal of {len(value):,} characters that is no source")
+            yield Hit(
+                rule="triage.blob", line=node.lineno, what=f"a literal of {len(value):,} characters that is no source"
+            )

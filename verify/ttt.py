@@ -3,7 +3,7 @@
 import copy
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -73,6 +73,9 @@ class _Orthogonal(torch.optim.Optimizer):
                 parameter.sub_(step.to(parameter.dtype), alpha=group["lr"])
 
 
+UPDATES: Mapping[str, type[Momentum] | type[Orthogonal]] = {"sgd": Momentum, "muon": Orthogonal}
+
+
 def orthogonalize(gradients: Tensor, *, steps: int, dtype: torch.dtype) -> Tensor:
     """(..., r, c) -> the same shape in `dtype`, singular values near 1, by Newton-Schulz iterations."""
     a, b, c = NEWTON_SCHULZ
@@ -102,6 +105,20 @@ def first_blocks(model: nn.Module, blocks: int) -> Frozen:
     whole = {name: [slice(None)] for name, block in found.items() if block < blocks}
     banks = [name for name, _ in model.named_parameters() if name.endswith("_bank")] if blocks else []
     return whole | {name: [slice(block, None, count) for block in range(blocks)] for name in banks}
+
+
+class Learning(Protocol):
+    """What `ScoreFirst` scores by and trains: a copy of a model, here (`Learner`) or in another process."""
+
+    @property
+    def model(self) -> Any:
+        """Offers `.logits` with the weights learned so far."""
+
+    def digest(self) -> str:
+        """Names weights, buffers and optimizer state."""
+
+    def train(self, ids: Tensor, *, length: int, epochs: int, sequences: int, lr: float, ranks: Ranks) -> object:
+        """See `Learner.train`."""
 
 
 class Step(NamedTuple):
@@ -175,6 +192,14 @@ class Learner:
         return Step(float(loss), float(norm))
 
 
+def learner_of(model: nn.Module, *, update: Update, clip: float, frozen_blocks: int) -> Learner:
+    """A copy of a model of this process, whose first blocks stay as they are.
+
+    Raises: UsageError for more blocks than there are.
+    """
+    return Learner(model, update=update, clip=clip, frozen=first_blocks(model, frozen_blocks))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreFirst:
     """Score all windows of a chunk with frozen weights, then train a copy of the model on the chunk; go on.
@@ -182,11 +207,13 @@ class ScoreFirst:
     model: a module with `.logits`, see `Sliding`.  chunk: targets.  epochs: passes over a chunk.  sequences: of
     `length` tokens in a step.  lr: of the first chunk, falling along half a cosine to 0 at the last one, which is
     not trained on.  clip: largest norm of a gradient.  frozen_blocks: how many of the first blocks do not learn.
+    learner: makes what learns from model, update, clip and frozen_blocks; another one for a model that is no module of
+    this process.
 
     Source: pull request 461 and its line up to 1716, whose values the defaults are.
     """
 
-    model: nn.Module
+    model: Any
     vocab_size: int
     length: int
     stride: int
@@ -197,6 +224,7 @@ class ScoreFirst:
     update: Update = Momentum()
     clip: float = 1.0
     frozen_blocks: int = 0
+    learner: Callable[..., Learning] = learner_of
     device: str | torch.device = "cpu"
     evidence: bool = False
     name: str = "ttt"
@@ -214,8 +242,7 @@ class ScoreFirst:
         Raises: as `Sliding.run`; UsageError for more frozen blocks than there are.
         """
         stream, ranks = Stream(tokens, self.device), Ranks.of(ranks)
-        frozen = first_blocks(self.model, self.frozen_blocks)
-        learner = Learner(self.model, update=self.update, clip=self.clip, frozen=frozen)
+        learner = self.learner(self.model, update=self.update, clip=self.clip, frozen_blocks=self.frozen_blocks)
         chunks = by_chunk(plan(stream.targets, self.length, self.stride), stream.targets, self.chunk)
         for number, windows in enumerate(chunks):
             named = learner.digest() if self.evidence else ""

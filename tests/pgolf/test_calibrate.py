@@ -50,7 +50,9 @@ def run(checkpoint, data, tmp_path_factory):  # noqa: F811
 @pytest.fixture(scope="module")
 def calibrated(pgolf, run):
     """(run folder, what --json said)."""
-    done = pgolf("calibrate", "run/checkpoint.safetensors", "--data", "data", "--sequences", 40, "--json", cwd=run)
+    done = pgolf(
+        "calibrate", "run/checkpoint.safetensors", "--data", "data", "--sequences", 40, "--batch", 8, "--json", cwd=run
+    )
     assert done.returncode == 0, done.stderr
     return run, json.loads(done.stdout)
 
@@ -79,7 +81,7 @@ def test_equal_runs_give_equal_bytes_and_leave_other_folders_alone(pgolf, calibr
     (tmp_path / "alone").mkdir()
     shutil.copy(folder / "run" / "checkpoint.safetensors", tmp_path / "alone")
     arguments = ("calibrate", tmp_path / "alone" / "checkpoint.safetensors", "--data", folder / "data")
-    done = pgolf(*arguments, "--sequences", 40, "-o", tmp_path / "again")
+    done = pgolf(*arguments, "--sequences", 40, "--batch", 8, "-o", tmp_path / "again")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "again").read_bytes() == (folder / "run" / "calibration.safetensors").read_bytes()
     assert [path.name for path in (tmp_path / "alone").iterdir()] == ["checkpoint.safetensors"]

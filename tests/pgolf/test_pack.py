@@ -66,7 +66,7 @@ def test_hash_seed_and_folder_do_not_matter(pgolf, packed, checkpoint, tmp_path,
 
 
 def test_the_reference_script_fits_its_budget(packed):
-    assert packed[1]["code_bytes"] < 12_000  # 10,654 when written; published scripts have 8 to 64 kB
+    assert packed[1]["code_bytes"] < 15_000  # 14,225 with the union of four systems; published scripts have 8 to 64 kB
 
 
 def test_the_packed_script_scores_as_verify_does(packed, data, tmp_path):  # noqa: F811
@@ -129,7 +129,7 @@ def test_wrong_inputs_get_one_line(pgolf, checkpoint, tmp_path):  # noqa: F811
     for arguments, code, message in [
         (("pack", "missing", "--recipe", "pr162", "-o", "out"), 3, "missing: no such file"),
         (("pack", "empty", "--recipe", "pr162", "-o", "out"), 3, "empty: is empty"),
-        (("pack", "text", "--recipe", "pr162", "-o", "out"), 3, "text: is not a safetensors checkpoint"),
+        (("pack", "text", "--recipe", "pr162", "-o", "out"), 3, "text: is not a safetensors or llama2.c checkpoint"),
         (("pack", checkpoint, "--recipe", "pr16", "-o", "out"), 2, "did you mean"),
         (("pack", checkpoint, "--recipe", "pr162"), 2, "'--output'"),
         (("inspect", "missing"), 3, "missing: no such file"),

@@ -106,6 +106,7 @@ def test_two_ranks_follow_one(command, alone, tmp_path):
     assert np.abs(difference).mean() < 1e-3 * np.abs(np.concatenate([w.ravel() for w in theirs.values()])).mean()
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_run_and_one_process_goes_on(pgolf, command, alone, tmp_path):
     process = torchrun(*command, tmp_path)
     until_saved(process, tmp_path)

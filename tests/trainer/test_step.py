@@ -14,6 +14,7 @@ from codec.errors import UsageError
 from codec.shards import shard_bytes
 from tests.trainer.runs import assert_equal, go, metrics, weights
 from tests.trainer.shrunk import small_preset
+from trainer.device import halve_embeddings
 from trainer.model import GPT, GPTConfig
 from trainer.step import Stepper
 
@@ -36,6 +37,14 @@ def small_evaluation(model):
     return model(ids, ids).item(), 1.0
 
 
+def interrupt_at(wanted):
+    def progress(step, note):
+        if step == wanted:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return progress
+
+
 # Between them: snapshots, a moving average from the start and from half of the run, a gradient that nothing clears.
 FEATURES = ["pr162", "pr1176", "pr1716", "cpu-bench"]
 
@@ -56,12 +65,8 @@ def finished(narrow, tmp_path_factory):
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_every_feature_resumes_bit_for_bit(narrow, finished, tmp_path, name):
-    def interrupt(step, note):
-        if step == 13:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     with pytest.raises(KeyboardInterrupt):
-        go(narrow, tmp_path, small_preset(name), evaluate=small_evaluation, progress=interrupt)
+        go(narrow, tmp_path, small_preset(name), evaluate=small_evaluation, progress=interrupt_at(13))
     state = read_checkpoint(tmp_path / "state.safetensors")[0]
     assert ("gradient/bigram.embed.weight" in state) == (name == "pr1716")
     go(narrow, tmp_path, small_preset(name), evaluate=small_evaluation, resume=True)
@@ -155,6 +160,23 @@ def test_gradients_are_clipped_unless_that_is_off(narrow, tmp_path, monkeypatch,
     logged = [row["grad_norm"] for row in metrics(tmp_path)[:3]]
     assert max(logged) > 0.05
     assert norms == pytest.approx([min(norm, clip or norm) for norm in logged], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["pr1176", "pr1716"])
+def test_half_precision_as_on_a_gpu(narrow, finished, tmp_path, monkeypatch, name):
+    """Embeddings in bfloat16, the rest float32 under autocast: the same losses but for rounding; it resumes exactly."""
+    monkeypatch.setattr("trainer.step.put", lambda model, device: halve_embeddings(model))
+    for module in ("trainer.step", "trainer.run"):
+        monkeypatch.setattr(f"{module}.autocast", lambda device: torch.autocast("cpu", torch.bfloat16))
+    preset = small_preset(name)
+    go(narrow, tmp_path / "whole", preset, evaluate=small_evaluation)
+    ours, wanted = ([row["train_loss"] for row in metrics(run)[:-1]] for run in (tmp_path / "whole", finished(name)))
+    assert ours == pytest.approx(wanted, rel=0.03)
+    assert ours != wanted
+    with pytest.raises(KeyboardInterrupt):
+        go(narrow, tmp_path, preset, evaluate=small_evaluation, progress=interrupt_at(13))
+    go(narrow, tmp_path, preset, evaluate=small_evaluation, resume=True)
+    assert_equal(weights(tmp_path), weights(tmp_path / "whole"))
 
 
 @pytest.mark.slow

@@ -45,6 +45,7 @@ REACHES = [
     ("import socket; socket.socket().bind(('127.0.0.1', 0))", "socket.bind"),
     ("import socket; socket.socket().connect_ex(('127.0.0.1', 9))", "socket.connect"),
     ("import wave, sqlite3", ""),
+    ("import tempfile; tempfile.gettempdir()", ""),
     ("import glob; [open(file) for file in glob.glob({folder!r} + '/pgolf-audit-*/tokens*')]", ""),
     ("pass", ""),
 ]

@@ -64,7 +64,11 @@ def test_a_script_that_does_not_carry_its_modules_fails(write_submission, heldou
         pytest.param("raise SystemExit(0)", "failed with SystemExit", marks=pytest.mark.slow),
         ("import os, sys\nsys.stderr.write('no luck \\33[2J\\n')\nos._exit(7)", r"exit code 7 and .* no luck \?\[2J"),
         pytest.param("import os\nos.abort()", "ended with SIGABRT and no score", marks=pytest.mark.slow),
-        (BIGRAM.replace("self.table[ids]", "self.table[ids, :9]"), "one logit per vocabulary id"),
+        pytest.param(
+            BIGRAM.replace("self.table[ids]", "self.table[ids, :9]"),
+            "one logit per vocabulary id",
+            marks=pytest.mark.slow,
+        ),
         (BIGRAM.replace("self.table[ids]", "self.table[ids] / 0 * 0"), "not finite"),
         pytest.param(BIGRAM.replace("self.table[ids]", "[1]"), "failed with|logits have shape", marks=pytest.mark.slow),
     ],
@@ -75,6 +79,7 @@ def test_scripts_that_cannot_be_scored(write_submission, heldout, script, messag
     assert error.value.where.endswith("train_gpt.py")
 
 
+@pytest.mark.slow
 def test_forged_answers_are_refused(write_submission, heldout):
     """A script that finds the pipe can write what it likes to it, and gets no score for that."""
     script = LOAD + (
@@ -98,6 +103,7 @@ def test_a_forged_score_does_not_count(write_submission, heldout, bigram_nats):
     assert result.score.nats == pytest.approx(bigram_nats, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_script_that_hangs_while_it_scores_is_ended(write_submission, heldout):
     with pytest.raises(LimitError, match="time limit of 6 s"):
         run(write_submission(BIGRAM.replace("return self.table[ids]", "while True: pass")), heldout, time_limit=6)
@@ -105,8 +111,9 @@ def test_a_script_that_hangs_while_it_scores_is_ended(write_submission, heldout)
 
 @pytest.mark.parametrize(
     "greedy",
-    ["[bytes(10**8) for _ in range(40)]", pytest.param("__import__('torch').ones(10**9)", marks=pytest.mark.slow)],
+    ["[bytes(10**8) for _ in range(40)]", "__import__('torch').ones(10**9)"],
 )
+@pytest.mark.slow
 def test_memory_is_limited(write_submission, heldout, greedy):
     with pytest.raises(LimitError, match="asked for more memory than the limit of 2 GB; raise --memory-limit"):
         run(write_submission(f"{LOAD}    return {greedy}\n"), heldout, memory_limit=2 * 10**9)
@@ -126,6 +133,7 @@ def test_only_counted_files_are_there_and_neither_text_nor_environment(write_sub
         run(folder, heldout)
 
 
+@pytest.mark.slow
 def test_modules_of_the_folder_can_be_imported(write_submission, heldout, bigram_nats):
     folder = write_submission("import helper\n" + BIGRAM)
     (folder / "helper.py").write_text("value = 1\n")

@@ -59,6 +59,7 @@ def test_a_cut_message_is_an_end(length):
     [
         (frame({"kind": "score", "nats": 1.0}), "says None about its model"),
         (frame({**LOADED, "length": -5}), "says -5 about its model"),
+        (frame({**LOADED, "lacks": ["slot"]}), "says .*slot.* about its model"),
         (frame({**LOADED, "state": {"table": {"dtype": 3}}}), "says .*dtype.* about its model"),
         (frame([1, 2]), "something else than messages"),
         (frame(LOADED, arrays=7), "something else than messages"),
@@ -105,10 +106,28 @@ def test_its_errors_are_one_printable_line_with_what_was_refused():
 
 def test_what_it_said_can_be_asked():
     model = remote(
-        frame({**LOADED, "length": 7, "notes": ["a", "b"], "missing": ["c"]}),
+        frame({**LOADED, "length": 7, "notes": ["a", "b"], "missing": ["c"], "lacks": {"slot": "no\7 head"}}),
         frame({"kind": "attempts", "attempts": ["d"]}),
         logits(np.zeros((1, 7, 11), np.float32)),
     )
     model.refresh()
     assert (model.length, model.notes, model.missing, model.attempts) == (7, ["a", "b"], ["c"], ["d"])
     assert model.vocab_size == 11
+    assert model.lacks == {"slot": "no? head"}
+
+
+def test_words_go_along_with_what_is_asked():
+    requests = io.BytesIO()
+    answers = [logits(np.zeros((1, 2, 5), np.float32)), frame({"kind": "digest", "digest": "\33" + "a" * 100})]
+    model = Remote(requests, io.BytesIO(b"".join([frame(LOADED), *answers])), "train_gpt.py")
+    shifted = model.asked(slot={"steps": 5})
+    shifted.head(shifted.hidden(torch.zeros(1, 3, dtype=torch.int64))[:, 1:])
+    assert shifted.digest() == "?" + "a" * 63
+    requests.seek(0)
+    (first, _), (second, _) = wire.receive(requests, "int64", 1000), wire.receive(requests)
+    assert {key: first[key] for key in ("kind", "first", "slot")} == {
+        "kind": "logits",
+        "first": 1,
+        "slot": {"steps": 5},
+    }
+    assert second == {"kind": "digest", "slot": {"steps": 5}}

@@ -191,6 +191,39 @@ def test_limits_of_the_kernel_are_named(monkeypatch):
     assert confine(limits) == ["network, files, processes and signals (darwin has neither Landlock nor seccomp)"]
 
 
+OLDER = """
+import ctypes, os, runpy, sys
+names, version = runpy.run_path(sys.argv[1]), int(sys.argv[2])
+class Older:
+    prctl = ctypes.CDLL(None).prctl
+    def syscall(self, number, *arguments):
+        asks = number == 444 and arguments[0] is None
+        return version if asks else ctypes.CDLL(None, use_errno=True).syscall(number, *arguments)
+kernel = Older()
+kernel.prctl(38, ctypes.c_ulong(1), 0, 0, 0)
+print(names["_landlock"](kernel, names["Limits"](scratch=sys.argv[3])))
+open(sys.argv[3] + "/in", "w").close()
+for attempt in (lambda: open("/etc/hostname"), lambda: open(sys.argv[4], "w")):
+    try:
+        attempt()
+    except PermissionError:
+        print("refused")
+"""
+
+
+@pytest.mark.parametrize("version", range(1, 8))
+def test_older_versions_of_landlock_confine_files_too(tmp_path, version):
+    if sandbox.ctypes.CDLL(None).syscall(444, None, sandbox.ctypes.c_size_t(0), 1) < version:
+        pytest.skip("this kernel has an older one itself")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    command = [sys.executable, "-I", "-c", OLDER, str(SANDBOX), str(version), str(scratch), str(tmp_path / "outside")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    missing, *refused = done.stdout.splitlines()
+    assert refused == ["refused", "refused"], done.stderr
+    assert ("truncation" in missing) == (version < 3)
+
+
 def test_every_readable_folder_is_named_narrowly():
     """Not the whole of /usr, of a home folder or of the temporary folder: held-out text may lie there."""
     wide = {

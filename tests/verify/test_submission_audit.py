@@ -1,8 +1,12 @@
 """Submissions whose model, behind the script's own `logits`, does what it must not; and one that does not."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.verify.conftest import BIGRAM
+from tests.verify.test_adaptation import CAUSAL, causal_tensors
+from verify.adaptation import Adaptation
 from verify.perturbation import Scope
 from verify.reload import Settings
 from verify.submission import Submission
@@ -21,8 +25,15 @@ REMEMBERS = """
 MIXES_ROWS = "return self.table[ids] + self.table[ids].mean((0, 1))"
 
 
-def levels(folder, heldout):
-    found = audit_submission(Submission.open(folder), heldout.tokens[:120], SCOPE, SETTINGS)
+LEARNS_FOR_GOOD = """
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                Causal.seen = getattr(Causal, "seen", 0) + torch.nn.functional.one_hot(ids, 300).float().mean((0, 1))
+        return self.head(self.hidden(ids)) + getattr(Causal, "seen", 0)"""
+
+
+def levels(folder, heldout, score="sliding", settings=SETTINGS):
+    found = audit_submission(Submission.open(folder), heldout.tokens[:120], SCOPE, settings, score=score)
     return found, {finding.rule: finding.level for finding in found.findings}
 
 
@@ -34,6 +45,27 @@ def test_an_honest_submission(write_submission, heldout):
     assert undecided <= {"audit.state", "audit.bytes", "audit.side_channel"}
     assert found.coverage["window"] == {"length": 16, "stride": 8, "stated_length": None}
     assert found.coverage["vocab_size"] == 300
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("score", ["ttt", "slot"])
+def test_an_honest_model_that_adapts(write_submission, heldout, score):
+    """Every check passes, those of states, of watched and of fresh processes too; bytes are counted elsewhere."""
+    settings = replace(SETTINGS, adaptation=Adaptation(chunk=32, lr=0.1, slot_lr=0.05))
+    found, level = levels(write_submission(CAUSAL, tensors=causal_tensors()), heldout, score, settings)
+    assert {rule for rule, one in level.items() if one != "pass"} == {"audit.bytes"}
+    assert found.coverage["score"] == score
+    assert found.coverage["scope"]["periods"] == ((8, 16, 32) if score == "ttt" else (8, 16))
+
+
+@pytest.mark.slow
+def test_what_is_learned_in_one_run_and_kept_for_the_next(write_submission, heldout):
+    """The copy that learns is thrown away; what the script keeps beside it shows."""
+    without_parts = CAUSAL.replace("def hidden", "def inner").replace("self.hidden(", "self.inner(")
+    body = LEARNS_FOR_GOOD.strip().replace("self.hidden(", "self.inner(")
+    script = without_parts.replace("return self.head(self.inner(ids))", body)
+    _, level = levels(write_submission(script, tensors=causal_tensors()), heldout, "ttt")
+    assert level["audit.determinism"] == "fail"
 
 
 @pytest.mark.parametrize(

@@ -85,9 +85,9 @@ def cache(table, ctx, labels):
 def test_each_pattern_is_found_at_its_line(name):
     text = HITS[name].lstrip("\n")
     line = next(number for number, each in enumerate(text.splitlines(), 1) if "HERE" in each)
-    expected = {(name.split()[0], line)}
+    expected = {(f"triage.{name.split()[0]}", line)}
     if name == "last-chunk":
-        expected.add(("val-training", line))
+        expected.add(("triage.val-training", line))
     assert {(hit.rule, hit.line) for hit in scan(text)} == expected
 
 
@@ -162,14 +162,14 @@ def test_known_false_alarms_are_not_raised(name):
 
 def test_the_seed_family_is_flagged_where_it_adapts_and_nowhere_else():
     found = {path.name: scan(path.read_text()) for path in sorted(SEEDS.glob("*.py"))}
-    rules = {name: {hit.rule for hit in hits} - {"environment"} for name, hits in found.items()}
+    rules = {name: {hit.rule for hit in hits} - {"triage.environment"} for name, hits in found.items()}
     assert rules["pr162.py"] == rules["pr339.py"] == rules["pr1716.py"] == set()
-    assert rules["pr1176.py"] == {"val-training", "last-chunk", "scored-mask"}
+    assert rules["pr1176.py"] == {"triage.val-training", "triage.last-chunk", "triage.scored-mask"}
     text = (SEEDS / "pr1176.py").read_text().splitlines()
-    unguarded = [hit.line for hit in found["pr1176.py"] if hit.rule == "last-chunk"]
+    unguarded = [hit.line for hit in found["pr1176.py"] if hit.rule == "triage.last-chunk"]
     guarded = next(number for number, line in enumerate(text, 1) if "is_last_chunk =" in line)
     assert min(unguarded) > guarded  # the loop with a guard is not named
-    settings = [hit for hit in found["pr1176.py"] if hit.rule == "environment"]
+    settings = [hit for hit in found["pr1176.py"] if hit.rule == "triage.environment"]
     assert len(settings) == 1
     assert "10 settings" in settings[0].what
 

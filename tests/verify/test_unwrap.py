@@ -10,6 +10,7 @@ import sys
 import tracemalloc
 import zlib
 from contextlib import redirect_stdout
+from unittest.mock import patch
 
 import brotli
 import pytest
@@ -34,7 +35,7 @@ def b85(data):
 def executed(script):
     """What it prints: the wrapper runs, so the form is one that Python really accepts."""
     printed = io.StringIO()
-    with redirect_stdout(printed):
+    with redirect_stdout(printed), patch.dict(sys.modules):
         exec(compile(script, "train_gpt.py", "exec"), {"__name__": "x", "__file__": "train_gpt.py"})
     return printed.getvalue()
 
@@ -86,7 +87,7 @@ WRAPPED = {
         "zlib,lzma", "zlib.decompress(lzma.decompress(LITERAL))", lzma.compress(zlib.compress(DATA))
     ),
     "wrapper in a wrapper": xz(xz(HUMAN)),
-    "ours": wrap(HUMAN, {"codec.errors": "class E(Exception):\n    pass\n"}).decode(),
+    "ours": wrap(HUMAN, {"pack_a.errors": "class E(Exception):\n    pass\n"}).decode(),
     "settings before the payload": "VOCAB_SIZE=8192;DATA='./data'\n" + xz(HUMAN),
 }
 
@@ -103,7 +104,7 @@ def test_every_form_gives_the_source_without_running_it(form, capsys):
 
 def test_modules_of_our_wrapper_have_their_names():
     assert [(layer.name, layer.form) for layer in unwrap(WRAPPED["ours"])] == [
-        ("codec.errors", "base85 lzma"),
+        ("pack_a.errors", "base85 lzma"),
         ("", "base85 lzma"),
     ]
 

@@ -1,0 +1,45 @@
+"""Test-time training and SLOT of a model that runs in another process: what it is fitted to is decided here."""
+
+from torch import Tensor
+
+from verify.ranks import Ranks
+from verify.remote import Remote
+from verify.served import described
+from verify.ttt import Update
+
+
+class RemoteLearner:
+    """A copy of the model that learns in its process; see `verify.ttt.Learning`.  It is sent revealed tokens only.
+
+    Raises (all methods): as `Remote`; UsageError for more frozen blocks than there are.
+    """
+
+    def __init__(self, model: Remote, *, update: Update, clip: float, frozen_blocks: int) -> None:
+        self.model = model.asked(learner=True)
+        self.model.tell("learn", update=described(update), clip=clip, frozen_blocks=frozen_blocks)
+
+    def digest(self) -> str:
+        """What its process says; see `Remote.digest`."""
+        return self.model.digest()
+
+    def train(self, ids: Tensor, *, length: int, epochs: int, sequences: int, lr: float, ranks: Ranks) -> None:
+        """See `Learner.train`."""
+        how = {"length": length, "epochs": epochs, "sequences": sequences, "lr": lr, "ranks": ranks.count}
+        self.model.tell("train", ids, **how)
+
+
+class RemoteShifts:
+    """The model with shifts that its process fits; see `verify.slot.Shifting`.
+
+    The targets of a row's context are inputs of the same row, so a request says nothing about those to be scored that
+    it does not say without shifts.
+    """
+
+    adapt = None
+
+    def __init__(self, model: Remote, *, steps: int, lr: float) -> None:
+        self.model = model.asked(slot={"steps": steps, "lr": lr})
+
+    def digest(self) -> str:
+        """What its process says; see `Remote.digest`."""
+        return self.model.digest()
