@@ -271,6 +271,9 @@ def _print(report: dict[str, Any], verdict: "Verdict") -> None:
     ]
     print_table(rows, ("demo", ""))
     for finding in verdict.findings:
-        if finding.level != "pass":
+        if finding.level in ("warn", "fail"):
             click.echo(f"{finding.level}: {finding.rule}: {finding.message}")
+    undecided = [finding.rule for finding in verdict.findings if finding.level == "unknown"]
+    if undecided:
+        click.echo(f"not decided: {', '.join(undecided)}; verify says why")
     click.echo(f"again: pgolf verify {report['submission']} --data {report['data']}")

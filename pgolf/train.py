@@ -79,7 +79,10 @@ def train(
     trackers: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Train PRESET on token shards: cpu-demo (minutes on a CPU), pr162 (8 x H100), tiny (seconds).
+    """Train PRESET on token shards.
+
+    On a CPU: tiny (seconds), cpu-demo (minutes), cpu-bench (half an hour).  On 8 x H100: baseline, pr162, pr339,
+    pr1176, pr1716, and pr1716-bigram, whose bigram table is trained.
 
     RUN gets checkpoint.safetensors, train.log, metrics.jsonl and state.safetensors. A run that was stopped, by Ctrl-C
     or kill, goes on with --resume and ends with the same weights as one that was not. Under torchrun every process

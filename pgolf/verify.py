@@ -78,7 +78,7 @@ def verify(
     Example:
       pgolf verify out/demo/submission --data out/demo/data
       pgolf verify SUB --data DIR --limit-tokens 20000 --checkpoint run/model.safetensors --json
-      pgolf verify SUB --data DIR --score ttt --ttt-lr 0.02 --score slot
+      pgolf verify SUB --data DIR --score ttt --ttt-chunk 4096 --score slot
       pgolf verify RECORD --data DIR --artifact final_model.int6.ptz --env NUM_LAYERS=11
     """
     from verify import HeldOut, Settings, Submission, examine, window_length

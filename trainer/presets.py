@@ -369,6 +369,12 @@ _PRESETS = (
 )
 
 PRESETS = {preset.name: preset for preset in _PRESETS}
+PRESETS["pr1716-bigram"] = replace(
+    PRESETS["pr1716"],
+    name="pr1716-bigram",
+    description="pull request 1716 with a bigram table that is trained, which the original forgot",
+    train=replace(PRESETS["pr1716"].train, train_bigram=True),
+)
 
 
 def find_preset(name: str) -> Preset:

@@ -5,9 +5,8 @@ from typing import Any, Literal
 
 from codec.errors import InputError
 from verify.remote import Remote
-from verify.remote_adaptation import RemoteLearner, RemoteShifts
+from verify.remote_adaptation import RemoteLearner, RemoteShifts, RemoteSliding
 from verify.scored import Scorer
-from verify.scorers import Sliding
 from verify.slot import ContextSlot
 from verify.ttt import UPDATES, ScoreFirst
 
@@ -68,7 +67,7 @@ def scorer_of(
         "name": name or kind,
     }
     if kind == "sliding":
-        return Sliding(**common)
+        return RemoteSliding(**common)
     if kind == "slot":
         return ContextSlot(**common, steps=adaptation.slot_steps, lr=adaptation.slot_lr, shifts=RemoteShifts)
     return ScoreFirst(

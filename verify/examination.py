@@ -16,7 +16,7 @@ from verify.budget import PARAMETER_GOLF
 from verify.claims import check_group
 from verify.code_bytes import count
 from verify.heldout import HeldOut
-from verify.reload import Settings, reload
+from verify.reload import Reloaded, Settings, reload
 from verify.runs import read_group
 from verify.submission import Submission
 from verify.triage import triage
@@ -75,12 +75,8 @@ def examine(
         checks.check_claimed_score(submission, packed.score, heldout, settings),
         checks.check_time(packed.score, settings),
     ]
-    adapted = []
-    for kind in more:
-        with bar(f"scoring by {kind}", heldout.targets) as progress:
-            again = reload(submission, submission.blob, heldout, settings, progress, score=kind)
-        adapted.append(again.score)
-        # Each had a process of its own, in which the script may have behaved otherwise.
+    adapted = [_adapted(kind, submission, heldout, settings, bar) for kind in more]
+    for again in adapted:  # each had a process of its own, in which the script may have behaved otherwise
         findings += [one for one in (*again.findings, checks.check_state(submission, again)) if one.level == "fail"]
     float_bpb = None
     if lossless:
@@ -91,7 +87,7 @@ def examine(
     return Verdict(
         findings=tuple(findings),
         bytes=counted,
-        scores=(packed.score, *adapted),
+        scores=(packed.score, *[again.score for again in adapted]),
         length=packed.length,
         float_bpb=float_bpb,
     )
@@ -106,6 +102,11 @@ def _logged(submission: Submission, cap: int) -> list[Finding]:
         if submission.claims.get("val_bpb") is None:
             return []
         return [Finding(rule="log.headline", level="unknown", message=f"no log that can be read: {error.message}")]
+
+
+def _adapted(kind: Kind, submission: Submission, heldout: HeldOut, settings: Settings, bar: Bar) -> Reloaded:
+    with bar(f"scoring by {kind}", heldout.targets) as progress:
+        return reload(submission, submission.blob, heldout, settings, progress, score=kind)
 
 
 def window_length(submission: Submission) -> int:

@@ -9,7 +9,7 @@ import torch
 from codec.errors import CodecError, EnvironmentLacks, InputError, LimitError, PgolfError, UsageError
 from verify import wire
 
-MAX_LOGITS = 1 << 33  # bytes of one answer: 16 windows of 2,048 tokens over 65,536 ids
+MAX_LOGITS = 1 << 31  # bytes of one answer: 32 whole windows of 2,048 tokens over 8,192 ids
 KINDS = {kind.__name__: kind for kind in (CodecError, EnvironmentLacks, InputError, LimitError, UsageError)}
 
 

@@ -1,11 +1,27 @@
-"""Test-time training and SLOT of a model that runs in another process: what it is fitted to is decided here."""
+"""Scores of a model that runs in another process, fixed or adapting: what it is fitted to is decided here."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
 from torch import Tensor
 
 from verify.ranks import Ranks
 from verify.remote import Remote
+from verify.scored import Scored
+from verify.scorers import Sliding
 from verify.served import described
 from verify.ttt import Update
+
+
+class RemoteSliding(Sliding):
+    """Sliding scores whose weights are named by their process, as `Sliding` can name those of its own only."""
+
+    def run(self, tokens: np.ndarray, *, batch: int, ranks: int | Ranks = 1) -> Iterator[Scored]:
+        """See `Scorer`."""
+        named = self.model.digest() if self.evidence else ""
+        for scored in super().run(tokens, batch=batch, ranks=ranks):
+            yield replace(scored, digest=named)
 
 
 class RemoteLearner:

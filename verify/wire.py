@@ -49,9 +49,9 @@ def receive(pipe: IO[bytes], dtype: str = "", limit: int = 0) -> tuple[dict[str,
             f"the script's process answers with an array of {have!s:.20}, {shape!s:.60}; need {dtype or 'none'} of at "
             f"most {limit:,} bytes"
         )
-    data = bytearray(size)
-    _fill(pipe, memoryview(data))
-    return message, np.frombuffer(data, dtype).reshape(shape)
+    data = np.empty(size, np.uint8)  # takes memory only as bytes arrive
+    _fill(pipe, data.data)
+    return message, data.view(dtype).reshape(shape)
 
 
 def _size(shape: Any, dtype: str) -> int:

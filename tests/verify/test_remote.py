@@ -83,7 +83,7 @@ def test_what_it_says_of_itself_is_checked(answer, words):
         (logits(np.zeros((2, 3), np.float32)), r"logits have shape \(2, 3\)"),
         (logits(np.zeros((2, 3, 5))), "answers with an array of float64"),
         (frame({"kind": "logits", "shape": [2, 3, -1], "dtype": "float32"}, 1), "answers with an array"),
-        (frame({"kind": "logits", "shape": [2, 3, 1 << 30], "dtype": "float32"}, 1), "at most 8,589,934,592 bytes"),
+        (frame({"kind": "logits", "shape": [2, 3, 1 << 30], "dtype": "float32"}, 1), "at most 2,147,483,648 bytes"),
         (frame({"kind": "logits", "shape": [True, 3, 5], "dtype": "float32"}, 1), "answers with an array"),
     ],
 )
