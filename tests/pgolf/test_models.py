@@ -5,46 +5,24 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
 from codec.checkpoint import read_checkpoint, write_checkpoint
+from tests.trainer.shrunk import SEEDS, golden_arrays, golden_config, golden_state
 from trainer.model import GPT
 from trainer.presets import PRESETS
 
-SIZES = {"vocab_size": 128, "seq_len": 64, "dim": 64, "heads": 4, "kv_heads": 2}
-BIGRAM = {"bigram_buckets": 128, "bigram_dim": 16}
-SHRUNK = {
-    "pr162": {**BIGRAM, "layers": 5, "mlp_hidden": 192},
-    "pr339": {**BIGRAM, "layers": 5, "mlp_hidden": 192},
-    "pr1176": {**BIGRAM, "layers": 6, "mlp_hidden": 128, "rope_dims": 8, "value_embed_dim": 16, "xsa_layers": 6},
-    "pr1716": {
-        **BIGRAM,
-        "layers": 6,
-        "mlp_hidden": 128,
-        "rope_dims": 8,
-        "xsa_layers": 6,
-        "parallel_layers": 2,
-        "loop_first": 2,
-        "loop_last": 3,
-        "rope_train_len": 64,
-    },
-}
 
-
-@pytest.fixture(params=SHRUNK)
+@pytest.fixture(params=SEEDS)
 def native(request, shared, tmp_path):
-    """(preset, file in the seed's own key layout with the shrunk config, its arrays, the golden logits)."""
-    preset = request.param
-    file = "model_looped.npz" if preset == "pr1716" else "model.npz"
-    with np.load(shared / "data/golden" / preset[2:] / file) as golden:
-        state = {name.removeprefix("state/"): golden[name] for name in golden if name.startswith("state/")}
-        ids, logits = golden["input_ids"], golden["logits"]
-    config = replace(PRESETS[preset].model, **SIZES, **SHRUNK[preset])
-    path = tmp_path / f"{preset}.safetensors"
-    write_checkpoint(path, state, {"config": config.to_dict()})
-    return preset, path, state, torch.from_numpy(ids).long(), torch.from_numpy(logits)
+    """(preset, file in the seed's own key layout with the shrunk config, its arrays, ids, the golden logits)."""
+    seed, path = request.param, tmp_path / "native.safetensors"
+    golden = golden_arrays(shared, seed, "model_looped" if seed == 1716 else "model")
+    state = golden_state(shared, seed)
+    write_checkpoint(path, state, {"config": golden_config(seed).to_dict()})
+    ids, logits = torch.from_numpy(golden["input_ids"]).long(), torch.from_numpy(golden["logits"])
+    return f"pr{seed}", path, state, ids, logits
 
 
 LOGITS = """
@@ -73,7 +51,7 @@ def test_native_layouts_survive_pack_and_unpack(pgolf, native, tmp_path):
     assert done.returncode == 0, done.stderr
     tensors, metadata = read_checkpoint(tmp_path / "back.safetensors")
     assert {name: array.shape for name, array in tensors.items()} == {name: a.shape for name, a in state.items()}
-    assert metadata["config"]["layers"] == SHRUNK[preset]["layers"]
+    assert metadata["config"] == read_checkpoint(path)[1]["config"]
     again = pgolf("pack", tmp_path / "back.safetensors", "--recipe", preset, "-o", tmp_path / "again")
     assert again.returncode == 0, again.stderr
 

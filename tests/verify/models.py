@@ -1,36 +1,15 @@
 """Models to score: a small causal one, and the seed systems' shrunk ones with the numbers their scripts gave."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from tests.trainer.shrunk import golden_model
 from trainer.model import GPT
-from trainer.presets import PRESETS
-from trainer.seeds import split_banks
 
 VOCAB = 20
-TINY = {
-    "vocab_size": 128,
-    "seq_len": 64,
-    "dim": 64,
-    "heads": 4,
-    "kv_heads": 2,
-    "bigram_buckets": 128,
-    "bigram_dim": 16,
-    "rope_dims": 8,
-    "xsa_layers": 6,
-    "layers": 6,
-    "mlp_hidden": 128,
-}
-SHAPES = {
-    "162": TINY | {"layers": 5, "mlp_hidden": 192, "rope_dims": 0, "xsa_layers": 0},
-    "339": TINY | {"layers": 5, "mlp_hidden": 192, "rope_dims": 0, "xsa_layers": 0},
-    "1176": TINY | {"value_embed_dim": 16},
-    "1716": TINY | {"parallel_layers": 2, "loops": 2, "loop_first": 2, "loop_last": 3},
-}
 
 
 class Block(nn.Module):
@@ -88,13 +67,9 @@ def golden(shared: Path, pull_request: str) -> dict[str, np.ndarray]:
 
 def shrunk(shared: Path, pull_request: str, *, looping: bool = True) -> GPT:
     """The model of a golden folder with its own weights."""
-    name = "model_looped" if pull_request == "1716" else "model"
-    stored = np.load(shared / "data/golden" / pull_request / f"{name}.npz")
-    state = split_banks({key.removeprefix("state/"): stored[key] for key in stored if key.startswith("state/")})
-    model = GPT(replace(PRESETS[f"pr{pull_request}"].model, **SHAPES[pull_request]))
-    model.load_state_dict({key: torch.tensor(array) for key, array in state.items()})
+    model = golden_model(shared, int(pull_request))
     model.looping = looping
-    return model.eval()
+    return model
 
 
 def nats_of(scorer, tokens: np.ndarray, *, batch: int = 4, ranks: int = 1) -> np.ndarray:
