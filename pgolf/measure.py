@@ -54,9 +54,9 @@ def measure(
     from codec.measure import measure as measure_recipe
     from codec.measure import measure_treated
     from codec.recipe import load_recipe
-    from packager.foreign import STORED, read_any
+    from packager.foreign import STORED
     from pgolf import picture
-    from pgolf.models import read_model
+    from pgolf.models import read_weights
 
     if plot:
         picture.check(plot)
@@ -64,7 +64,7 @@ def measure(
         if peer not in BASELINES:
             raise UsageError(f"unknown peer `{peer}`", hint=f"known: {', '.join(BASELINES)}")
     loaded = [None if name == STORED else load_recipe(name) for name in recipes]
-    imported = read_model(Path(checkpoint)) if hessians else read_any(checkpoint)  # Hessians are of a model's layers
+    imported = read_weights(Path(checkpoint))
     levels = imported.levels() if None in loaded else {}
     moments = read_hessians(hessians, checkpoint, imported.tensors) if hessians else None
     lost = [] if hessians else [note for each in loaded if each for note in rounding_notes(each, imported.tensors)]

@@ -10,30 +10,52 @@ if TYPE_CHECKING:
 BANKED = "banked"  # the layout of pull request 1176's checkpoints
 
 
-def read_model(path: Path) -> "Imported":
-    """Like `packager.foreign.read_any`, for a checkpoint that is to run: its metadata holds the model's config.
+def read_weights(path: Path) -> "Imported":
+    """Like `packager.foreign.read_any`, but banked matrices are split; the metadata then says layout "banked".
 
-    Banked matrices are split; the metadata then says layout "banked".  Without a config the file must be of a seed
-    system: sizes and switches are those its names and shapes tell, and a note says which.
-
-    Raises: InputError for a file that no reader knows, or whose model cannot be told.
+    Raises: InputError for a file that no reader knows, or banks that do not divide into layers.
     """
     from codec.errors import InputError
     from packager.foreign import read_any
-    from trainer.seeds import BANKS, describe, read_config, split_banks
 
     imported = read_any(path)
-    found, notes = dict(imported.metadata), imported.notes
+    if not any(name.endswith("_bank") for name in imported.tensors):
+        return imported
+    from trainer.seeds import split_banks  # with torch, which a file without banks can do without
+
     try:
-        if BANKS.keys() & imported.tensors.keys():
-            stored = None if imported.stored is None else split_banks(imported.stored)
-            imported = replace(imported, tensors=split_banks(imported.tensors), stored=stored)
-            found["layout"] = BANKED
-        if not isinstance(found.get("config"), dict):
-            config = read_config({name: array.shape for name, array in imported.tensors.items()})
-            found["config"] = config.to_dict()
-            notes = (*notes, f"model read off the shapes: {describe(config)}")
+        return replace(
+            imported,
+            tensors=split_banks(imported.tensors),
+            stored=None if imported.stored is None else split_banks(imported.stored),
+            metadata={**imported.metadata, "layout": BANKED},
+        )
+    except InputError as error:
+        error.where = f"{path}, {error.where}"
+        raise
+
+
+def read_model(path: Path) -> "Imported":
+    """Like `read_weights`, for a checkpoint that is to run: its metadata holds the model's config.
+
+    Without one the file must be of a seed system: sizes and switches are those its names and shapes tell, and a note
+    says which.
+
+    Raises: as `read_weights`; InputError for a file whose model cannot be told.
+    """
+    from codec.errors import InputError
+    from trainer.seeds import describe, read_config
+
+    imported = read_weights(path)
+    if isinstance(imported.metadata.get("config"), dict):
+        return imported
+    try:
+        config = read_config({name: array.shape for name, array in imported.tensors.items()})
     except InputError as error:
         error.where = f"{path}, {error.where}" if error.where else str(path)
         raise
-    return replace(imported, metadata=found, notes=notes)
+    return replace(
+        imported,
+        metadata={**imported.metadata, "config": config.to_dict()},
+        notes=(*imported.notes, f"model read off the shapes: {describe(config)}"),
+    )

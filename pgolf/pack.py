@@ -54,9 +54,8 @@ def pack(
     """
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output' (or --dry-run).")
-    from packager.foreign import read_any
     from packager.submission import STAGES, Order, build_submission, plan_submission
-    from pgolf.models import read_model
+    from pgolf.models import read_model, read_weights
 
     order = Order(
         checkpoint=checkpoint,
@@ -67,7 +66,7 @@ def pack(
         title=title,
         minified=not no_minify,
         hessians=hessians,
-        read=read_any if script else read_model,  # a script of one's own knows its model
+        read=read_weights if script else read_model,  # a script of one's own knows its model
     )
     with progress("pack", STAGES) as step:
         if output is None or dry_run:

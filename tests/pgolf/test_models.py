@@ -56,6 +56,16 @@ def test_native_layouts_survive_pack_and_unpack(pgolf, native, tmp_path):
     assert again.returncode == 0, again.stderr
 
 
+def test_measure_sees_the_tensors_that_pack_packs(pgolf, native):
+    preset, path, *_ = native
+    done = pgolf("measure", path, "--recipe", preset, "--json")
+    assert done.returncode == 0, done.stderr
+    packed = json.loads(pgolf("pack", path, "--recipe", preset, "--dry-run", "--json").stdout)["artifact_bytes"]
+    measured = json.loads(done.stdout)
+    assert not [row["name"] for row in measured["tensors"] if row["name"].endswith("_bank")]
+    assert abs(measured["recipes"][0]["bytes"] - packed) < 2000  # measure stores no model config
+
+
 def test_sizes_are_read_off_the_shapes_of_a_full_size_file(pgolf, tmp_path):
     config = replace(PRESETS["pr1176"].model, layers=3, dim=128, heads=2, kv_heads=1, mlp_hidden=256, xsa_layers=3)
     torch.manual_seed(0)
