@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codec.contexts import COST_UNIT, symbol_costs, table_cost
+from codec.costs import COST_UNIT, symbol_costs, table_cost
 from codec.rans import table_logs
 
 FORM_COST = 16 * 8 * COST_UNIT  # a form that no other tensor has: about 30 characters of header text

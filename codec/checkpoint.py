@@ -1,6 +1,8 @@
 """Float checkpoints: a safetensors file whose metadata holds the model config as JSON."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,15 @@ def write_checkpoint(path: str | Path, tensors: dict[str, np.ndarray], metadata:
     """
     ordered = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
     write_bytes(path, save(ordered, {NOTES: json.dumps(metadata, sort_keys=True)}))
+
+
+def weights_sha256(tensors: Mapping[str, np.ndarray]) -> str:
+    """Over names, dtypes, shapes and values in order of the names; not over metadata, which holds the time taken."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = np.asarray(tensors[name], order="C")
+        digest.update(f"{name}\0{tensor.dtype.str}{tensor.shape}".encode() + tensor.tobytes())
+    return digest.hexdigest()
 
 
 def _array(name: str, record: dict[str, Any], path: str | Path) -> np.ndarray:

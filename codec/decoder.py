@@ -209,13 +209,17 @@ def _array(dtype: np.dtype[Any], planes: list[np.ndarray]) -> np.ndarray:
 
 
 def _matrix(
-    stream: Stream, rows: int, columns: int, lowest: int, base: int, row_table: int, column_table: int, *prediction: int
+    stream: Stream, rows: int, columns: int, lowest: int, base: int, row_table: int, column_table: int, *more: int
 ) -> np.ndarray:
-    """int8 (rows, columns).  Table of an item: base plus the class of its row plus that of its column."""
-    row = stream.take(np.full(rows, row_table)).astype(np.int64) if row_table else np.zeros(rows, np.int64)
+    """int8 (rows, columns).  Table of an item: base plus the class of its part of the row plus that of its column."""
+    *prediction, parts = more if len(more) % 2 else (*more, 1)
+    if parts != 1 and not (0 < parts <= columns and columns % parts == 0):
+        raise ValueError(f"{parts} parts of {columns} columns")
+    row = stream.take(np.full(rows * parts, row_table)) if row_table else np.zeros(rows * parts, np.uint8)
     column = stream.take(np.full(columns, column_table)) if column_table else np.zeros(columns, np.uint8)
+    table = base + np.repeat(row.reshape(rows, parts), columns // parts, axis=1).astype(np.int64) + column
     multiples, references = _prediction(stream, rows, *prediction) if prediction else (column[:0], column[:0])
-    levels = stream.take((base + row[:, None] + column).ravel()).reshape(rows, columns).astype(np.int16) + lowest
+    levels = stream.take(table.ravel()).reshape(rows, columns).astype(np.int16) + lowest
     for index, reference in zip(np.flatnonzero(multiples), references, strict=True):
         said = (2 * (int(multiples[index]) - 9) * levels[reference] + 8) // 16
         levels[index] = (levels[index] + said + 128) % 256 - 128

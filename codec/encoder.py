@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 
 from codec.byte_tables import byte_tables
-from codec.contexts import MOST_TABLES, Contexts, Grouping, group, table_cost
+from codec.contexts import Contexts, Grouping, group
 from codec.decoder import MAGIC, MAX_TABLES, MAX_WEIGHTS, QuantizedTensor, frequencies
 from codec.errors import CodecError
-from codec.prediction import Predictions, differences, find_predictions
-from codec.quantize import level_bits
+from codec.layouts import symbols_of
+from codec.parts import Matrix, cut, prediction_planes
+from codec.prediction import Predictions
 from codec.rans import encode as rans_encode
 from codec.rans import lane_count, table_logs
 
 Tensor = QuantizedTensor | np.ndarray
 Plane = tuple[np.ndarray, np.ndarray]  # symbols uint8 (count,), table of each (count,)
 TEXT_TABLE = 1  # table 0 is the uniform one
-FEWEST_GROUPED = 2048  # floats, below which classes of rows cost more than they save
-TABLES_PER_GROUP = MOST_TABLES + 4  # classes of rows and columns, multiples and references of predictions
-MOST_BYTE_TABLES = MAX_TABLES - 64  # 2 for zeros and text, 62 common to the byte planes of all kinds of tensors
+COMMON_TABLES = 64  # zeros, text, and 62 for the byte planes of all kinds of tensors
+EXTRA_TABLES = 4  # of a group: classes of rows and columns, multiples and references of predictions
 
 
 def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
@@ -49,24 +49,47 @@ def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
     return _assemble(builder, text)
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """How a tensor is cut up: byte planes under one table each, and an int8 matrix under tables by row and column.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Model:
+    """How a matrix is coded: lowest level, first table, tables of the classes (0: none) and of the predictions."""
 
-    planes: uint8 (bytes, count).  matrix: predicted rows as differences.
-    group: tensors of one group share the tables of their matrices.
-    """
-
-    kind: str
-    shape: tuple[int, ...]
-    planes: np.ndarray
-    matrix: np.ndarray | None
-    group: str
-    predictions: Predictions | None
+    matrix: Matrix
+    contexts: Contexts
+    lowest: int
+    base: int
+    row_table: int
+    column_table: int
+    prediction_tables: tuple[int, ...]
 
     @property
-    def symbols(self) -> int:
-        return self.planes.size + (0 if self.matrix is None else self.matrix.size)
+    def parts(self) -> int:
+        """Into how many the rows are cut, each with a class of its own."""
+        return 1 if self.contexts.rows is None else len(self.contexts.rows) // len(self.matrix.levels)
+
+    @property
+    def numbers(self) -> list[int]:
+        """As docs/format.md lists them."""
+        parts = [self.parts] if self.parts > 1 else []
+        return [self.lowest, self.base, self.row_table, self.column_table, *self.prediction_tables, *parts]
+
+    def planes(self) -> list[Plane]:
+        levels, contexts = self.matrix.levels, self.contexts
+        planes: list[Plane] = []
+        index = np.full(levels.shape, self.base, np.int32)
+        if contexts.rows is not None:
+            planes.append((contexts.rows, np.full(len(contexts.rows), self.row_table)))
+            index += np.repeat(contexts.rows.reshape(-1, self.parts), levels.shape[1] // self.parts, axis=1)
+        if contexts.columns is not None:
+            planes.append((contexts.columns, np.full(levels.shape[1], self.column_table)))
+            index += contexts.columns
+        if self.matrix.predictions:
+            multiples, low, high = prediction_planes(self.matrix.predictions)
+            tables = self.prediction_tables
+            planes += [
+                (plane, np.full(len(plane), table))
+                for plane, table in ((multiples, tables[0]), (low, 0), (high, tables[1]))
+            ]
+        return [*planes, (symbols_of(levels, self.lowest).ravel(), index.ravel())]
 
 
 class _Builder:
@@ -78,9 +101,11 @@ class _Builder:
         self.names: list[tuple[int, str, int]] = []
         self.planes: list[Callable[[], list[Plane]]] = []
         distinct, ties = _distinct(tensors)
-        self.parts = {name: _part(tensor) for name, tensor in distinct.items()}
-        self.byte_tables = self._byte_tables()
-        self.models = self._models()
+        self.parts = {name: cut(tensor) for name, tensor in distinct.items()}
+        groups = self._groups()
+        used = sum(len(grouping.counts) + EXTRA_TABLES for _, grouping in groups)
+        self.byte_tables = self._byte_tables(MAX_TABLES - COMMON_TABLES - used)
+        self.models = {name: model for each in groups for name, model in self._models(*each).items()}
         previous = ""
         for name in tensors:
             shared = len(os.path.commonprefix([previous, name]))  # noqa: RUF071 (characters are meant)
@@ -92,105 +117,63 @@ class _Builder:
         self.table_counts.append(counts)
         return len(self.table_counts) - 1
 
-    def _byte_tables(self) -> dict[str, list[int]]:
-        groups = {part.group for part in self.parts.values() if part.matrix is not None}
-        planes = {name: (part.kind, part.planes) for name, part in self.parts.items()}
-        found = byte_tables(planes, MOST_BYTE_TABLES - TABLES_PER_GROUP * len(groups))
+    def _groups(self) -> list[tuple[dict[str, Matrix], Grouping]]:
+        """Matrices that share tables, by name of the tensor, and which tables."""
+        groups: dict[str, dict[str, Matrix]] = {}
+        for name, part in self.parts.items():
+            if part.matrix:
+                groups.setdefault(part.matrix.group, {})[name] = part.matrix
+        most = (MAX_TABLES - COMMON_TABLES) // max(len(groups), 1) - EXTRA_TABLES
+        members = [matrices for _, matrices in sorted(groups.items())]
+        return [(each, group([matrix.levels for matrix in each.values()], most)) for each in members]
+
+    def _byte_tables(self, most: int) -> dict[str, list[int]]:
+        found = byte_tables({name: (part.kind, part.planes) for name, part in self.parts.items()}, most)
         first = len(self.table_counts) - 1
         self.table_counts += found.counts
         return {name: [first + table if table else 0 for table in tables] for name, tables in found.planes.items()}
 
-    def _models(self) -> dict[str, tuple[list[int], Contexts]]:
-        """name -> ([lowest, first table, row-class table, column-class table, tables of predictions...], contexts)."""
-        groups: dict[str, list[str]] = {}
-        for name, part in self.parts.items():
-            if part.matrix is not None:
-                groups.setdefault(part.group, []).append(name)
-        models = {}
-        for _, members in sorted(groups.items()):
-            matrices = [matrix for name in members if (matrix := self.parts[name].matrix) is not None]
-            lowest = min(int(matrix.min(initial=0)) for matrix in matrices)
-            grouping = group(matrices, lowest)
-            first, row_table, column_table = self._add_group(grouping)
-            prediction_tables = self._add_predictions([self.parts[name].predictions for name in members])
-            for name, contexts in zip(members, grouping.contexts, strict=True):
-                tables = [
-                    row_table if contexts.rows is not None else 0,
-                    column_table if contexts.columns is not None else 0,
-                ]
-                if self.parts[name].predictions:
-                    tables += prediction_tables
-                models[name] = [lowest, first + contexts.base, *tables], contexts
-        return models
-
-    def _add_group(self, grouping: Grouping) -> tuple[int, int, int]:
+    def _models(self, matrices: dict[str, Matrix], grouping: Grouping) -> dict[str, _Model]:
         first = len(self.table_counts)
-        for counts in grouping.counts:
-            self._add_table(counts)
+        self.table_counts += list(grouping.counts)
         row_table, column_table = (
             self._add_table(counts) if counts.any() else 0 for counts in (grouping.row_counts, grouping.column_counts)
         )
-        return first, row_table, column_table
+        predictions = self._add_predictions([matrix.predictions for matrix in matrices.values()])
+        return {
+            name: _Model(
+                matrix=matrix,
+                contexts=contexts,
+                lowest=grouping.lowest,
+                base=first + contexts.base,
+                row_table=row_table if contexts.rows is not None else 0,
+                column_table=column_table if contexts.columns is not None else 0,
+                prediction_tables=predictions if matrix.predictions else (),
+            )
+            for (name, matrix), contexts in zip(matrices.items(), grouping.contexts, strict=True)
+        }
 
-    def _add_predictions(self, found: list[Predictions | None]) -> list[int]:
+    def _add_predictions(self, found: list[Predictions | None]) -> tuple[int, ...]:
         """Tables of the multiples, and of the high bytes of the references, of a group."""
-        planes = [_prediction_planes(each) for each in found if each]
+        planes = [prediction_planes(each) for each in found if each]
         if not planes:
-            return []
+            return ()
         multiples, _, high = (
             sum((np.bincount(each[index], minlength=256) for each in planes), np.zeros(256, np.int64))
             for index in range(3)
         )
-        return [self._add_table(multiples), self._add_table(high)]
+        return self._add_table(multiples), self._add_table(high)
 
     def _form(self, name: str) -> int:
-        part, tables = self.parts[name], self.byte_tables[name]
+        part, tables, model = self.parts[name], self.byte_tables[name], self.models.get(name)
         planes: list[Plane] = [
             (plane, np.full(len(plane), table)) for plane, table in zip(part.planes, tables, strict=True)
         ]
-        form: list[Any] = [part.kind, list(part.shape), tables]
-        if part.matrix is None:
-            self.planes.append(lambda: planes)
-        else:
-            numbers, contexts = self.models[name]
-            matrix, form = part.matrix, [*form, *numbers]
-            self.planes.append(lambda: [*planes, *_level_planes(matrix, contexts, part.predictions, *numbers)])
+        self.planes.append(lambda: [*planes, *(model.planes() if model else ())])
+        form = [part.kind, list(part.shape), tables, *(model.numbers if model else ())]
         if form not in self.forms:
             self.forms.append(form)
         return self.forms.index(form)
-
-
-def _level_planes(
-    matrix: np.ndarray,
-    contexts: Contexts,
-    predictions: Predictions | None,
-    lowest: int,
-    base: int,
-    row_table: int,
-    column_table: int,
-    *tables: int,
-) -> list[Plane]:
-    planes: list[Plane] = []
-    index = np.full(matrix.shape, base, np.int32)
-    if contexts.rows is not None:
-        planes.append((contexts.rows, np.full(len(matrix), row_table)))
-        index += contexts.rows[:, None]
-    if contexts.columns is not None:
-        planes.append((contexts.columns, np.full(matrix.shape[1], column_table)))
-        index += contexts.columns
-    if predictions:
-        multiples, low, high = _prediction_planes(predictions)
-        planes += [
-            (plane, np.full(len(plane), table))
-            for plane, table in ((multiples, tables[0]), (low, 0), (high, tables[1]))
-        ]
-    return [*planes, ((matrix.astype(np.int16) - lowest).astype(np.uint8).ravel(), index.ravel())]
-
-
-def _prediction_planes(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """uint8: multiples of all rows, low and high bytes of the references of the predicted ones."""
-    references = predictions.references[predictions.multiples > 0]
-    return predictions.multiples, (references & 255).astype(np.uint8), (references >> 8).astype(np.uint8)
 
 
 def _assemble(builder: _Builder, text: bytes) -> bytes:
@@ -248,41 +231,3 @@ def _distinct(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
         else:
             ties[name] = first
     return distinct, ties
-
-
-def _part(tensor: Tensor) -> _Part:
-    if isinstance(tensor, QuantizedTensor):
-        rows = len(tensor.scales)
-        matrix = tensor.levels.reshape(rows, tensor.levels.size // max(rows, 1))
-        kind = "row" if tensor.scales.dtype == np.float16 else "all"
-        # Tensors of one bit width share their tables.
-        return _matrix_part(
-            kind, tensor.levels.shape, _byte_planes(tensor.scales), matrix, f"{level_bits(matrix)} bits"
-        )
-    kind, planes = tensor.dtype.newbyteorder("<").str, _byte_planes(tensor)
-    if tensor.dtype.kind != "f" or tensor.ndim < 2 or tensor.size < FEWEST_GROUPED:
-        return _Part(kind, tensor.shape, planes, None, "", None)
-    # The top byte of a float, sign and exponent, is as different from row to row as a level is.
-    return _matrix_part(kind, tensor.shape, planes[:-1], planes[-1].view(np.int8).reshape(len(tensor), -1), kind)
-
-
-def _matrix_part(kind: str, shape: tuple[int, ...], planes: np.ndarray, matrix: np.ndarray, name: str) -> _Part:
-    found = find_predictions(matrix)
-    if found is None:
-        return _Part(kind, shape, planes, matrix, name, None)
-    changed = differences(matrix, found)
-    # Less energy is not always fewer bits: weights that were quantized before use few of their levels.
-    price = sum(table_cost(np.bincount(plane, minlength=256)) for plane in _prediction_planes(found))
-    if price + _cost(changed) < _cost(matrix):
-        return _Part(kind, shape, planes, changed, name, found)
-    return _Part(kind, shape, planes, matrix, name, None)
-
-
-def _cost(matrix: np.ndarray) -> int:
-    return group([matrix], int(matrix.min(initial=0))).cost
-
-
-def _byte_planes(array: np.ndarray) -> np.ndarray:
-    """uint8 (itemsize, count), lowest byte first."""
-    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).ravel()
-    return np.ascontiguousarray(little.view(np.uint8).reshape(-1, array.dtype.itemsize).T)

@@ -169,7 +169,7 @@ def _quantized_table_bytes(blob: bytes, users: np.ndarray) -> int:
 def _plane_counts(form: list[Any]) -> tuple[int, int, int]:
     """How many planes a tensor of this form has: bytes, classes and predictions, its matrix."""
     _, _, planes, *model = form
-    classes = sum(1 for table in model[2:4] if table) + 3 * (len(model) > 4)
+    classes = sum(1 for table in model[2:4] if table) + 3 * (len(model) > 5)
     return len(planes), classes, int(bool(model))
 
 

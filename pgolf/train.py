@@ -204,6 +204,7 @@ def _print(result: "TrainResult", heldout: "HeldOut") -> None:
             ("tokens per second", f"{result.tokens / result.seconds:,.0f}"),
             ("val loss, nats per token", f"{result.val_loss:.4f}"),
             ("val bpb", f"{result.val_bpb:.4f}"),
+            ("sha256 of the weights", result.weights_sha256[:16]),
             ("targets scored", f"{heldout.targets:,} of {heldout.shard_targets:,}"),
         ]
     )

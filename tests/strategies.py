@@ -24,6 +24,13 @@ def quantized_tensors(draw):
     return QuantizedTensor(levels, draw(hnp.arrays(np.float32, (1,))))
 
 
+def lattices(random: np.random.Generator, rows: int, columns: int, segment: int) -> np.ndarray:
+    """int8 levels up to 31: every segment of a row is multiples of a step of its own, rounded."""
+    steps = random.choice([2.3, 3.1, 4.4, 5.2], (rows, columns // segment, 1))
+    multiples = random.integers(-6, 7, (rows, columns // segment, segment))
+    return np.rint(multiples * steps).clip(-31, 31).astype(np.int8).reshape(rows, columns)
+
+
 plain_tensors = shapes.flatmap(
     lambda shape: st.sampled_from([np.float16, np.float32, np.float64, np.int64, np.int32, np.uint8, np.bool_]).flatmap(
         lambda dtype: hnp.arrays(dtype, shape)

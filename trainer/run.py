@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from codec.checkpoint import write_checkpoint
+from codec.checkpoint import weights_sha256, write_checkpoint
 from codec.errors import PgolfError
 from codec.files import read_bytes
 from codec.shards import find_tokenizer
@@ -33,9 +33,13 @@ Progress = Callable[[int, str], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainResult:
-    """checkpoint: its file.  seconds: of training, without validation and saving."""
+    """checkpoint: its file, and the `codec.checkpoint.weights_sha256` of what is in it.
+
+    seconds: of training, without validation and saving.
+    """
 
     checkpoint: Path
+    weights_sha256: str
     steps: int
     tokens: int
     seconds: float
@@ -245,12 +249,18 @@ class _Run:
                 save_state(self.out_dir / STATE, self.stepper.parts, place, self.identity)
 
     def finish(self, evaluate: Evaluate) -> TrainResult:
-        """Validate, write the checkpoint, and close the log with sizes and times."""
+        """Validate, write the checkpoint (every tensor as float32), and close the log with sizes and times."""
         if self.records and self.step < self.config.steps:
             self.records.log.stopped_early(self.step, self.config.steps, self.seconds)
         val_loss, val_bpb = self.validate(evaluate)
+        with self.stepper.parts.exported() as model:  # inside: the arrays share the model's memory
+            arrays = {name: to_array(tensor.float()) for name, tensor in model.state_dict().items()}
+            weights = weights_sha256(arrays)
+            if self.records:
+                write_checkpoint(self.out_dir / CHECKPOINT, arrays, self.notes(val_bpb))
         result = TrainResult(
             checkpoint=self.out_dir / CHECKPOINT,
+            weights_sha256=weights,
             steps=self.step,
             tokens=self.step * self.config.batch_tokens,
             seconds=self.seconds,
@@ -258,26 +268,23 @@ class _Run:
             val_bpb=val_bpb,
         )
         if self.records:
-            self.export(result)
             self.records.log.add(f"Serialized model: {result.checkpoint.stat().st_size} bytes")
+            self.records.log.add(f"weights sha256:{weights}")
             self.records.log.phases({"train": self.seconds, **self.phases})
         return result
 
-    def export(self, result: TrainResult) -> None:
-        """Write the checkpoint: every tensor of the model, buffers included, as float32."""
-        metadata = {
+    def notes(self, val_bpb: float) -> dict[str, Any]:
+        """The checkpoint's metadata."""
+        return {
             "config": self.preset.model.to_dict(),
             "preset": self.preset.name,
             "seed": self.identity["seed"],
-            "steps": result.steps,
-            "tokens": result.tokens,
-            "train_seconds": round(result.seconds, 3),
-            "val_bpb": result.val_bpb,
+            "steps": self.step,
+            "tokens": self.step * self.config.batch_tokens,
+            "train_seconds": round(self.seconds, 3),
+            "val_bpb": val_bpb,
             "tokenizer_sha256": self.identity["tokenizer_sha256"],
         }
-        with self.stepper.parts.exported() as model:
-            arrays = {name: to_array(tensor.float()) for name, tensor in model.state_dict().items()}
-            write_checkpoint(result.checkpoint, arrays, metadata)  # inside: the arrays share the model's memory
 
     def seconds_left(self) -> float:
         """Expected training time to the end, at the mean speed so far."""

@@ -63,8 +63,9 @@ class Reader:
             return kind, shape, bytes(plane[item] for item in range(count) for plane in planes)
         return kind, shape, self.items(planes, rows), self.matrix(rows, columns, *model)
 
-    def matrix(self, rows: int, columns: int, lowest: int, base: int, row_table: int, column_table: int, *prediction):
-        row = self.plane([row_table] * rows) if row_table else [0] * rows
+    def matrix(self, rows: int, columns: int, lowest: int, base: int, row_table: int, column_table: int, *more):
+        prediction, parts = more[: len(more) // 2 * 2], more[-1] if len(more) % 2 else 1
+        row = self.plane([row_table] * rows * parts) if row_table else [0] * rows * parts
         column = self.plane([column_table] * columns) if column_table else [0] * columns
         multiples, references = [0] * rows, iter(())
         if prediction:
@@ -72,7 +73,9 @@ class Reader:
             predicted = sum(1 for multiple in multiples if multiple)
             low, high = self.plane([0] * predicted), self.plane([prediction[1]] * predicted)
             references = iter([first + 256 * second for first, second in zip(low, high, strict=True)])
-        values = [symbol + lowest for symbol in self.plane([base + r + c for r in row for c in column])]
+        wide = columns // parts
+        tables = [base + row[r * parts + c // wide] + column[c] for r in range(rows) for c in range(columns)]
+        values = [symbol + lowest for symbol in self.plane(tables)]
         for index in range(rows):
             if multiples[index]:
                 reference = next(references)

@@ -1,11 +1,12 @@
 """docs/format.md is enough: a reader written from it agrees with the library."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 
 from codec import QuantizedTensor, encode, unpack
 from tests.codec.reader import read
-from tests.strategies import state_dicts
+from tests.strategies import lattices, state_dicts
 
 
 @given(state_dicts)
@@ -36,6 +37,19 @@ def test_the_independent_reader_agrees_on_classes_of_rows_and_columns():
     *_, row_table, column_table = unpack(blob)[0]["forms"][0]
     assert row_table > 0
     assert column_table > 0
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_the_independent_reader_agrees_on_classes_of_segments(repeated):
+    levels = lattices(np.random.default_rng(2), 128, 256, 64)
+    if repeated:  # rows predicted from the first one, so that predictions and segments meet
+        levels[64:96] = levels[64]
+    blob = encode({"w": QuantizedTensor(levels, np.ones(128, np.float16))}, {})
+    form = unpack(blob)[0]["forms"][0]
+    assert len(form) == (10 if repeated else 8)
+    assert form[-1] == 4
+    assert read(blob)[1]["w"][3] == levels.ravel().tolist()
+    assert np.array_equal(unpack(blob)[1]["w"].levels, levels)
 
 
 def test_the_independent_reader_agrees_on_predicted_rows():

@@ -21,7 +21,7 @@ from codec.encoder import _assemble, _Builder
 from packager.minify import minify
 from packager.source import bundle
 from packager.wrapper import wrap
-from tests.golden.regenerate import FOLDER, digests, tensors
+from tests.golden.regenerate import FOLDER, GOLDEN, META, digests, grouped, tensors
 from tests.strategies import state_dicts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,17 +29,21 @@ ODD = (-1, 0, 1, 2, 7, 255, 256, 511, 512, 1 << 16, 1 << 20, 1 << 62, 1 << 70, 0
 DECODER_BYTES = 3000  # what the decoder may add to a submission, minified and compressed
 
 
-def test_golden_artifact_decodes_to_the_same_arrays():
-    blob = (FOLDER / "mixed.bin").read_bytes()
-    assert digests(blob) == json.loads((FOLDER / "mixed.json").read_text())
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_artifact_decodes_to_the_same_arrays(name):
+    blob = (FOLDER / f"{name}.bin").read_bytes()
+    assert digests(blob) == json.loads((FOLDER / f"{name}.json").read_text())
 
 
-def test_the_encoder_still_writes_the_golden_bytes():
-    assert encode(tensors(), {"config": {"width": 48}, "recipe": "golden"}) == (FOLDER / "mixed.bin").read_bytes()
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_encoder_still_writes_the_golden_bytes(name):
+    assert encode(GOLDEN[name](), META) == (FOLDER / f"{name}.bin").read_bytes()
 
 
 def test_golden_artifact_uses_every_feature_of_the_format():
     header, _ = unpack((FOLDER / "mixed.bin").read_bytes())
+    (grouped,) = unpack((FOLDER / "grouped.bin").read_bytes())[0]["forms"]
+    assert len(grouped) == 8  # rows cut into segments
     forms = {form[0]: form for form in header["forms"]}
     assert {"row", "all", "<f2", "<f4", "<f8", "<i8", "|b1"} == set(forms)
     assert any(len(form) == 9 for form in header["forms"])  # predicted rows
@@ -86,7 +90,7 @@ for name in sys.argv[1:]:
 @settings(max_examples=10, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 def test_the_shipped_decoder_agrees_in_an_isolated_interpreter(shipped, dicts):
     expected = []
-    for number, each in enumerate([tensors(), *dicts]):
+    for number, each in enumerate([tensors(), grouped(), *dicts]):
         blob = encode(each, {})
         shipped.with_name(f"{number}.bin").write_bytes(blob)
         digest = hashlib.sha256()
@@ -158,7 +162,7 @@ def originals(monkeypatch) -> list[bytes]:
     """Every form of the format, and one tensor.  32 lanes instead of one: a decode takes 6 ms instead of 60."""
     monkeypatch.setattr("codec.encoder.lane_count", lambda symbols: 32 if symbols > 1000 else 1)
     one = {"w": QuantizedTensor(np.zeros((4, 4), np.int8), np.ones(4, np.float16))}
-    return [encode(tensors(), {}), encode(one, {})]
+    return [encode(tensors(), {}), encode(one, {}), encode(grouped(), {})]
 
 
 @pytest.mark.slow
@@ -168,7 +172,7 @@ def test_fuzzing_the_bytes_finds_nothing(originals):
 
     def damaged():
         for number in range(20_000):
-            blob = bytearray(originals[number % 3 > 0][:-4])
+            blob = bytearray(originals[number % 3][:-4])
             for _ in range(source.randint(1, 4)):
                 place = source.randrange(len(blob)) if source.random() < 0.5 else source.randrange(min(400, len(blob)))
                 blob[place] = source.randrange(256)
@@ -180,9 +184,10 @@ def test_fuzzing_the_bytes_finds_nothing(originals):
 @pytest.mark.slow
 def test_fuzzing_the_header_finds_nothing(originals):
     """Headers that are JSON of nearly the right shape, before the planes of the honest one: bytes seldom get so far."""
-    source, builder = random.Random(1), _Builder(dict(sorted(tensors().items())))
+    every = {**tensors(), **grouped()}
+    source, builder = random.Random(1), _Builder(dict(sorted(every.items())))
     header = json.dumps({"forms": builder.forms, "meta": {}, "names": builder.names})
-    assert decode(_assemble(builder, header.encode())).keys() == tensors().keys()
+    assert decode(_assemble(builder, header.encode())).keys() == every.keys()
 
     def damaged():
         for _ in range(1_000):

@@ -40,6 +40,18 @@ def tensors() -> dict:
     }
 
 
+def grouped() -> dict:
+    """Levels on a lattice of its own for every 64 columns, so that segments get classes."""
+    random = np.random.Generator(np.random.PCG64(8))
+    steps = random.integers(2, 6, (64, 4, 1))
+    levels = (random.integers(-5, 6, (64, 4, 64)) * steps).astype(np.int8).reshape(64, 256)
+    return {"mlp.fc.weight": QuantizedTensor(levels, (random.integers(1, 1000, 64) / 4096).astype(np.float16))}
+
+
+GOLDEN = {"mixed": tensors, "grouped": grouped}
+META = {"config": {"width": 48}, "recipe": "golden"}
+
+
 def digests(blob: bytes) -> dict[str, str]:
     """sha256 of every tensor: dtype, shape and bytes of what the artifact holds."""
     found = {}
@@ -52,6 +64,7 @@ def digests(blob: bytes) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    artifact = encode(tensors(), {"config": {"width": 48}, "recipe": "golden"})
-    (FOLDER / "mixed.bin").write_bytes(artifact)
-    (FOLDER / "mixed.json").write_text(json.dumps(digests(artifact), indent=1, ensure_ascii=False) + "\n")
+    for name, made in GOLDEN.items():
+        artifact = encode(made(), META)
+        (FOLDER / f"{name}.bin").write_bytes(artifact)
+        (FOLDER / f"{name}.json").write_text(json.dumps(digests(artifact), indent=1, ensure_ascii=False) + "\n")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from codec.checkpoint import read_checkpoint
+from codec.checkpoint import read_checkpoint, weights_sha256
 from codec.errors import EnvironmentLacks, InputError, PgolfError, UsageError
 from codec.shards import shard_bytes
 from tests.trainer.runs import TINY, assert_equal, evaluate, go, weights
@@ -86,6 +86,7 @@ def test_the_log_speaks_the_fields_grammar(whole):
         (f"{result.val_loss:.8f}", f"{result.val_bpb:.8f}")
     ]
     assert f"Serialized model: {result.checkpoint.stat().st_size} bytes" in lines
+    assert f"weights sha256:{weights_sha256(weights(folder))}" in lines
     assert re.fullmatch(r"phase_times train:\d+ms warmup:0ms val:\d+ms save:\d+ms", lines[-1])
 
 

@@ -1,0 +1,85 @@
+"""Ways to code a matrix of levels: which rows and columns share a table, by how widely their levels are spread."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """One way to code a matrix: first table, int64 class of each row and column, and what falls into each table.
+
+    rows: (rows * parts,), row by row, where every row is cut into parts of one width, each with a class of its own.
+    counts: int64 (tables, symbols), row t for table number base + t.
+    """
+
+    base: int
+    rows: np.ndarray
+    columns: np.ndarray
+    counts: np.ndarray
+
+
+def symbols_of(levels: np.ndarray, lowest: int) -> np.ndarray:
+    """int8 levels -> uint8, counted from the lowest."""
+    return levels.view(np.uint8) - np.uint8(lowest & 255)
+
+
+def histograms(symbols: np.ndarray, tables: np.ndarray, width: int) -> np.ndarray:
+    """int64 (tables, width): how often each symbol falls into each table; tables broadcasts to symbols."""
+    size = int(tables.max(initial=-1)) + 1
+    return np.bincount((tables * width + symbols).ravel(), minlength=size * width).reshape(size, width)
+
+
+def row_histograms(symbols: np.ndarray, width: int) -> np.ndarray:
+    """int64 (rows, width)."""
+    return histograms(symbols, np.arange(len(symbols))[:, None], width)
+
+
+def merged(row_counts: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Sum the histograms of rows of one class -> (classes, symbols)."""
+    order = np.argsort(classes, kind="stable")
+    present, starts = np.unique(classes[order], return_index=True)
+    sums = np.zeros((int(classes.max(initial=-1)) + 1, row_counts.shape[1]), row_counts.dtype)
+    if len(present):
+        sums[present] = np.add.reduceat(row_counts[order], starts)
+    return sums
+
+
+def one_table(row_counts: np.ndarray, columns: int, base: int = 0) -> Layout:
+    """Every level under table `base`."""
+    return Layout(
+        base=base,
+        rows=np.zeros(len(row_counts), np.int64),
+        columns=np.zeros(columns, np.int64),
+        counts=row_counts.sum(0, keepdims=True),
+    )
+
+
+def spread_layouts(levels: np.ndarray, symbols: np.ndarray, row_counts: np.ndarray, step: int) -> list[Layout]:
+    """Classes by the spread of the whole matrix, its rows, its columns, both; step: classes per octave."""
+    row_count, column_count = levels.shape
+    no_rows, no_columns = np.zeros(row_count, np.int64), np.zeros(column_count, np.int64)
+    squares = levels.astype(np.int64) ** 2
+    whole = int(_spread(squares.sum()[None], levels.size, step)[0])
+    found = [one_table(row_counts, column_count, whole)]
+    if not levels.size:
+        return found
+    by_row = _spread(squares.sum(1), column_count, step)
+    by_column = _spread(squares.sum(0), row_count, step)
+    low_row, low_column = int(by_row.min()), int(by_column.min())
+    by_row, by_column = by_row - low_row, by_column - low_column
+    width = row_counts.shape[1]
+    column_counts = histograms(symbols, by_column[None], width)
+    both_counts = histograms(symbols, by_row[:, None] + by_column, width)
+    return [
+        *found,
+        Layout(base=low_row, rows=by_row, columns=no_columns, counts=merged(row_counts, by_row)),
+        Layout(base=low_column, rows=no_rows, columns=by_column, counts=column_counts),
+        Layout(base=low_row + low_column - whole, rows=by_row, columns=by_column, counts=both_counts),
+    ]
+
+
+def _spread(energies: np.ndarray, count: int, step: int) -> np.ndarray:
+    """Class of the root of energies / count: floor(step * log2(64 rms)), at least 0, by integers."""
+    thresholds = np.array([round(2.0 ** (2 * k / step)) for k in range(14 * step)])
+    return np.searchsorted(thresholds, (energies.astype(np.int64) << 12) // max(count, 1), "right")
