@@ -3,6 +3,7 @@
 import lzma
 import zlib
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,11 @@ def baseline_bytes(name: str, tensors: Tensors) -> int:
     if name == "bit-packing":
         return packed_bytes(tensors)
     return len(COMPRESSORS[name].compress(plain_bytes(tensors)))
+
+
+def installed(name: str) -> bool:
+    """Whether one of BASELINES can run: brotli is an extra."""
+    return not name.startswith("brotli") or find_spec("brotli") is not None
 
 
 def plain_bytes(tensors: Tensors) -> bytes:
@@ -110,4 +116,5 @@ COMPRESSORS: dict[str, Compressor] = {
     "brotli-11": Compressor(_brotli_11, _unbrotli),
     "brotli-11-shuffle": Compressor(lambda data: _brotli_11(shuffle(data)), lambda data: unshuffle(_unbrotli(data))),
 }
+FALLBACK = "zstd-22"  # always there
 BASELINES = ("bit-packing", *COMPRESSORS)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from codec.costs import class_costs, smooth_costs, table_cost
-from codec.layouts import Layout, merged, one_table, row_histograms
+from codec.layouts import Layout, blocks, merged, one_table, row_histograms
 
 SEGMENTS = (128, 64)  # columns
 SAMPLED_ROWS = 4096  # about, on which clusters are found
@@ -19,14 +19,11 @@ SAMPLED_CLUSTERS = 12
 
 def cluster_layouts(counts: Sequence[np.ndarray], columns: Sequence[int], clusters: int) -> list[list[Layout]]:
     """Histograms of all rows (or segments) clustered together; per matrix: its best single cluster, or one per row."""
-    every = np.concatenate(counts)
-    classes = _clustered(every, clusters)
-    costs = smooth_costs(merged(every, classes)).T
-    layouts, start = [], 0
-    for own, width in zip(counts, columns, strict=True):
-        rows = classes[start : start + len(own)]
-        start += len(own)
-        found = [one_table(own, width, int((own.sum(0) @ costs).argmin()))]
+    classes, merged_counts = _clustered(counts, clusters)
+    costs = smooth_costs(merged_counts).T
+    layouts = []
+    for own, rows, width in zip(counts, classes, columns, strict=True):
+        found = [one_table(own, width, int((own.sum(0, np.int64) @ costs).argmin()))]
         if len(own):
             low = int(rows.min())
             no_columns = np.zeros(width, np.int64)
@@ -36,7 +33,7 @@ def cluster_layouts(counts: Sequence[np.ndarray], columns: Sequence[int], cluste
 
 
 def segment_histograms(symbols: Sequence[np.ndarray], segment: int, width: int) -> list[np.ndarray]:
-    """int64 (rows * parts, width) of each matrix; of whole rows where the columns are no multiple of `segment`."""
+    """(rows * parts, width) of each matrix; of whole rows where the columns are no multiple of `segment`."""
     return [row_histograms(_cut(each, segment), width) for each in symbols]
 
 
@@ -52,9 +49,8 @@ def worthy_segments(symbols: Sequence[np.ndarray], width: int) -> list[int]:
 
 def _estimate(counts: Sequence[np.ndarray]) -> int:
     """What rows with these histograms cost in a few clusters, tables and classes included, in 1/1024 bits."""
-    every = np.concatenate(counts)
-    classes = _clustered(every, SAMPLED_CLUSTERS)
-    return sum(table_cost(each) for each in (*merged(every, classes), np.bincount(classes)))
+    classes, merged_counts = _clustered(counts, SAMPLED_CLUSTERS)
+    return sum(table_cost(each) for each in (*merged_counts, np.bincount(np.concatenate(classes))))
 
 
 def _cut(symbols: np.ndarray, segment: int) -> np.ndarray:
@@ -62,20 +58,50 @@ def _cut(symbols: np.ndarray, segment: int) -> np.ndarray:
     return symbols.reshape(-1, segment) if columns and columns % segment == 0 else symbols
 
 
-def _clustered(counts: np.ndarray, clusters: int) -> np.ndarray:
-    """counts: int64 (rows, symbols) -> the class of each row, by Lloyd's iteration on code length."""
-    every = len(counts) // SAMPLED_ROWS + 1
-    sample = counts[::every].astype(np.float64)  # integers below 2**53: products are exact in any order
+def _clustered(counts: Sequence[np.ndarray], clusters: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """Histograms (rows, symbols) of each matrix -> (class of each of its rows, int64 (classes, symbols) of all).
+
+    By Lloyd's iteration on code length.
+    """
+    sample = _sampled(counts)
     classes = _start(sample, clusters)
-    for last in (False,) * 5 + (True,):  # the cost falls by less than 0.01 % after that
-        costs = smooth_costs(merged(sample, classes).astype(np.int64))
-        shares = class_costs(np.bincount(classes))[: len(costs)]
-        classes = ((counts.astype(np.float64) if last else sample) @ costs.T.astype(np.float64) + shares).argmin(1)
+    for _ in range(5):  # the cost falls by less than 0.01 % after that
+        classes = _cheapest(sample, *_prices(sample, classes))
+    prices = _prices(sample, classes)
+    found = [_cheapest(each, *prices) for each in counts]
+    totals = np.zeros((1 + max(int(each.max(initial=0)) for each in found), sample.shape[1]), np.int64)
+    for own, rows in zip(counts, found, strict=True):
+        sums = merged(own, rows)
+        totals[: len(sums)] += sums
+    return found, totals
+
+
+def _sampled(counts: Sequence[np.ndarray]) -> np.ndarray:
+    """int64: every n-th row, counted over all matrices."""
+    every = sum(len(each) for each in counts) // SAMPLED_ROWS + 1
+    rows, start = [], 0
+    for each in counts:
+        rows.append(each[-start % every :: every])
+        start += len(each)
+    return np.concatenate(rows).astype(np.int64)
+
+
+def _prices(sample: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float64: cost of each symbol in each cluster (symbols, clusters), and of naming the cluster (clusters,)."""
+    costs = smooth_costs(merged(sample, classes)).T.astype(np.float64)
+    return costs, class_costs(np.bincount(classes))[: costs.shape[1]].astype(np.float64)
+
+
+def _cheapest(counts: np.ndarray, costs: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """The cluster that codes each row in the fewest bits.  Integers below 2**53: products are exact in any order."""
+    classes = np.empty(len(counts), np.int64)
+    for block in blocks(len(counts), max(counts.shape[1], len(shares))):
+        classes[block] = (counts[block].astype(np.float64) @ costs + shares).argmin(1)
     return classes
 
 
 def _start(counts: np.ndarray, clusters: int) -> np.ndarray:
-    """Starting clusters: rows that use the same set of symbols if few sets are common, else rows of equal cost."""
+    """Starting classes of the rows of int64 histograms: those that use one set of symbols, else those of equal cost."""
     masks = np.packbits(counts > 0, axis=1)
     supports, support = np.unique(masks.view(f"V{masks.shape[1]}").ravel(), return_inverse=True)
     sizes = np.bincount(support, minlength=len(supports))
@@ -84,7 +110,7 @@ def _start(counts: np.ndarray, clusters: int) -> np.ndarray:
         place = np.full(len(supports), len(common))
         place[common] = np.arange(len(common))
         return place[support]
-    costs = smooth_costs(counts.sum(0, keepdims=True).astype(np.int64))[0]
+    costs = smooth_costs(counts.sum(0, keepdims=True))[0]
     order = np.argsort((counts @ costs) // np.maximum(counts.sum(1), 1), kind="stable")
     classes = np.empty(len(counts), np.int64)
     classes[order] = np.arange(len(counts)) * clusters // max(len(counts), 1)

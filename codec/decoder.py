@@ -19,6 +19,8 @@ PRECISION = 14  # frequencies of a table sum to 2**14: 0.0007 bits per weight of
 STATE_FLOOR = 1 << 16  # a lane's state stays in [2**16, 2**32); it moves in 16-bit words
 MAX_TABLES = 512  # 64 MiB of lookup; a full-size artifact uses about 60
 MAX_WEIGHTS = 1 << 28  # 0.5 bits per weight at the 16 MB cap; a constant tensor costs no bits, so bytes bound nothing
+MAX_TEXT = 1 << 22  # characters of header
+LANE_WEIGHTS = 1 << 18  # for one lane at most: decoding takes 8 microseconds per step, 2 seconds of them
 EIGHTHS = [65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194]  # round(2**16 * 2**(i/8))
 
 
@@ -40,13 +42,16 @@ def decode(blob: bytes) -> dict[str, np.ndarray]:
 
     Raises: CodecError for anything that is not a complete, undamaged artifact of this version.
     """
-    floats = {}
-    for name, tensor in unpack(blob)[1].items():
-        if isinstance(tensor, QuantizedTensor):
-            floats[name] = tensor.dequantize()
-        else:
-            floats[name] = tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
-    return floats
+    tensors = unpack(blob)[1]
+    distinct = {id(tensor): tensor for tensor in tensors.values()}  # ties stay one array
+    floats = {key: _floats(tensor) for key, tensor in distinct.items()}
+    return {name: floats[id(tensor)] for name, tensor in tensors.items()}
+
+
+def _floats(tensor: QuantizedTensor | np.ndarray) -> np.ndarray:
+    if isinstance(tensor, QuantizedTensor):
+        return tensor.dequantize()
+    return tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
 
 
 def read_meta(blob: bytes) -> dict[str, Any]:
@@ -73,18 +78,23 @@ class Stream:
 
     def __init__(self, frequencies: np.ndarray, states: np.ndarray, words: np.ndarray) -> None:
         self.states, self.words, self.position = states, words.astype(np.int64), 0
-        starts = np.cumsum(frequencies, 1) - frequencies
         # One gather per symbol: slot -> symbol | frequency << 8 | slot - start << 24.
-        symbols = np.repeat(np.tile(np.arange(256), len(frequencies)), frequencies.ravel())
-        slots = np.tile(np.arange(1 << PRECISION), len(frequencies)) - np.repeat(starts, frequencies.ravel())
-        self.slots = symbols | np.repeat(frequencies, frequencies.ravel()) << 8 | slots << 24
+        packed = np.arange(256) | frequencies << 8 | (frequencies - np.cumsum(frequencies, 1)) << 24
+        slots = np.empty((len(frequencies), 1 << PRECISION), np.int64)
+        for row, entries, counts in zip(slots, packed, frequencies, strict=True):
+            row[:] = np.repeat(entries, counts) + (np.arange(1 << PRECISION) << 24)
+        self.slots = slots.ravel()
+
+    def plane(self, table: int, count: int) -> np.ndarray:
+        """Decode `count` symbols under one table -> uint8 (count,)."""
+        return self.take(np.broadcast_to(table, count))
 
     def take(self, tables: np.ndarray) -> np.ndarray:
-        """Decode one symbol per entry of `tables` (int64 table numbers, (count,)) -> uint8 (count,)."""
+        """Decode one symbol per entry of `tables` (integer table numbers, (count,)) -> uint8 (count,)."""
         count, lanes = len(tables), len(self.states)
         symbols = np.empty(count, np.uint8)
         for start in range(0, count, lanes):
-            index = tables[start : start + lanes]
+            index = tables[start : start + lanes].astype(np.int64)
             state = self.states[: len(index)]
             entry = self.slots[(index << PRECISION) + (state & (1 << PRECISION) - 1)]
             symbols[start : start + lanes] = entry & 255
@@ -135,7 +145,7 @@ def open_artifact(blob: bytes, reader: type[Stream] = Stream) -> tuple[Stream, d
         raise CodecError(f"has {len(blob)} bytes, its first bytes promise {need}", hint="the file is damaged")
     if zlib.crc32(blob[:-4]) != int.from_bytes(blob[-4:], "little"):
         raise CodecError("checksum does not match", hint="the file is damaged")
-    if not 0 < lanes <= 1 << 16 or text_length > 1 << 22 or table_bytes > 1 << 18:
+    if not 0 < lanes <= 1 << 16 or text_length > MAX_TEXT or table_bytes > 1 << 18:
         raise CodecError("the artifact's sizes are outside the format's limits")
     tables, at = [np.full(256, 1, np.uint8)], 20  # table 0: uniform over bytes, never stored
     while at < 20 + table_bytes:
@@ -147,7 +157,7 @@ def open_artifact(blob: bytes, reader: type[Stream] = Stream) -> tuple[Stream, d
     words = np.frombuffer(blob, "<u2", word_count, at + 4 * lanes)
     stream = reader(np.stack([frequencies(table) for table in tables]), states, words)
     try:
-        header = json.loads(stream.take(np.full(text_length, min(1, len(tables) - 1))).tobytes())
+        header = json.loads(stream.plane(min(1, len(tables) - 1), text_length).tobytes())
         return stream, {"meta": dict(header["meta"]), "forms": list(header["forms"]), "names": list(header["names"])}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CodecError(f"the artifact's header cannot be read ({error})") from None
@@ -164,8 +174,9 @@ def read_tensors(stream: Stream, header: dict[str, Any]) -> dict[str, QuantizedT
 
 
 def _named(stream: Stream, forms: list[Any], names: list[Any]) -> dict[str, QuantizedTensor | np.ndarray]:
-    if sum(_weights(forms[form]) for _, _, form in names if form >= 0) > MAX_WEIGHTS:
-        raise ValueError(f"more than {MAX_WEIGHTS} weights")
+    weights = sum(_weights(forms[form]) for _, _, form in names if form >= 0)
+    if weights > min(MAX_WEIGHTS, LANE_WEIGHTS * len(stream.states)):
+        raise ValueError(f"{weights} weights")
     tensors: dict[str, QuantizedTensor | np.ndarray] = {}
     order: list[QuantizedTensor | np.ndarray] = []
     name = ""
@@ -180,10 +191,13 @@ def _named(stream: Stream, forms: list[Any], names: list[Any]) -> dict[str, Quan
 
 
 def _weights(form: list[Any]) -> int:
-    _, shape, planes, *model = form
-    if not all(isinstance(number, int) and number >= 0 for number in (*shape, *planes, *model[1:])):
+    """Of a tensor, with empty sides counted as 1: scales and classes take memory too."""
+    kind, shape, planes, *model = form
+    sizes = (*shape, *planes, *model[1:])
+    whole = type(kind) is str and {type(number) for number in (*sizes, *model)} <= {int}
+    if not whole or min(sizes, default=0) < 0 or max(sizes, default=0) > MAX_WEIGHTS:
         raise ValueError(f"form {form}")
-    return math.prod(shape)
+    return math.prod(max(side, 1) for side in shape)
 
 
 def _tensor(
@@ -192,12 +206,10 @@ def _tensor(
     count = math.prod(shape)
     rows = shape[0] if model and kind != "all" else 1
     if kind not in ("row", "all"):
-        low = [stream.take(np.full(count, table)) for table in planes]
+        low = [stream.plane(table, count) for table in planes]
         top = [_matrix(stream, rows, count // max(rows, 1), *model).view(np.uint8).ravel()] if model else []
         return _array(np.dtype(kind), low + top).reshape(shape)
-    scales = _array(
-        np.dtype("<f2" if kind == "row" else "<f4"), [stream.take(np.full(rows, table)) for table in planes]
-    )
+    scales = _array(np.dtype("<f2" if kind == "row" else "<f4"), [stream.plane(table, rows) for table in planes])
     return QuantizedTensor(_matrix(stream, rows, count // max(rows, 1), *model).reshape(shape), scales)
 
 
@@ -214,13 +226,17 @@ def _matrix(
     """int8 (rows, columns).  Table of an item: base plus the class of its part of the row plus that of its column."""
     *prediction, parts = more if len(more) % 2 else (*more, 1)
     if parts != 1 and not (0 < parts <= columns and columns % parts == 0):
-        raise ValueError(f"{parts} parts of {columns} columns")
-    row = stream.take(np.full(rows * parts, row_table)) if row_table else np.zeros(rows * parts, np.uint8)
-    column = stream.take(np.full(columns, column_table)) if column_table else np.zeros(columns, np.uint8)
-    table = base + np.repeat(row.reshape(rows, parts), columns // parts, axis=1).astype(np.int64) + column
+        raise ValueError(f"{parts} parts")
+    row = stream.plane(row_table, rows * parts) if row_table else np.zeros(1, np.uint8)
+    column = stream.plane(column_table, columns) if column_table else np.zeros(columns, np.uint8)
+    table = np.repeat(row.reshape(-1, parts), columns // parts, axis=1).astype(np.int16) + column + base
     multiples, references = _prediction(stream, rows, *prediction) if prediction else (column[:0], column[:0])
-    levels = stream.take(table.ravel()).reshape(rows, columns).astype(np.int16) + lowest
-    for index, reference in zip(np.flatnonzero(multiples), references, strict=True):
+    levels = stream.take(np.broadcast_to(table, (rows, columns)).ravel()).reshape(rows, columns).astype(np.int16)
+    levels += lowest
+    predicted = np.flatnonzero(multiples)
+    if (references >= predicted).any():
+        raise ValueError("order of rows")
+    for index, reference in zip(predicted, references, strict=True):
         said = (2 * (int(multiples[index]) - 9) * levels[reference] + 8) // 16
         levels[index] = (levels[index] + said + 128) % 256 - 128
     return levels.astype(np.int8)
@@ -228,6 +244,6 @@ def _matrix(
 
 def _prediction(stream: Stream, rows: int, table: int, high_table: int) -> tuple[np.ndarray, np.ndarray]:
     """(multiples in eighths plus 9, 0 = not predicted, of all rows; reference rows of the predicted ones)."""
-    multiples = stream.take(np.full(rows, table))
-    low, high = (stream.take(np.full(np.count_nonzero(multiples), each)) for each in (0, high_table))
+    multiples = stream.plane(table, rows)
+    low, high = (stream.plane(each, int(np.count_nonzero(multiples))) for each in (0, high_table))
     return multiples, low + high.astype(np.int64) * 256

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os.path
 import struct
 import zlib
@@ -13,7 +14,7 @@ import numpy as np
 
 from codec.byte_tables import byte_tables
 from codec.contexts import Contexts, Grouping, group
-from codec.decoder import MAGIC, MAX_TABLES, MAX_WEIGHTS, QuantizedTensor, frequencies
+from codec.decoder import MAGIC, MAX_TABLES, MAX_TEXT, MAX_WEIGHTS, QuantizedTensor, frequencies
 from codec.errors import CodecError
 from codec.layouts import symbols_of
 from codec.parts import Matrix, cut, prediction_planes
@@ -40,12 +41,13 @@ def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
     for name in names:
         _check(name, tensors[name])
     builder = _Builder({name: tensors[name] for name in names})
-    text = json.dumps(
-        {"forms": builder.forms, "meta": dict(meta), "names": builder.names},
-        sort_keys=True,
-        separators=(",", ":"),
-        allow_nan=False,
-    ).encode()
+    header = {"forms": builder.forms, "meta": dict(meta), "names": builder.names}
+    try:
+        text = json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise CodecError(f"the metadata cannot be stored ({error})", hint="keep to finite numbers and text") from None
+    if len(text) > MAX_TEXT:
+        raise CodecError(f"names and metadata take {len(text)} characters, an artifact holds at most {MAX_TEXT}")
     return _assemble(builder, text)
 
 
@@ -101,6 +103,9 @@ class _Builder:
         self.names: list[tuple[int, str, int]] = []
         self.planes: list[Callable[[], list[Plane]]] = []
         distinct, ties = _distinct(tensors)
+        self.weights = sum(_weights(tensor) for tensor in distinct.values())
+        if self.weights > MAX_WEIGHTS:
+            raise CodecError(f"the tensors have {self.weights} weights, an artifact holds at most {MAX_WEIGHTS}")
         self.parts = {name: cut(tensor) for name, tensor in distinct.items()}
         groups = self._groups()
         used = sum(len(grouping.counts) + EXTRA_TABLES for _, grouping in groups)
@@ -187,7 +192,7 @@ def _assemble(builder: _Builder, text: bytes) -> bytes:
             yield from reversed(planes())
         yield symbols, np.full(len(symbols), TEXT_TABLE)
 
-    lanes = lane_count(sum(part.symbols for part in builder.parts.values()))
+    lanes = lane_count(max(sum(part.symbols for part in builder.parts.values()), builder.weights))
     states, words = rans_encode(last_first(), np.stack([frequencies(each) for each in logs]), lanes)
     head = MAGIC + struct.pack("<4I", len(text), len(tables), lanes, len(words))
     body = head + tables + states.tobytes() + words.tobytes()
@@ -195,13 +200,12 @@ def _assemble(builder: _Builder, text: bytes) -> bytes:
 
 
 def _check(name: str, tensor: Tensor) -> None:
-    array = tensor.levels if isinstance(tensor, QuantizedTensor) else tensor
-    if array.size > MAX_WEIGHTS:
-        raise CodecError(f"has {array.size} weights, an artifact holds at most {MAX_WEIGHTS}", where=f"tensor `{name}`")
     if isinstance(tensor, QuantizedTensor):
-        rows = tensor.levels.shape[0] if tensor.scales.dtype == np.float16 and tensor.levels.ndim else 1
+        per_row = tensor.scales.dtype == np.float16
+        rows = tensor.levels.shape[0] if per_row and tensor.levels.ndim else 1
         if (
             tensor.levels.dtype != np.int8
+            or (per_row and not tensor.levels.ndim)
             or tensor.scales.dtype not in (np.float16, np.float32)
             or tensor.scales.shape != (rows,)
         ):
@@ -213,6 +217,12 @@ def _check(name: str, tensor: Tensor) -> None:
             )
     elif tensor.dtype.kind not in "fiub":
         raise CodecError(f"has dtype {tensor.dtype}, which an artifact cannot hold", where=f"tensor `{name}`")
+
+
+def _weights(tensor: Tensor) -> int:
+    """Empty sides counted as 1, as the decoder does."""
+    shape = tensor.levels.shape if isinstance(tensor, QuantizedTensor) else tensor.shape
+    return math.prod(max(side, 1) for side in shape)
 
 
 def _distinct(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, int]]:

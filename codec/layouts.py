@@ -1,8 +1,11 @@
 """Ways to code a matrix of levels: which rows and columns share a table, by how widely their levels are spread."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+
+BLOCK = 1 << 20  # numbers worked on at a time
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,18 +34,28 @@ def histograms(symbols: np.ndarray, tables: np.ndarray, width: int) -> np.ndarra
 
 
 def row_histograms(symbols: np.ndarray, width: int) -> np.ndarray:
-    """int64 (rows, width)."""
-    return histograms(symbols, np.arange(len(symbols))[:, None], width)
+    """(rows, width), of the smallest dtype that counts to a row's length: short rows need more room than they have."""
+    found = np.empty((len(symbols), width), np.min_scalar_type(symbols.shape[1]))
+    for block in blocks(len(symbols), max(symbols.shape[1], width)):
+        rows = symbols[block]
+        found[block] = histograms(rows, np.arange(len(rows))[:, None], width)
+    return found
 
 
 def merged(row_counts: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Sum the histograms of rows of one class -> (classes, symbols)."""
-    order = np.argsort(classes, kind="stable")
-    present, starts = np.unique(classes[order], return_index=True)
-    sums = np.zeros((int(classes.max(initial=-1)) + 1, row_counts.shape[1]), row_counts.dtype)
-    if len(present):
-        sums[present] = np.add.reduceat(row_counts[order], starts)
+    """Sum the histograms of rows of one class -> int64 (classes, symbols)."""
+    sums = np.zeros((int(classes.max(initial=-1)) + 1, row_counts.shape[1]), np.int64)
+    for block in blocks(*row_counts.shape):
+        order = np.argsort(classes[block], kind="stable")
+        present, starts = np.unique(classes[block][order], return_index=True)
+        sums[present] += np.add.reduceat(row_counts[block][order], starts, dtype=np.int64)
     return sums
+
+
+def blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Slices of a matrix whose 64-bit copies stay below 8 MiB (one row at least)."""
+    size = max(BLOCK // max(columns, 1), 1)
+    return (slice(start, start + size) for start in range(0, rows, size))
 
 
 def one_table(row_counts: np.ndarray, columns: int, base: int = 0) -> Layout:
@@ -51,7 +64,7 @@ def one_table(row_counts: np.ndarray, columns: int, base: int = 0) -> Layout:
         base=base,
         rows=np.zeros(len(row_counts), np.int64),
         columns=np.zeros(columns, np.int64),
-        counts=row_counts.sum(0, keepdims=True),
+        counts=row_counts.sum(0, np.int64, keepdims=True),
     )
 
 

@@ -15,10 +15,11 @@ class TensorCost:
     """One tensor.  *_bytes are exact code lengths (fractions of a byte included); entropy_bits is the empirical
     order-0 entropy of its own levels times their number: what an ideal static coder with free tables would need
     (0 for a plain tensor, which has no levels).  quantized: whether it has levels; a tie has neither.
+    stored_as: the smallest integer that holds its levels, or its dtype, or `tied`.
     """
 
     name: str
-    treatment: str
+    stored_as: str
     quantized: bool
     weights: int
     payload_bytes: float  # levels, or the bytes of a plain tensor
@@ -33,6 +34,12 @@ class TensorCost:
     @property
     def bits_per_weight(self) -> float:
         return 8 * self.bytes / self.weights if self.weights else 0.0
+
+    @property
+    def over_entropy_percent(self) -> float | None:
+        """Levels, classes and scales over the entropy of the levels plus the scales; None without levels."""
+        ideal = self.entropy_bits / 8 + self.scale_bytes
+        return 100 * (self.bytes / ideal - 1) if self.quantized and ideal else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,7 +197,7 @@ def _row(
     )
     return TensorCost(
         name=name,
-        treatment="tied" if tied else _treatment(tensor),
+        stored_as="tied" if tied else _stored_as(tensor),
         quantized=quantized and not tied,
         weights=levels.size,
         payload_bytes=matrix_bytes if quantized else plain_bytes + matrix_bytes,
@@ -200,7 +207,7 @@ def _row(
     )
 
 
-def _treatment(tensor: QuantizedTensor | np.ndarray) -> str:
+def _stored_as(tensor: QuantizedTensor | np.ndarray) -> str:
     if not isinstance(tensor, QuantizedTensor):
         return str(tensor.dtype)
     per_tensor = tensor.scales.dtype == np.float32

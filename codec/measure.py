@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from codec.baselines import baseline_bytes, plain_bytes
+from codec.baselines import FALLBACK, baseline_bytes, installed, plain_bytes
 from codec.decoder import QuantizedTensor, unpack
 from codec.encoder import encode
 from codec.errors import CodecError
@@ -20,6 +20,7 @@ from codec.recipe import Recipe, quantize_checkpoint
 class Measurement:
     """One checkpoint, one recipe.  snr_db: weight energy over squared error, of quantized and rounded tensors alike.
 
+    treatments: what the recipe's rules say of each float tensor; empty for levels that were there already.
     peer_bytes: the whole checkpoint's levels and scales under each peer; tensor_peer_bytes: each tensor alone under
     the recipe's own coder.
     hessian_snr_db: the same ratio for the outputs, tr(W H W^T) over tr(E H E^T), as a mean over the quantized tensors
@@ -27,6 +28,7 @@ class Measurement:
     """
 
     recipe: str
+    treatments: dict[str, str]
     ledger: ByteLedger
     snr_db: float
     encode_seconds: float
@@ -75,14 +77,18 @@ def measure(
 ) -> Measurement:
     """Quantize, encode, decode, compare, and count.  peers: names of BASELINES beside the recipe's own coder.
 
+    Where the recipe's own coder is not installed, FALLBACK takes its place.
+
     hessians: see `quantize_checkpoint`.
 
     Raises: InputError for weights that cannot be quantized, CodecError if the round trip is not exact.
     """
+    floats = {name: array.size for name, array in tensors.items() if array.dtype.kind == "f"}
     return measure_treated(
         quantize_checkpoint(tensors, recipe, hessians),
         recipe=recipe.name,
-        coder=recipe.coder,
+        treatments={name: recipe.rule(name, size).treatment for name, size in floats.items()},
+        coder=recipe.coder if installed(recipe.coder) else FALLBACK,
         peers=peers,
         tensors=tensors,
         hessians=hessians,
@@ -93,7 +99,8 @@ def measure_treated(
     treated: Mapping[str, QuantizedTensor | np.ndarray],
     *,
     recipe: str,
-    coder: str = "zstd-22",
+    treatments: Mapping[str, str] | None = None,
+    coder: str = FALLBACK,
     peers: Iterable[str] = (),
     tensors: Mapping[str, np.ndarray] | None = None,
     hessians: Mapping[str, np.ndarray] | None = None,
@@ -115,6 +122,7 @@ def measure_treated(
     noise = {name: _energy(each, treated[name]) for name, each in (tensors or {}).items() if each.dtype.kind == "f"}
     return Measurement(
         recipe=recipe,
+        treatments=dict(treatments or {}),
         ledger=ledger(blob),
         snr_db=_decibel(sum(signal for signal, _ in noise.values()), sum(error for _, error in noise.values())),
         encode_seconds=encoded - started,

@@ -67,6 +67,8 @@ class RowQuantizer:
         Raises: InputError for non-finite weights, a scale beyond float16, a Hessian of a wrong shape.
         """
         rows = _rows(weights)
+        if not weights.size:
+            return QuantizedTensor(np.zeros(weights.shape, np.int8), _stored(np.zeros(len(rows), np.float16), weights))
         if self.step == "five":
             levels, scales = _five_levels(rows)
             return QuantizedTensor(levels.reshape(weights.shape), _stored(scales, weights))
@@ -89,7 +91,9 @@ class RowQuantizer:
                 yield _float16(np.maximum(_quantile(np.abs(rows), fraction) / top, 1 / top))
         elif self.step == "std":
             spread = rows.astype(np.float64).std(1, ddof=1) if rows.shape[1] > 1 else np.zeros(len(rows))
-            yield _float16(np.maximum(np.float32(self.k) * spread.astype(np.float32) / top, np.float32(1e-10)))
+            scales = _float16(np.maximum(np.float32(self.k) * spread.astype(np.float32) / top, np.float32(1e-10)))
+            # A row of one value has no spread: the original loses it.
+            yield np.where(scales > 0, scales, _float16(peak / top))
         else:
             smallest = 1 / top if self.step == "floor" else np.float32(1e-12)
             scales = _float16(np.maximum(peak / top, smallest))
@@ -155,6 +159,8 @@ def _gptq(rows: np.ndarray, hessian: np.ndarray, scales: np.ndarray, low: int, t
             f"has {columns} columns, its Hessian is {hessian.shape}",
             hint="calibrate with the checkpoint that is packed",
         )
+    if not np.isfinite(hessian).all():
+        raise InputError("its Hessian is not finite", hint="calibrate again")
     second_moment = hessian.astype(np.float32)
     diagonal = np.einsum("ii->i", second_moment)  # a view: writing to it writes to the matrix
     dead = diagonal == 0
@@ -204,13 +210,25 @@ def _mean_error(rows: np.ndarray, levels: np.ndarray, scales: np.ndarray) -> flo
     return float(((rows - levels * scales.astype(np.float32)[:, None]) ** 2).mean(dtype=np.float32))
 
 
+def finite_cast(weights: np.ndarray, dtype: type) -> np.ndarray:
+    """The weights as float16 or float32.
+
+    Raises: InputError for NaN, infinity, or what the dtype cannot hold.
+    """
+    with np.errstate(over="ignore"):
+        cast: np.ndarray = weights.astype(dtype)
+    bad = weights.size - int(np.isfinite(cast).sum())
+    if bad:
+        lost = int(np.isfinite(weights).sum()) - int(np.isfinite(cast).sum())
+        reason = f"are beyond {np.dtype(dtype).name}" if lost == bad else "are not finite"
+        raise InputError(f"{bad} of {weights.size} weights {reason}", hint="go back to an earlier checkpoint")
+    return cast
+
+
 def _rows(weights: np.ndarray) -> np.ndarray:
     """float32 (rows, columns); a vector or scalar is one row."""
-    bad = weights.size - int(np.isfinite(weights).sum())
-    if bad:
-        raise InputError(f"{bad} of {weights.size} weights are not finite", hint="go back to an earlier checkpoint")
     rows = len(weights) if weights.ndim > 1 else 1
-    return np.asarray(weights, np.float32).reshape(rows, weights.size // max(rows, 1))
+    return finite_cast(weights, np.float32).reshape(rows, weights.size // max(rows, 1))
 
 
 def _stored(scales: np.ndarray, weights: np.ndarray) -> np.ndarray:

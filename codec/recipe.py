@@ -15,10 +15,17 @@ import numpy as np
 from codec.decoder import QuantizedTensor
 from codec.errors import InputError, UsageError
 from codec.files import read_bytes
-from codec.quantize import RowQuantizer, quantize_int8, quantize_tensor
+from codec.quantize import RowQuantizer, finite_cast, quantize_int8, quantize_tensor
 
 ROW_LEVELS = ("int3", "int4", "int5", "int6", "int7", "int8")
 TREATMENTS = (*ROW_LEVELS, "int8-tensor", "float16", "float32")
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # of a recipe's keys; all others are strings
+    "names": ((list,), "a list of strings"),
+    "max_weights": ((int,), "an integer"),
+    "k": ((int, float), "a number"),
+    "symmetric": ((bool,), "true or false"),
+    "gptq": ((bool,), "true or false"),
+}
 CODERS = ("zstd-22", "lzma-9e", "brotli-11", "brotli-11-shuffle")
 
 
@@ -68,7 +75,7 @@ class Rule:
             return quantize_int8(weights)
         if self.treatment == "int8-tensor":
             return quantize_tensor(weights)
-        return _finite_cast(weights, np.float16 if self.treatment == "float16" else np.float32)
+        return finite_cast(weights, np.float16 if self.treatment == "float16" else np.float32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +139,7 @@ def quantize_checkpoint(
     of its own width.
     """
     if recipe.strict:
-        _check_names(recipe, list(tensors))
+        _check_rules(recipe, {name: array.size for name, array in tensors.items() if array.dtype.kind == "f"})
     if hessians is not None:
         _check_hessians(recipe, tensors, hessians)
     treated: dict[str, QuantizedTensor | np.ndarray] = {}
@@ -148,15 +155,26 @@ def quantize_checkpoint(
     return treated
 
 
-def _check_names(recipe: Recipe, names: list[str]) -> None:
+def _check_rules(recipe: Recipe, weights: dict[str, int]) -> None:
+    """Every rule with names decides a float tensor."""
+    deciding = {id(recipe.rule(name, size)) for name, size in weights.items()}
     for rule in recipe.rules:
-        if not any(rule.matches(name, 0) for name in names):
-            near = difflib.get_close_matches(rule.names[0].strip("*"), names, 1, 0.0)
+        if id(rule) in deciding or rule.names == ("*",):
+            continue
+        about = f"the rule for {', '.join(f'`{pattern}`' for pattern in rule.names)}"
+        taken = [name for name in weights if any(fnmatchcase(name, pattern) for pattern in rule.names)]
+        if taken:
             raise UsageError(
-                f"the rule for {', '.join(f'`{pattern}`' for pattern in rule.names)} matches no tensor",
+                f"{about} decides no tensor: those it names are larger than its max_weights, or an earlier rule's",
                 where=f"recipe {recipe.name}",
-                hint=f"did you mean `{near[0]}`?" if near else "the checkpoint holds no tensors",
+                hint=f"look at the rules before it for `{taken[0]}`",
             )
+        near = difflib.get_close_matches(rule.names[0].strip("*"), weights, 1, 0.0)
+        raise UsageError(
+            f"{about} matches no tensor",
+            where=f"recipe {recipe.name}",
+            hint=f"did you mean `{near[0]}`?" if near else "the checkpoint holds no floats",
+        )
 
 
 def _check_hessians(recipe: Recipe, tensors: Mapping[str, np.ndarray], hessians: Mapping[str, np.ndarray]) -> None:
@@ -168,17 +186,6 @@ def _check_hessians(recipe: Recipe, tensors: Mapping[str, np.ndarray], hessians:
             where=f"tensor `{missing[0]}`",
             hint="calibrate again, or give it a rule without gptq",
         )
-
-
-def _finite_cast(weights: np.ndarray, dtype: type) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        cast: np.ndarray = weights.astype(dtype)
-    bad = weights.size - int(np.isfinite(cast).sum())
-    if bad:
-        lost = int(np.isfinite(weights).sum()) - int(np.isfinite(cast).sum())
-        reason = f"are beyond {np.dtype(dtype).name}" if lost == bad else "are not finite"
-        raise InputError(f"{bad} of {weights.size} weights {reason}", hint="go back to an earlier checkpoint")
-    return cast
 
 
 def _folder() -> Any:
@@ -195,19 +202,15 @@ def _parse(text: str, where: str) -> Recipe:
         raise UsageError(f"has recipe version {version}, this toolkit reads version 1", where=where)
     if not isinstance(rules, list) or not rules:
         raise UsageError("has no [[rules]]", where=where, hint="see codec/recipes/pr162.toml for an example")
-    try:
-        return Recipe(
-            rules=tuple(_rule(rule, where) for rule in rules), **_fields(data, Recipe, where, {"rules", "strict"})
-        )
-    except TypeError as error:
-        raise UsageError(f"lacks a field ({error})", where=where) from None
+    fields = _fields(data, Recipe, where, {"rules", "strict"})
+    return Recipe(rules=tuple(_rule(rule, where) for rule in rules), **fields)
 
 
-def _rule(data: dict[str, Any], where: str) -> Rule:
+def _rule(data: Any, where: str) -> Rule:
+    if not isinstance(data, dict):
+        raise UsageError(f"a rule is {_kind(data)}, it takes a table", where=where)
     fields = _fields(data, Rule, where, set())
-    if "names" in fields:
-        fields["names"] = tuple(fields["names"])
-    _known(fields.get("treatment", ""), list(TREATMENTS), "treatment", where)
+    _known(fields["treatment"], list(TREATMENTS), "treatment", where)
     try:
         return Rule(**fields)
     except UsageError as error:
@@ -215,12 +218,27 @@ def _rule(data: dict[str, Any], where: str) -> Rule:
 
 
 def _fields(data: dict[str, Any], kind: type, where: str, without: set[str]) -> dict[str, Any]:
-    allowed = [field.name for field in dataclasses.fields(kind) if field.name not in without]
-    for key in data:
-        _known(key, allowed, "key", where)
+    """The arguments of `kind`, checked for names and types; lists as tuples."""
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.name not in without}
+    for key, value in data.items():
+        _known(key, list(fields), "key", where)
+        types, words = KINDS.get(key, ((str,), "a string"))
+        if type(value) not in types or (isinstance(value, list) and {type(each) for each in value} - {str}):
+            raise UsageError(f"`{key}` is {_kind(value)}, it takes {words}", where=where)
+        if value == []:
+            raise UsageError(f"`{key}` is empty", where=where, hint="leave it out to match every tensor")
+    for name, field in fields.items():
+        if field.default is dataclasses.MISSING and name not in data:
+            raise UsageError(f"lacks `{name}`", where=where, hint="see codec/recipes/pr162.toml for an example")
     if "coder" in data:
         _known(data["coder"], list(CODERS), "coder", where)
-    return dict(data)
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+
+
+def _kind(value: Any) -> str:
+    """What a value of TOML is called."""
+    names = {str: "a string", bool: "true or false", int: "an integer", float: "a number", dict: "a table"}
+    return names.get(type(value), "a list" if isinstance(value, list) else "a date")
 
 
 def _known(name: str, known: list[str], what: str, where: str) -> str:

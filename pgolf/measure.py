@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from pgolf.console import json_option, print_json, print_table, progress
+from pgolf.console import echo, json_option, print_json, print_table, progress
 
 
 @click.command()
@@ -48,7 +48,7 @@ def measure(
     Example:
       pgolf measure out/demo/run/checkpoint.safetensors --recipe pr162 --recipe pr162-small
     """
-    from codec.baselines import BASELINES
+    from codec.baselines import BASELINES, FALLBACK, installed
     from codec.errors import UsageError
     from codec.hessians import read_hessians, rounding_notes
     from codec.measure import measure as measure_recipe
@@ -68,8 +68,13 @@ def measure(
     levels = imported.levels() if None in loaded else {}
     moments = read_hessians(hessians, checkpoint, imported.tensors) if hessians else None
     lost = [] if hessians else [note for each in loaded if each for note in rounding_notes(each, imported.tensors)]
+    absent = sorted({each.coder for each in loaded if each and not installed(each.coder)})
+    lost += [
+        f"{coder} is not installed, {FALLBACK} is measured instead (pip install 'parameter-golf-kit[brotli]')"
+        for coder in absent
+    ]
     for note in (*imported.notes, *lost):
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     results = []
     with progress("measure", len(loaded)) as step:
         for done, recipe in enumerate(loaded):
@@ -162,11 +167,16 @@ def _tensor_rows(result) -> list[dict]:
             {
                 "recipe": result.recipe,
                 "name": row.name,
-                "treatment": row.treatment,
+                "treatment": "tied" if row.stored_as == "tied" else result.treatments.get(row.name, row.stored_as),
+                "stored_as": row.stored_as,
                 "weights": row.weights,
                 "entropy_bits_per_weight": row.entropy_bits / max(row.weights, 1),
                 "bits_per_weight": row.bits_per_weight,
                 "bytes": row.bytes,
+                "payload_bytes": row.payload_bytes,
+                "scale_bytes": row.scale_bytes,
+                "class_bytes": row.class_bytes,
+                "over_entropy_percent": row.over_entropy_percent,
                 "peer_bytes": result.tensor_peer_bytes[row.name],
                 "snr_db": result.tensor_snr_db.get(row.name),
                 "hessian_snr_db": result.tensor_hessian_snr_db.get(row.name),

@@ -1,6 +1,7 @@
 """The picture of `pgolf measure --plot`: where the bytes go, and how close each tensor is to its entropy."""
 
 import io
+import itertools
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 BARS = 18  # roles drawn one by one: the full-size models have 15 to 20, two of them worth less than 0.1 %
 PARTS = ("levels", "scales", "classes", "plain arrays", "tables", "header and lanes")
 PART_COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#9c6b4e", "#9498a0")  # told apart by colour-blind eyes
-TREATMENT_COLOURS = ("#3ca951", "#a463f2", "#e8589c", "#13829b", "#c46210", "#6e6e6e")  # none of the parts' colours
+KIND_COLOURS = ("#3ca951", "#a463f2", "#e8589c", "#13829b", "#c46210", "#6e6e6e")  # none of the parts' colours
 
 
 def check(path: str | Path) -> None:
@@ -112,10 +113,10 @@ def _draw_bytes(axes: Any, measurement: "Measurement") -> None:
 def _draw_rates(axes: Any, rows: "tuple[TensorCost, ...]") -> None:
     """Levels and classes as coded over the order-0 entropy of the levels; area grows with the tensor."""
     coded = [row for row in rows if row.entropy_bits]
-    treatments = sorted({row.treatment for row in coded})
+    kinds = sorted({row.stored_as for row in coded})
     largest = max((row.weights for row in coded), default=1)
-    for treatment, colour in zip(treatments, TREATMENT_COLOURS, strict=False):
-        chosen = [row for row in coded if row.treatment == treatment]
+    for kind, colour in zip(kinds, itertools.cycle(KIND_COLOURS), strict=False):
+        chosen = [row for row in coded if row.stored_as == kind]
         axes.scatter(
             [row.entropy_bits / row.weights for row in chosen],
             [8 * (row.payload_bytes + row.class_bytes) / row.weights for row in chosen],
@@ -124,7 +125,7 @@ def _draw_rates(axes: Any, rows: "tuple[TensorCost, ...]") -> None:
             alpha=0.65,
             linewidths=0.6,
             edgecolors="white",
-            label=f"{treatment} ({len(chosen)})",
+            label=f"{kind} ({len(chosen)})",
         )
     if coded:
         low, high = axes.get_xlim()
@@ -133,7 +134,7 @@ def _draw_rates(axes: Any, rows: "tuple[TensorCost, ...]") -> None:
         )
         axes.set_xlim(low, high)
         legend = axes.legend(loc="best", fontsize=9, framealpha=0.8, edgecolor="none")
-        for handle in legend.legend_handles[: len(treatments)]:
+        for handle in legend.legend_handles[: len(kinds)]:
             handle.set_sizes([50])
     axes.set_xlabel("order-0 entropy of the levels, bits per weight", fontsize=9)
     axes.set_ylabel("levels as coded, bits per weight", fontsize=9)

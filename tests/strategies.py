@@ -10,7 +10,14 @@ names = st.text(min_size=0, max_size=40) | st.from_regex(
     r"blocks\.\d{1,2}\.(attn|mlp)\.[a-z_]{1,8}\.weight", fullmatch=True
 )
 shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=9)
-matrix_shapes = hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=12)
+matrix_shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=12)
+
+
+def lattices(random: np.random.Generator, rows: int, columns: int, segment: int) -> np.ndarray:
+    """int8 levels up to 31: every segment of a row is multiples of a step of its own, rounded."""
+    steps = random.choice([2.3, 3.1, 4.4, 5.2], (rows, columns // segment, 1))
+    multiples = random.integers(-6, 7, (rows, columns // segment, segment))
+    return np.rint(multiples * steps).clip(-31, 31).astype(np.int8).reshape(rows, columns)
 
 
 @st.composite
@@ -19,16 +26,19 @@ def quantized_tensors(draw):
     low, high = draw(st.sampled_from([(-128, 127), (-32, 31), (-3, 3), (0, 0), (127, 127), (-128, -127)]))
     shape = draw(matrix_shapes)
     levels = draw(hnp.arrays(np.int8, shape, elements=st.integers(low, high)))
-    if draw(st.booleans()):
+    if shape and draw(st.booleans()):
         return QuantizedTensor(levels, draw(hnp.arrays(np.float16, shape[:1])))
     return QuantizedTensor(levels, draw(hnp.arrays(np.float32, (1,))))
 
 
-def lattices(random: np.random.Generator, rows: int, columns: int, segment: int) -> np.ndarray:
-    """int8 levels up to 31: every segment of a row is multiples of a step of its own, rounded."""
-    steps = random.choice([2.3, 3.1, 4.4, 5.2], (rows, columns // segment, 1))
-    multiples = random.integers(-6, 7, (rows, columns // segment, segment))
-    return np.rint(multiples * steps).clip(-31, 31).astype(np.int8).reshape(rows, columns)
+@st.composite
+def patterned_tensors(draw):
+    """Large enough for classes of segments and for rows predicted from earlier ones, which small tensors never need."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    levels = lattices(random, draw(st.integers(40, 100)), 64 * draw(st.integers(2, 4)), 64)
+    if draw(st.booleans()):
+        levels[draw(st.integers(1, 10)) : draw(st.integers(20, 40))] = levels[0]
+    return QuantizedTensor(levels, random.random(len(levels)).astype(np.float16))
 
 
 plain_tensors = shapes.flatmap(

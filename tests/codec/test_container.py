@@ -1,7 +1,9 @@
 """encode -> unpack gives back the same bits; hostile bytes give a CodecError, never a wrong array."""
 
 import json
+import math
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -11,6 +13,8 @@ from hypothesis import strategies as st
 
 from codec import CodecError, QuantizedTensor, decode, encode, ledger, read_meta, unpack
 from codec.decoder import Stream
+from codec.parts import Matrix
+from codec.prediction import Predictions
 from tests.strategies import state_dicts
 
 
@@ -93,6 +97,7 @@ def test_equal_tensors_are_stored_once():
         np.array([1j]),
         QuantizedTensor(np.zeros((2, 2), np.int8), np.zeros(3, np.float16)),
         QuantizedTensor(np.zeros((2, 2), np.int16), np.zeros(2, np.float16)),
+        QuantizedTensor(np.zeros((), np.int8), np.zeros(1, np.float16)),
     ],
 )
 def test_what_an_artifact_cannot_hold_is_refused(tensor):
@@ -125,14 +130,14 @@ def test_random_bytes_are_refused(noise, keep_magic):
         decode(b"PGA1" + noise if keep_magic else noise)
 
 
-def forge(header: dict, table: bytes = bytes([2, 1, 1, 1])) -> bytes:
+def forge(header: dict, more_tables: int = 0) -> bytes:
     """An artifact with a valid checksum around any header text, coded with 8 flat bits per character."""
     from codec.decoder import frequencies
     from codec.rans import encode as rans_encode
 
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
     flat = np.full(256, 1, np.uint8)
-    table = bytes([255]) + flat.tobytes()
+    table = bytes([255]) + flat.tobytes() + more_tables * bytes([0, 1])
     states, words = rans_encode([(text, np.ones(len(text), np.int64))], np.stack([frequencies(flat)] * 2), 1)
     body = (
         b"PGA1" + struct.pack("<4I", len(text), len(table), 1, len(words)) + table + states.tobytes() + words.tobytes()
@@ -160,6 +165,14 @@ def test_forged_header_helper_is_accepted_when_honest():
         {"meta": {}, "forms": [["row", [2, 4], [0, 0], 0, 0, 1, 0, 3]], "names": [[0, "w", 0]]},
         {"meta": {}, "forms": [["row", [2, 0], [0, 0], 0, 0, 1, 0, 1 << 60]], "names": [[0, "w", 0]]},
         {"meta": {}, "forms": [["row", [2, 4], [0, 0], 0, 0, 1, 0, 1 << 60]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["row", [1 << 40, 0], [0, 0], 0, 0, 0, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["row", [1 << 27, 0], [0, 0], 0, 0, 0, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["<f4", [1 << 28, 0], [0, 0, 0], 0, 0, 0, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["row", [1 << 24, 1], [0, 0], 0, 0, 0, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["row", [0, 4], [0, 0], 0, 1 << 50, 0, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["row", [0, 4], [0, 0], 0.5, 0, 0, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["row", [0, True], [0, 0], 0, 0, 0, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [[None, [0], [0] * 8]], "names": [[0, "w", 0]]},
         {"meta": {}, "forms": [], "names": [[0, "w", 0]]},
         {"meta": {}, "forms": [], "names": [[0, "w", -1]]},
         {"meta": {}, "forms": [["<f4", [0], [0, 0, 0, 0]]], "names": [[0, "w", 0], [1, "", 0]]},
@@ -169,8 +182,6 @@ def test_forged_header_helper_is_accepted_when_honest():
     ],
 )
 def test_a_lying_header_is_refused_before_anything_large_is_allocated(header):
-    import tracemalloc
-
     blob = forge(header)
     tracemalloc.start()
     with pytest.raises(CodecError):
@@ -178,6 +189,45 @@ def test_a_lying_header_is_refused_before_anything_large_is_allocated(header):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10_000_000
+
+
+@pytest.mark.parametrize("reference", [0, 1, 2, 3])
+def test_a_prediction_from_the_row_itself_or_a_later_one_is_refused(monkeypatch, reference):
+    forged = Predictions(multiples=np.array([0, 17, 0], np.uint8), references=np.array([0, reference, 0]))
+    monkeypatch.setattr("codec.parts._matrix", lambda levels, group: Matrix(levels, forged, group))
+    blob = encode({"w": QuantizedTensor(np.ones((3, 16), np.int8), np.ones(3, np.float16))}, {})
+    if reference == 0:
+        assert unpack(blob)[1]["w"].levels[1].tolist() == [2] * 16
+    else:
+        with pytest.raises(CodecError):
+            unpack(blob)
+
+
+def test_tables_are_laid_out_one_by_one():
+    """511 tables of two bytes each, 1,189 bytes of artifact: 64 MiB of lookup, not four times that."""
+    tracemalloc.start()
+    assert decode(forge({"meta": {}, "forms": [], "names": []}, more_tables=509)) == {}
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 80_000_000
+
+
+def test_tied_tensors_are_dequantized_once():
+    tensor = QuantizedTensor(np.arange(100, dtype=np.int8).reshape(10, 10), np.ones(10, np.float16))
+    back = decode(encode({f"w{number}": tensor for number in range(5)}, {}))
+    assert len({id(array) for array in back.values()}) == 1
+
+
+@pytest.mark.parametrize("meta", [{"loss": math.nan}, {"width": np.float32(1)}, {"text": "x" * (1 << 22)}])
+def test_metadata_that_cannot_be_stored_is_refused(meta):
+    with pytest.raises(CodecError, match="metadata"):
+        encode({}, meta)
+
+
+def test_more_weights_in_total_than_a_decoder_reads_are_refused(monkeypatch):
+    monkeypatch.setattr("codec.encoder.MAX_WEIGHTS", 100)
+    with pytest.raises(CodecError, match="at most 100"):
+        encode({"a": np.zeros(60, np.int8), "b": np.ones(60, np.int8)}, {})
 
 
 def test_unknown_version_is_named():

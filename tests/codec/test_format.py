@@ -6,7 +6,7 @@ from hypothesis import given, settings
 
 from codec import QuantizedTensor, encode, unpack
 from tests.codec.reader import read
-from tests.strategies import lattices, state_dicts
+from tests.strategies import lattices, patterned_tensors, state_dicts
 
 
 @given(state_dicts)
@@ -37,6 +37,15 @@ def test_the_independent_reader_agrees_on_classes_of_rows_and_columns():
     *_, row_table, column_table = unpack(blob)[0]["forms"][0]
     assert row_table > 0
     assert column_table > 0
+
+
+@given(patterned_tensors())
+@settings(max_examples=15)
+def test_the_independent_reader_agrees_on_segments_and_predictions(tensor):
+    blob = encode({"w": tensor}, {})
+    _, _, scales, levels = read(blob)[1]["w"]
+    assert (scales, levels) == (tensor.scales.tobytes(), tensor.levels.ravel().tolist())
+    assert np.array_equal(unpack(blob)[1]["w"].levels, tensor.levels)
 
 
 @pytest.mark.parametrize("repeated", [False, True])

@@ -58,5 +58,5 @@ def test_parts_add_up(tensors):
     named = {row.name: row for row in costs.rows}
     for name, tensor in tensors.items():
         row = named[name]
-        assert row.quantized == (isinstance(tensor, QuantizedTensor) and row.treatment != "tied")
+        assert row.quantized == (isinstance(tensor, QuantizedTensor) and row.stored_as != "tied")
         assert row.weights == (tensor.levels if isinstance(tensor, QuantizedTensor) else tensor).size

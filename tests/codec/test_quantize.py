@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from codec import QuantizedTensor, load_recipe, quantize_checkpoint
 from codec.errors import InputError, UsageError
-from codec.quantize import RowQuantizer, quantize_int8
+from codec.quantize import RowQuantizer, quantize_int8, quantize_tensor
 from tests.strategies import float_matrices
 
 SEEDS = {
@@ -164,3 +164,28 @@ def test_non_finite_weights_are_refused_with_their_number(form, bad):
 def test_a_scale_beyond_float16_is_refused():
     with pytest.raises(InputError, match="float16 ends at 65504"):
         RowQuantizer(bits=6).quantize(np.full((2, 2), 1e8, np.float32))
+
+
+@pytest.mark.parametrize("weights", [np.full((3, 8), 0.25), np.full((5, 1), -3.0), np.full(7, 2.0)])
+def test_rows_without_spread_keep_their_value(weights):
+    """std(row) is 0: 1716 would divide by 1e-10 or lose the row; ours takes max|row| instead."""
+    tensor = RowQuantizer(bits=6, step="std", k=12.85).quantize(weights)
+    assert np.allclose(tensor.dequantize(), weights, rtol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0), (0,)])
+@pytest.mark.parametrize("step", ["absmax", "floor", "search", "std", "power"])
+def test_empty_tensors_need_no_hessian(step, shape):
+    quantizer = RowQuantizer(bits=6, step=step, k=12.85 if step == "std" else 0.0)
+    assert quantizer.quantize(np.zeros(shape), np.eye(4)).levels.shape == shape
+
+
+@pytest.mark.parametrize("quantize", [RowQuantizer(bits=6).quantize, quantize_int8, quantize_tensor])
+def test_weights_beyond_float32_are_refused(quantize):
+    with pytest.raises(InputError, match="1 of 4 weights are beyond float32"):
+        quantize(np.array([[1.0, 1e300], [0.0, 1.0]]))
+
+
+def test_a_hessian_that_is_not_finite_is_refused():
+    with pytest.raises(InputError, match="Hessian is not finite"):
+        RowQuantizer(bits=6).quantize(np.ones((2, 2)), np.full((2, 2), np.nan))

@@ -88,6 +88,9 @@ def test_what_float16_cannot_hold_is_refused():
         quantize_checkpoint({"x": np.array([1, 1e6], np.float32)}, load_recipe("pr162"))
 
 
+HEAD = 'version = 1\nname = "mine"\nabout = ""\ncoder = "zstd-22"\n[[rules]]\n'
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -98,6 +101,16 @@ def test_what_float16_cannot_hold_is_refused():
         ('version = 1\nname="a"\nabout="b"\n[[rules]]\ntreatment="int6"', "coder"),
         ('version = 1\nname="a"\nabout="b"\ncoder="zstd-22"', "no \\[\\[rules\\]\\]"),
         ("version = ", "not valid TOML"),
+        (HEAD + 'names = "*.mlp.*"\ntreatment = "int6"', "`names` is a string, it takes a list of strings"),
+        (HEAD + 'names = [3]\ntreatment = "int6"', "`names` .* takes a list of strings"),
+        (HEAD + 'names = []\ntreatment = "int6"', "`names` is empty"),
+        (HEAD + 'max_weights = "65536"\ntreatment = "int6"', "`max_weights` is a string, it takes an integer"),
+        (HEAD + 'k = "12"\nstep = "std"\ntreatment = "int6"', "`k` is a string, it takes a number"),
+        (HEAD + 'gptq = 1\ntreatment = "int6"', "`gptq` is an integer, it takes true or false"),
+        (HEAD + "treatment = 6", "`treatment` is an integer, it takes a string"),
+        (HEAD + "names = ['a']", "lacks `treatment`"),
+        (HEAD.replace('"zstd-22"', "5") + 'treatment = "int6"', "`coder` is an integer, it takes a string"),
+        (HEAD.replace("[[rules]]", "rules = [1]"), "a rule is an integer"),
     ],
 )
 def test_mistakes_in_a_recipe_are_named(tmp_path, text, message):
@@ -120,6 +133,20 @@ def test_a_rule_of_the_users_own_that_matches_nothing_is_an_error(tmp_path):
     )
     with pytest.raises(UsageError, match=r"matches no tensor; did you mean `blocks\.0\.attn\.c_q\.weight`"):
         quantize_checkpoint({"blocks.0.attn.c_q.weight": np.ones((2, 2)), "norm": np.ones(2)}, load_recipe(path))
+
+
+@pytest.mark.parametrize("earlier", ["names = ['*.attn.*', 'norm']", "names = ['*']", ""])
+@pytest.mark.parametrize("most", ["", "max_weights = 1\n"])
+def test_a_rule_that_decides_nothing_is_an_error(tmp_path, earlier, most):
+    """What it matches is taken by an earlier rule, or is too large for it."""
+    if "attn" in earlier and not most:
+        earlier = "names = ['*.mlp.*', '*.attn.*']"
+    path = tmp_path / "mine.toml"
+    rule = f"names = ['*.mlp.*']\n{most}treatment = 'int6'\n"
+    path.write_text(f"{HEAD}{earlier}\ntreatment = 'float16'\n[[rules]]\n{rule}[[rules]]\ntreatment = 'float32'")
+    tensors = {"blocks.0.attn.q": np.ones((2, 2)), "blocks.0.mlp.fc": np.ones((2, 2)), "norm": np.ones(2)}
+    with pytest.raises(UsageError, match=r"the rule for `\*\.mlp\.\*` decides no tensor"):
+        quantize_checkpoint(tensors, load_recipe(path))
 
 
 def test_a_recipe_without_a_rule_for_everything_names_the_tensor(tmp_path):

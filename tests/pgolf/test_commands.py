@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from codec.checkpoint import write_checkpoint
-from pgolf.__main__ import COMMANDS
+from codec.files import TEMPORARY
+from pgolf.__main__ import COMMANDS, main
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -64,6 +65,8 @@ def test_measure_prints_every_tensor_and_agrees_with_its_json(pgolf, checkpoint)
     matrix = rows["blocks.0.attn.c_q.weight"]
     assert matrix["bits_per_weight"] < 1.005 * matrix["entropy_bits_per_weight"] + 16 / 96
     assert matrix["bytes"] < matrix["peer_bytes"]
+    assert matrix["bytes"] == matrix["payload_bytes"] + matrix["scale_bytes"] + matrix["class_bytes"]
+    assert (matrix["treatment"], rows["norm"]["over_entropy_percent"]) == ("int6", None)
     table = pgolf(*arguments).stdout
     for name in rows:
         assert name in table
@@ -121,9 +124,28 @@ def test_demo_ends_with_a_submission_that_verifies_again(pgolf, text, tmp_path):
     again = pgolf("verify", report["submission"], "--data", report["data"], "--limit-tokens", "1500", "--json")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["scores"][0]["bpb"] == pytest.approx(report["packed_bpb"], abs=1e-6)
-    # A second demo replaces the first; the same inputs give the same submission.
+    # One that fails leaves it alone.
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    failed = pgolf(*arguments, "--text", tmp_path / "missing.txt")
+    assert (failed.returncode, failed.stderr.count("\n")) == (3, 1)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    # A second demo replaces the first, and what a killed one left; the same inputs give the same submission.
+    for name in ("data", "submission"):
+        (out / f".{name}{TEMPORARY}abcd_123").mkdir()
     repeated = json.loads(pgolf(*arguments, "--json").stdout)
     assert repeated["packed_bpb"] == report["packed_bpb"]
+    assert sorted(path.name for path in out.iterdir()) == ["data", "run", "submission"]
+
+
+def test_demo_takes_the_vocabulary_that_a_small_text_yields(tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trainer.run.train", stop)
+    (tmp_path / "small.txt").write_text("".join(f"The cat {n} sat on mat {n * n}.\n\n" * 9 for n in range(400)))
+    assert main(["demo", "--text", str(tmp_path / "small.txt"), "-o", str(tmp_path / "demo")]) == 130
+    size = json.loads((tmp_path / "demo" / "data" / "data.json").read_text())["vocab_size"]
+    assert 270 < size < 1024
 
 
 def test_demo_leaves_other_folders_alone(pgolf, tmp_path):

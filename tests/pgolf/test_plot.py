@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 
+from codec import QuantizedTensor
 from codec.checkpoint import write_checkpoint
-from codec.measure import measure
+from codec.measure import measure, measure_treated
 from codec.recipe import load_recipe
 from pgolf.picture import BARS, PARTS, draw, role, shares
 
@@ -52,7 +53,7 @@ def test_shares_add_up_to_the_file_and_the_small_ones_are_one_bar(measurement):
     rows = [row for row in measurement.ledger.rows if "c_q" in row.name]
     assert named["blocks.*.attn.c_q (5)"][PARTS.index("scales")] == sum(row.scale_bytes for row in rows) > 0
     plain = sum(parts[PARTS.index("plain arrays")] for _, parts in entries)
-    float_rows = [row for row in measurement.ledger.rows if row.treatment in ("float16", "int64")]
+    float_rows = [row for row in measurement.ledger.rows if row.stored_as in ("float16", "int64")]
     assert len(float_rows) == 6  # five attn_scale and the counter
     assert plain == pytest.approx(sum(row.bytes for row in float_rows))
 
@@ -63,6 +64,19 @@ def test_the_picture_is_the_same_twice(measurement, tmp_path):
     image = (tmp_path / "one.png").read_bytes()
     assert image.startswith(PNG)
     assert image == (tmp_path / "two.png").read_bytes()
+
+
+def test_more_kinds_of_levels_than_colours_can_be_drawn(tmp_path):
+    tensors = {
+        f"w{bits}.{step}": QuantizedTensor(
+            np.arange(-(2 ** (bits - 1)), 2 ** (bits - 1), dtype=np.int8).reshape(2, -1),
+            np.ones(2 if step else 1, np.float16 if step else np.float32),
+        )
+        for bits in range(2, 9)
+        for step in (0, 1)
+    }
+    draw([measure_treated(tensors, recipe="many")], "fourteen kinds", tmp_path / "kinds.png")
+    assert (tmp_path / "kinds.png").read_bytes().startswith(PNG)
 
 
 def test_a_checkpoint_without_levels_can_be_drawn(tmp_path):
