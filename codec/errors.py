@@ -9,6 +9,12 @@ PgolfError            what, where, have versus need, next step     exit 3
 """
 
 
+def printable(value: object, limit: int | None = None) -> str:
+    """Its first characters on one line, without any that would move a terminal's cursor, hide text or turn it round."""
+    text = str(value)[:limit]
+    return "".join(each if each.isprintable() else " " if each.isspace() else "?" for each in text)
+
+
 class PgolfError(Exception):
     """One sentence for the user.
 
@@ -23,7 +29,7 @@ class PgolfError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message
-        return f"{text}; {self.hint}" if self.hint else text
+        return printable(f"{text}; {self.hint}" if self.hint else text)
 
 
 class CodecError(PgolfError):

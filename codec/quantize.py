@@ -29,7 +29,8 @@ class RowQuantizer:
     floor    max(max|row|, 1) / qmax                                     339
     search   of five quantiles of |row| with that floor, the one with
              the least squared error over the whole matrix               1176
-    std      k * std(row) / qmax, unbiased std                           1716 (SDClip)
+    std      k * std(row) / qmax, unbiased std; as absmax for a row
+             without spread                                              1716 (SDClip)
     power    max|row| / 2**(bits-1), levels still at most qmax           1123
     five     five levels: |w| beyond 0.7 and 1.4 times the row's mean
              |w|, scale by least squares; bits = 3                       1123, MLP up

@@ -17,7 +17,7 @@ import numpy as np
 
 from codec import ByteLedger, QuantizedTensor, Recipe, encode, ledger, load_recipe, quantize_checkpoint
 from codec.errors import InputError, LimitError, UsageError
-from codec.files import new_folder, read_bytes
+from codec.files import new_folder, read_bytes, within
 from codec.hessians import read_hessians, rounding_notes, sha256
 from packager.foreign import STORED, Imported, read_any
 from packager.minify import minify
@@ -26,6 +26,8 @@ from packager.wrapper import wrap
 
 CAP = 16_000_000  # decimal bytes, code and weights together: the challenge's limit
 SCRIPT, ARTIFACT, RECORD, LOG = "train_gpt.py", "model.bin", "submission.json", "train.log"
+LEDGER, README, REQUIREMENTS = "ledger.json", "README.md", "requirements.txt"
+FILES = {SCRIPT, ARTIFACT, RECORD, LEDGER, README, REQUIREMENTS}  # and a log: no record of others has model.bin
 DECIDING = ("numpy", "python-minifier")  # packages whose version can change the bytes of a submission
 KEPT = ("config", "layout", "tokenizer_sha256")  # of a checkpoint's metadata, inside the artifact
 STAGES = 4
@@ -126,11 +128,11 @@ def plan_submission(order: Order, progress: Progress = silent) -> Submission:
         SCRIPT: code,
         ARTIFACT: blob,
         **_log(order.checkpoint),
-        "requirements.txt": "".join(f"{name}\n" for name in parts.requires).encode(),
-        "ledger.json": _json(_costs(costs, code, parts)),
+        REQUIREMENTS: "".join(f"{name}\n" for name in parts.requires).encode(),
+        LEDGER: _json(_costs(costs, code, parts)),
     }
     record = _record(order, notes, name, files)
-    files |= {RECORD: _json(record), "README.md": _readme(record, LOG in files).encode()}
+    files |= {RECORD: _json(record), README: _readme(record, LOG in files).encode()}
     progress(STAGES, "")
     return Submission(files=files, ledger=costs, recipe=name, cap=order.cap, notes=(*imported.notes, *lost))
 
@@ -140,7 +142,7 @@ def build_submission(order: Order, folder: Path, progress: Progress = silent) ->
 
     Raises: as `plan_submission`; UsageError when `folder` holds something else.
     """
-    with new_folder(folder, replaces=RECORD) as temporary:
+    with new_folder(folder, replaces=lambda names: names - {LOG} == FILES) as temporary:
         submission = plan_submission(order, progress)
         for name, content in submission.files.items():
             (temporary / name).write_bytes(content)
@@ -148,14 +150,11 @@ def build_submission(order: Order, folder: Path, progress: Progress = silent) ->
 
 
 def _treated(imported: Imported, recipe: Recipe | None, order: Order) -> dict[str, QuantizedTensor | np.ndarray]:
-    where, hessians = order.checkpoint, None
+    hessians = None
     if order.hessians:
-        hessians = read_hessians(order.hessians, where, imported.tensors)
-    try:
+        hessians = read_hessians(order.hessians, order.checkpoint, imported.tensors)
+    with within(order.checkpoint):
         return quantize_checkpoint(imported.tensors, recipe, hessians) if recipe else imported.decodable_levels()
-    except (InputError, UsageError) as error:
-        error.where = f"{where}, {error.where}" if error.where else str(where)
-        raise
 
 
 def _bundle(script: Path | None) -> Bundle:

@@ -7,7 +7,11 @@ Exit codes: 0 fine; 1 verdict failed or over the cap; 2 usage; 3 unreadable or c
 import importlib
 import json
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
@@ -63,7 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     # cores busy, training took 7 times as long as idle.  3,000 spins, then sleep: 2.6 times, and 5 % slower idle.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
-        result = root.main(arguments, prog_name="pgolf", standalone_mode=False)
+        with _terminable():
+            result = root.main(arguments, prog_name="pgolf", standalone_mode=False)
     except click.ClickException as error:
         message = error.format_message()
         context = getattr(error, "ctx", None)
@@ -75,11 +80,27 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except Exception as error:
         from codec.errors import PgolfError  # here, because it loads numpy, which `--help` should not wait for
+        from codec.files import refusal
 
+        if isinstance(error, OSError):
+            error = refusal(error)
         if not isinstance(error, PgolfError):
             raise
         return _fail(as_json, type(error).__name__, error.message, error.where, error.hint, error.exit_code, str(error))
     return result if isinstance(result, int) else 0
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM inside ends a command as Ctrl-C does, so that nothing stays half-written."""
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers nowhere else
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fail(as_json: bool, kind: str, message: str, where: str, hint: str, exit_code: int, sentence: str) -> int:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from codec.errors import UsageError
-from pgolf.console import json_option, print_json, print_table, progress
+from pgolf.console import echo, json_option, print_json, print_table, progress
+from pgolf.origin import check_origin
 from pgolf.scores import SCORES, adaptation, adaptation_options
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from verify.audit import Audit
     from verify.perturbation import Scope
 
+TARGETS = 256
+STRIDE, BATCH = 64, 16  # as `pgolf verify` scores
+SCORER_BATCH = 4  # a scorer's windows are to be small, and so are its batches
 _file = click.Path(path_type=Path)
 _positive = click.IntRange(min=1)
 
@@ -24,9 +28,9 @@ _positive = click.IntRange(min=1)
 @click.command()
 @click.argument("subject", required=False)
 @click.option("--gallery", is_flag=True, help="Audit the gallery of cheats and honest scorers instead; no SUBJECT.")
-@click.option("--data", type=_file, help="Folder with *_val_*.bin to audit on; else, for scorers, made-up documents.")
-@click.option("--targets", type=click.IntRange(min=16), default=256, show_default=True, help="Length of the stream.")
-@click.option("--batch", type=_positive, default=4, show_default=True, help="Windows at a time.")
+@click.option("--data", type=_file, help="Folder with *_val_*.bin, and *.model for a submission; else made-up text.")
+@click.option("--targets", type=click.IntRange(min=16), help="Of the stream.  [default: 256, after a first window]")
+@click.option("--batch", type=_positive, help="Windows at a time.  [default: 16 of a submission, 4 of a scorer]")
 @click.option("--ranks", type=click.IntRange(min=2), default=2, show_default=True, help="Ranks to split windows over.")
 @click.option("--period", "periods", type=_positive, multiple=True, help="Stride, window, chunk of the scorer; repeat.")
 @click.option("--cuts", type=_positive, default=40, show_default=True, help="Suffixes to replace.")
@@ -35,8 +39,8 @@ _positive = click.IntRange(min=1)
 @click.option("--queue", is_flag=True, help="The scorer declares that it takes documents out of order.")
 @click.option("--digest", help="Digest of the artifact's state, which the first score must come from.")
 @click.option("--allow", type=_file, multiple=True, help="File that the scorer may open, such as its artifact; repeat.")
-@click.option("--seq-len", type=_positive, default=64, show_default=True, help="Windows of a submission, in tokens.")
-@click.option("--stride", type=_positive, default=16, show_default=True, help="Targets scored by each of them.")
+@click.option("--seq-len", type=_positive, help="Windows of a submission, in tokens; default: the model's own.")
+@click.option("--stride", type=_positive, help=f"Targets scored by each of them.  [default: {STRIDE}, if they fit]")
 @click.option("--score", type=SCORES, default="sliding", show_default=True, help="How a submission is scored.")
 @adaptation_options
 @click.option("--out", "-o", type=_file, help="With --gallery: write the table as a page of Markdown too.")
@@ -45,8 +49,8 @@ def audit(
     subject: str | None,
     gallery: bool,
     data: Path | None,
-    targets: int,
-    batch: int,
+    targets: int | None,
+    batch: int | None,
     ranks: int,
     periods: tuple[int, ...],
     cuts: int,
@@ -55,8 +59,8 @@ def audit(
     queue: bool,
     digest: str | None,
     allow: tuple[Path, ...],
-    seq_len: int,
-    stride: int,
+    seq_len: int | None,
+    stride: int | None,
     score: "Kind",
     out: Path | None,
     as_json: bool,
@@ -66,8 +70,10 @@ def audit(
 
     SUBJECT is a submission folder, whose model runs in the sandbox and is scored (--score) from here; or a scorer,
     FILE.py:NAME, where NAME is one (verify/scored.py) or a function without arguments that makes one.  A scorer's code
-    runs with your rights.  Scale its windows and chunks down to the stream; it runs some hundred times.  Exit code 1
-    when a violation is found, or when the gallery shows that the audit misses one.
+    runs with your rights.  Scale its windows and chunks down to the stream; it runs some hundred times.  A submission
+    is sent windows as `pgolf verify` sends them, since a script can tell others; --seq-len, --stride, --batch and
+    --targets make them smaller, and the audit faster.  Exit code 1 when a violation is found, or when the gallery
+    shows that the audit misses one.
 
     \b
     Example:
@@ -81,42 +87,52 @@ def audit(
         raise UsageError("needs a scorer or --gallery, and not both", hint="name the scorer FILE.py:NAME")
     if gallery:
         return _gallery(out, as_json)
+    folder = Path(subject or "").is_dir()
+    batch = batch or (BATCH if folder else SCORER_BATCH)
     scope = Scope(batch=batch, ranks=ranks, periods=periods, cuts=cuts, sums=sums, coded=coded, queue=queue)
-    if Path(subject or "").is_dir():
+    if folder:
         found = _submission(Path(subject or ""), data, targets, scope, seq_len, stride, score, adaptation(**adapting))
     else:
-        found = _scorer(subject or "", data, targets, scope, digest, allow)
+        found = _scorer(subject or "", data, targets or TARGETS, scope, digest, allow)
     if as_json:
         print_json(found.to_dict())
     else:
         for finding in found.findings:
             click.echo(f"{finding.level:<8} {finding.rule:<19} {finding.message}")
-        click.echo(f"\n{found.subject}: {found.verdict} ({found.coverage['runs']} runs)")
+        click.echo()
+        echo(f"{found.subject}: {found.verdict} ({found.coverage['runs']} runs)")
     return found.exit_code
 
 
 def _submission(
     folder: Path,
     data: Path | None,
-    targets: int,
+    targets: int | None,
     scope: "Scope",
-    seq_len: int,
-    stride: int,
+    seq_len: int | None,
+    stride: int | None,
     score: "Kind",
     how: "Adaptation",
 ) -> "Audit":
-    from verify import Settings, Submission
+    from codec.shards import find_shards, find_tokenizer
+    from verify import HeldOut, Settings, Submission, window_length
     from verify.audit import expected_runs
-    from verify.submission_audit import audit_submission
+    from verify.checks import check_tokenizer
+    from verify.submission_audit import audit_submission, stated_length
 
     if data is None:
         raise UsageError("--data is missing", hint="a submission is audited on text: pass --data DIR")
     # One thread: more cost more than they gain.
-    settings = Settings(length=seq_len, stride=stride, batch=scope.batch, threads=1, adaptation=how)
-    subject, tokens = Submission.open(folder), _held_out(data, targets)
+    subject, shards = Submission.open(folder), find_shards(data, "val")[:1]
+    length = seq_len or (stated_length(subject) if subject.foreign else window_length(subject))
+    stride = stride or min(STRIDE, length)
+    settings = Settings(length=length, stride=stride, batch=scope.batch, threads=1, adaptation=how)
+    heldout = HeldOut.read(shards, find_tokenizer(data), targets or length + TARGETS)
+    check_tokenizer(subject, heldout)
+    check_origin(shards, heldout.tokenizer_sha256)
     # The size of the vocabulary, which most runs depend on, is known once the model runs; most have 1,024 ids.
     with progress("auditing", expected_runs(replace(scope, sums=1), 1024)) as bar:
-        return audit_submission(subject, tokens, scope, settings, score=score, progress=bar)
+        return audit_submission(subject, heldout.tokens, scope, settings, score=score, progress=bar)
 
 
 def _scorer(
@@ -140,10 +156,12 @@ def _held_out(data: Path, targets: int) -> "np.ndarray":
 
 
 def _gallery(out: Path | None, as_json: bool) -> int:
-    from codec.files import write_bytes
+    from codec.files import check_writable, write_bytes
     from verify.gallery import EXHIBITS, SCOPE, audit_all
     from verify.gallery.page import CHECKS, markdown, row, wrong
 
+    if out:
+        check_writable(out)
     with progress("auditing", len(EXHIBITS)) as bar:
         found = audit_all(progress=bar)
     mistakes = {name: wrong(EXHIBITS[name], one) for name, one in found.items()}

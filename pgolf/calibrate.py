@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from codec.errors import InputError, UsageError
-from pgolf.console import json_option, print_json, print_table, progress
+from codec.files import within
+from pgolf.console import echo, json_option, print_json, print_table, progress
+from pgolf.origin import check_origin
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,14 +79,17 @@ def calibrate(
     """
     if source == "data" and data_dir is None:
         raise UsageError("--data DIR is missing", hint="or let the model write its own text: --source self")
+    from codec.files import check_writable
     from codec.hessians import CHECKPOINT, sha256
     from pgolf.models import read_model
     from trainer.calibrate import calibrate as run_calibration
     from trainer.calibrate import enough_sequences, own_samples, pass_sequences
 
     imported = read_model(checkpoint)
+    output = output or checkpoint.parent / DEFAULT_NAME
+    check_writable(output)
     for note in imported.notes:
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     model = _model(imported, checkpoint, device)
     sequences = sequences or enough_sequences(model.config)
     batch = min(batch or pass_sequences(model.config, model.tok_emb.weight.device), sequences)
@@ -95,9 +100,9 @@ def calibrate(
             batches = _windows(model, imported.metadata, data_dir, sequences, batch, seed)
         else:
             batches = own_samples(model, sequences=sequences, batch=batch, seed=seed, progress=report)
-        found = run_calibration(model, batches, seed=seed, progress=report)
+        with within(checkpoint):
+            found = run_calibration(model, batches, seed=seed, progress=report)
     seconds = time.perf_counter() - started
-    output = output or checkpoint.parent / DEFAULT_NAME
     found.write(output, metadata)
     _log(checkpoint.parent / LOG, seconds)
     trained = imported.metadata.get("train_seconds")
@@ -108,20 +113,18 @@ def _model(imported: "Imported", checkpoint: Path, device_name: str) -> "GPT":
     import torch
 
     from trainer.attention import choose
-    from trainer.device import find_device, precision
+    from trainer.device import find_device, precision, put
     from trainer.model import GPT, GPTConfig
     from trainer.seeds import check
 
     device = find_device(device_name)
-    try:
+    with within(checkpoint):
         config = GPTConfig.from_dict(imported.metadata["config"])
         check(config, {name: array.shape for name, array in imported.tensors.items()})
-    except (InputError, UsageError) as error:
-        where = f"{checkpoint}, {error.where}" if error.where else str(checkpoint)
-        raise InputError(error.message, where=where, hint=error.hint) from None
     model = GPT(config, choose(device, precision(device))[1])
     model.load_state_dict({name: torch.tensor(array) for name, array in imported.tensors.items()})
-    return model.to(device).eval()
+    put(model, device)  # as the training did, bfloat16 tables included
+    return model.eval()
 
 
 def _windows(
@@ -129,6 +132,7 @@ def _windows(
 ) -> "Iterator[Tensor]":
     """Training windows in random order, ids int64 (at most `batch`, seq_len)."""
     from codec.hessians import sha256
+    from codec.shards import find_shards
     from trainer.loader import Loader
 
     config, trained_on = model.config, notes.get("tokenizer_sha256")
@@ -139,6 +143,8 @@ def _windows(
             where=data_dir,
             hint="calibrate on the data it was trained on",
         )
+    if isinstance(trained_on, str):
+        check_origin(find_shards(data_dir, "train"), trained_on)
     loader = Loader(data_dir, seq_len=config.seq_len, sequences=batch, vocab_size=config.vocab_size, seed=seed)
     if sequences > loader.windows:
         click.echo(f"note: the shards hold {loader.windows} windows, some are used more than once", err=True)
@@ -146,12 +152,14 @@ def _windows(
 
 
 def _log(path: Path, seconds: float) -> None:
-    from trainer.log import TrainLog
+    """One line, instead of that of an earlier calibration, whose file this one's replaces."""
+    from codec.files import write_bytes
+    from trainer.log import CALIBRATE, PHASES
 
     if path.is_file():
-        log = TrainLog(path, keep_bytes=path.stat().st_size)
-        log.phases({"calibrate": seconds})
-        log.close()
+        start = f"{PHASES} {CALIBRATE}:".encode()
+        kept = [line for line in path.read_bytes().splitlines(keepends=True) if not line.startswith(start)]
+        write_bytes(path, b"".join(kept) + start + f"{seconds * 1000:.0f}ms\n".encode())
 
 
 def _print(

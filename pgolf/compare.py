@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from codec.errors import UsageError
-from pgolf.console import json_option, print_json, print_table
+from pgolf.console import echo, json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from verify.runs import Group, Run
@@ -64,7 +64,7 @@ def compare(runs: tuple[Path, ...], against: tuple[str, ...], cap: int, write: P
         text = json.dumps(record(group, findings, comparison), indent=2, ensure_ascii=False)
         write_bytes(write, f"{text}\n".encode())
     for path in group.skipped:
-        click.echo(f"note: {path} holds no score", err=True)
+        echo(f"note: {path} holds no score", err=True)
     if as_json:
         print_json(_object(group, findings, comparison, against, cap))
     else:

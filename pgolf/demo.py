@@ -71,7 +71,7 @@ def demo(
 
     if val and not text:
         raise UsageError("--val was given without --text", hint="name the training text too")
-    _clear(output)
+    _check(output)
     summary = _data(output / "data", text, val)
     result, heldout = _train(output, steps, seed, threads, limit_tokens)
     submission = _pack(output, result)
@@ -84,16 +84,16 @@ def demo(
     return verdict.exit_code
 
 
-def _clear(output: Path) -> None:
-    """Remove an earlier demo's run; data and submission are replaced by their own commands."""
-    import shutil
-
+def _check(output: Path) -> None:
+    """Refuse to put a demo into a folder of something else; what a killed one left of its folders is no hindrance."""
     from codec.errors import UsageError
+    from codec.files import TEMPORARY
 
     known = {"data", "run", "submission"}
-    if output.exists() and not (output.is_dir() and {path.name for path in output.iterdir()} <= known):
+    if not output.exists():
+        return
+    if not output.is_dir() or {path.name for path in output.iterdir() if TEMPORARY not in path.name} - known:
         raise UsageError("exists and is not an earlier demo", where=str(output), hint="choose another folder")
-    shutil.rmtree(output / "run", ignore_errors=True)
 
 
 def _data(folder: Path, text: tuple[str, ...], val: tuple[str, ...]) -> "DataSummary":
@@ -107,6 +107,7 @@ def _data(folder: Path, text: tuple[str, ...], val: tuple[str, ...]) -> "DataSum
             documents,
             folder,
             vocab_size=VOCABULARY,
+            or_fewer=True,
             val_fraction=VAL_FRACTION,
             heldout=read_documents(val) if val else None,
             progress=step,
@@ -116,6 +117,8 @@ def _data(folder: Path, text: tuple[str, ...], val: tuple[str, ...]) -> "DataSum
 def _train(
     output: Path, steps: int | None, seed: int, threads: int | None, limit: int
 ) -> tuple["TrainResult", "HeldOut"]:
+    import shutil
+
     from codec.shards import find_shards, find_tokenizer
     from pgolf.train import fit_vocabulary, sliding_evaluation
     from trainer.presets import find_preset
@@ -125,7 +128,8 @@ def _train(
     tokenizer = find_tokenizer(output / "data")
     preset = fit_vocabulary(find_preset(PRESET), tokenizer)
     heldout = HeldOut.read(find_shards(output / "data", "val"), tokenizer, limit)
-    with progress(f"train {PRESET}", steps or preset.train.steps) as step:
+    shutil.rmtree(output / "run", ignore_errors=True)  # data and submission are replaced as they are written
+    with progress(f"train {PRESET}", steps or preset.train.steps, left=False) as step:
         result = train(
             preset,
             output / "data",
@@ -244,7 +248,7 @@ def _print(report: dict[str, Any], verdict: "Verdict") -> None:
             )
             for row in report["recipes"]
         ],
-        ("recipe", "zstd-22 bytes", "rANS bytes, all included", "", "entropy b/w", "levels over it", "b/w", "SNR dB"),
+        ("recipe", "zstd-22 bytes", "rANS bytes, no metadata", "", "entropy b/w", "levels over it", "b/w", "SNR dB"),
     )
     click.echo()
     models = [(name, f"{bits:.4f}") for name, bits in report["byte_models"].items()]

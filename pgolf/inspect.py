@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pgolf.console import json_option, print_json, print_table
+from pgolf.console import echo, json_option, print_json, print_table
 
 
 @click.command()
@@ -126,17 +126,17 @@ def _print(found: dict[str, Any]) -> None:
     if "artifact" in found:
         costs = found["artifact"]
         rows = [
-            (row["name"], row["treatment"], row["weights"], row["bytes"], row["bits_per_weight"])
+            (row["name"], row["stored_as"], row["weights"], row["bytes"], row["bits_per_weight"])
             for row in costs["tensors"]
         ]
         rows += [(part, "", "", costs[f"{part}_bytes"], "") for part in ("header", "table", "lane")]
         rows.append(("artifact", "", costs["weights"], costs["artifact_bytes"], costs["bits_per_weight"]))
         print_table(
             [
-                (name, treatment, _count(weights), f"{size:,.0f}", f"{bits:.3f}" if bits != "" else "")
-                for name, treatment, weights, size, bits in rows
+                (name, stored_as, _count(weights), f"{size:,.0f}", f"{bits:.3f}" if bits != "" else "")
+                for name, stored_as, weights, size, bits in rows
             ],
-            ("tensor", "treatment", "weights", "bytes", "bits/weight"),
+            ("tensor", "stored as", "weights", "bytes", "bits/weight"),
         )
     if "checkpoint" in found:
         checkpoint = found["checkpoint"]
@@ -149,11 +149,9 @@ def _print(found: dict[str, Any]) -> None:
         )
         click.echo(f"{checkpoint['weights']:,} weights, {checkpoint['kind']}")
         for note in checkpoint["notes"]:
-            click.echo(f"note: {note}")
+            echo(f"note: {note}")
     for blob in found.get("blobs", []):
-        click.echo(
-            f"{blob['name']}: {blob['bytes']:,} bytes, a pickle inside, not opened; `pgolf inspect FILE` opens it"
-        )
+        echo(f"{blob['name']}: {blob['bytes']:,} bytes, a pickle inside, not opened; `pgolf inspect FILE` opens it")
     if "code" in found:
         print_table(
             [

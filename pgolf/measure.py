@@ -50,6 +50,7 @@ def measure(
     """
     from codec.baselines import BASELINES, FALLBACK, installed
     from codec.errors import UsageError
+    from codec.files import within
     from codec.hessians import read_hessians, rounding_notes
     from codec.measure import measure as measure_recipe
     from codec.measure import measure_treated
@@ -76,7 +77,7 @@ def measure(
     for note in (*imported.notes, *lost):
         echo(f"note: {note}", err=True)
     results = []
-    with progress("measure", len(loaded)) as step:
+    with progress("measure", len(loaded)) as step, within(checkpoint):
         for done, recipe in enumerate(loaded):
             step(done, recipe.name if recipe else STORED)
             results.append(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pgolf.console import json_option, print_json, print_table, progress
+from pgolf.console import echo, json_option, print_json, print_table, progress
 
 
 @click.command()
@@ -74,7 +74,7 @@ def pack(
         else:
             submission = build_submission(order, output, step)
     for note in submission.notes:
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     written = None if dry_run else str(output)
     if as_json:
         print_json(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codec.errors import EnvironmentLacks, UsageError
-from codec.files import write_bytes
+from codec.files import check_writable, write_bytes
 
 if TYPE_CHECKING:
     from codec.ledger import TensorCost
@@ -23,10 +23,11 @@ KIND_COLOURS = ("#3ca951", "#a463f2", "#e8589c", "#13829b", "#c46210", "#6e6e6e"
 def check(path: str | Path) -> None:
     """Fail before the measuring rather than after it.
 
-    Raises: EnvironmentLacks without matplotlib, UsageError for a name that does not end in .png.
+    Raises: EnvironmentLacks without matplotlib, UsageError for a name that does not end in .png or cannot be written.
     """
     if Path(path).suffix.lower() != ".png":
         raise UsageError("the picture is a PNG", where=str(path), hint="let the name end in .png")
+    check_writable(path)
     if not find_spec("matplotlib"):
         raise EnvironmentLacks("the matplotlib package is missing", hint="pip install 'parameter-golf-kit[report]'")
 

@@ -1,5 +1,6 @@
 """`pgolf train`: token shards -> checkpoint, log and resumable state."""
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,10 +12,12 @@ import click
 
 from codec.errors import PgolfError, UsageError
 from pgolf.console import json_option, print_json, print_table, progress
+from pgolf.origin import check_origin
 
 if TYPE_CHECKING:
     from trainer.model import GPT
     from trainer.presets import Preset
+    from trainer.ranks import Ranks
     from trainer.run import Evaluate, TrainResult
     from verify.heldout import HeldOut
 
@@ -44,6 +47,13 @@ GRACE = 10.0  # seconds
 @click.option(
     "--compile/--no-compile", default=None, help="Compile the model with torch.compile.  [default: the preset's choice]"
 )
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a setting of the preset: any field of its GPTConfig or TrainConfig; may be repeated.",
+)
 @click.option("--resume", is_flag=True, help="Go on from the state in RUN, if there is one.")
 @click.option("--tokenizer", metavar="FILE", help="SentencePiece model, instead of the data folder's.")
 @click.option("--val", metavar="FILE", help="Validation shard, instead of the data folder's.")
@@ -72,6 +82,7 @@ def train(
     threads: int | None,
     device: str,
     compile: bool | None,
+    settings: tuple[str, ...],
     resume: bool,
     tokenizer: str | None,
     val: str | None,
@@ -92,24 +103,29 @@ def train(
     Example:
       pgolf train cpu-demo --data data -o run
       pgolf train cpu-demo --data data -o run --resume
+      pgolf train pr339 --data data -o run --set qat_below=0.1 --set qat_recipe=pr339
       torchrun --nproc_per_node=8 -m pgolf train pr1716 --data data -o run
     """
     from codec.shards import find_shards, find_tokenizer
     from trainer.presets import find_preset
     from trainer.ranks import Ranks
     from trainer.run import train as run_training
+    from trainer.settings import changed
     from verify.heldout import HeldOut
 
-    first = Ranks.launched().first
-    with _one_voice(first, output):
-        chosen = find_preset(preset)
+    ranks = Ranks.launched()
+    first = ranks.first
+    with _one_voice(ranks, output):
+        chosen = changed(find_preset(preset), settings)
         if compile is not None:
             chosen = replace(chosen, train=replace(chosen.train, compile=compile))
         tokenizer_file = Path(tokenizer) if tokenizer else find_tokenizer(data_dir)
         chosen = fit_vocabulary(chosen, tokenizer_file)
-        heldout = HeldOut.read([Path(val)] if val else find_shards(data_dir, "val"), tokenizer_file, limit_tokens)
+        shards = [Path(val)] if val else find_shards(data_dir, "val")
+        heldout = HeldOut.read(shards, tokenizer_file, limit_tokens)
+        check_origin([*find_shards(data_dir, "train"), *shards], heldout.tokenizer_sha256)
         total = steps or chosen.train.steps
-        with progress(f"train {chosen.name}", total) if first else nullcontext() as report:
+        with progress(f"train {chosen.name}", total, left=False) if first else nullcontext() as report:
             result = run_training(
                 chosen,
                 data_dir,
@@ -133,8 +149,8 @@ def train(
 
 
 @contextmanager
-def _one_voice(first: bool, output: str) -> Iterator[None]:
-    """What all processes of torchrun find alike, the first one says; that another is lost, each one says.
+def _one_voice(ranks: "Ranks", output: str) -> Iterator[None]:
+    """What all processes of torchrun find alike, the first one says; that another is lost, one of those left.
 
     torchrun ends all of them when one ends, so the others first give it time to speak.
     """
@@ -143,16 +159,26 @@ def _one_voice(first: bool, output: str) -> Iterator[None]:
     try:
         yield
     except RankLost:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which would come between asking and speaking
+        if not ranks.speaks_of_loss():
+            raise SystemExit(RankLost.exit_code) from None
         raise
     except PgolfError:
-        if not first:
-            time.sleep(GRACE)
+        if not ranks.first:
+            _keep_quiet(GRACE)
         raise
     except KeyboardInterrupt:
-        if not first:
+        if not ranks.first:
+            _keep_quiet(GRACE / 10)
             raise SystemExit(130) from None
         click.echo(f"{output}: stopped; add --resume to the same command to go on", err=True)
         raise
+
+
+def _keep_quiet(seconds: float) -> None:
+    """Wait; a SIGTERM meanwhile, which is torchrun's, ends the process without a word."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(seconds)
 
 
 def fit_vocabulary(preset: "Preset", tokenizer: Path) -> "Preset":

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pgolf.console import json_option, print_json
+from pgolf.console import echo, json_option, print_json
 
 
 @click.command()
@@ -43,5 +43,5 @@ def unpack(path: Path, output: Path, as_json: bool) -> None:
     if as_json:
         print_json({"checkpoint": str(output), "tensors": len(tensors), "weights": weights, "meta": meta})
         return
-    click.echo(f"{len(tensors)} tensors, {weights:,} weights, recipe {meta.get('recipe', 'unknown')}")
+    echo(f"{len(tensors)} tensors, {weights:,} weights, recipe {meta.get('recipe', 'unknown')}")
     click.echo(output)

@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from codec.errors import UsageError
+from codec.errors import EnvironmentLacks, UsageError
 from pgolf.console import json_option, print_json, print_table, progress
+from pgolf.origin import check_origin
 from pgolf.scores import SCORES, adaptation, adaptation_options
 
 if TYPE_CHECKING:
     from verify import HeldOut, Settings, Verdict
     from verify.adaptation import Kind
 
+STRIDE = 64  # targets, the challenge's choice
 SHOWN = 4  # findings of one rule in the table
 WORDS = ("judged", "why")  # of the byte count, printed as a sentence
 _file = click.Path(path_type=Path)
@@ -28,12 +30,14 @@ _limit = click.FloatRange(min=0, min_open=True)
 @click.option("--checkpoint", type=_file, help="Float weights it was packed from: gives float bpb and penalty.")
 @click.option("--score", "scores", type=SCORES, multiple=True, help="Score so too, after sliding; repeat.")
 @adaptation_options
-@click.option("--stride", type=_positive, default=64, show_default=True, help="Targets scored per window.")
+@click.option("--stride", type=_positive, help=f"Targets scored per window.  [default: {STRIDE}, if they fit]")
 @click.option("--seq-len", type=_positive, help="Window length in tokens; default: the model's own.")
 @click.option("--limit-tokens", type=_positive, help="Score only the first N targets: a partial score.")
 @click.option("--batch", type=_positive, default=16, show_default=True, help="Windows per forward pass.")
 @click.option("--threads", type=_positive, help="CPU threads of the scoring process; default: torch's choice.")
-@click.option("--device", default="cpu", show_default=True, help="Where the model runs: cpu, cuda.")
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where the model runs."
+)
 @click.option("--time-limit", type=_limit, default=3600.0, show_default=True, help="Seconds of each scoring process.")
 @click.option("--memory-limit", type=_limit, default=16.0, show_default=True, help="Gigabytes of that process.")
 @click.option("--cap", type=_positive, default=16_000_000, show_default=True, help="Bytes of code + artifact.")
@@ -48,7 +52,7 @@ def verify(
     tokenizer: Path | None,
     checkpoint: Path | None,
     scores: tuple["Kind", ...],
-    stride: int,
+    stride: int | None,
     seq_len: int | None,
     limit_tokens: int | None,
     batch: int,
@@ -82,11 +86,14 @@ def verify(
       pgolf verify RECORD --data DIR --artifact final_model.int6.ptz --env NUM_LAYERS=11
     """
     from verify import HeldOut, Settings, Submission, examine, window_length
+    from verify.claimed import evaluation
 
+    _check_device(device)
     subject = Submission.open(submission, artifact=artifact, tolerated=frozenset(extra))
+    length = seq_len or (None if subject.foreign else window_length(subject))
     settings = Settings(
-        length=seq_len or (None if subject.foreign else window_length(subject)),
-        stride=stride,
+        length=length,
+        stride=stride or min(STRIDE, length or STRIDE),
         batch=batch,
         threads=threads,
         device=device,
@@ -95,14 +102,25 @@ def verify(
         environment=_environment(environment),
         adaptation=adaptation(**adapting),
     )
-    heldout = HeldOut.read(*_heldout_files(data, val, tokenizer), limit_tokens)
+    shards, model = _heldout_files(data, val, tokenizer)
+    heldout = HeldOut.read(shards, model, limit_tokens)
+    check_origin(shards, heldout.tokenizer_sha256)
     verdict = examine(subject, heldout, settings, scores=scores, checkpoint=checkpoint, cap=cap, bar=progress)
     if as_json:
-        how = {"seq_len": verdict.length, "stride": stride, **_adapted(verdict, heldout, settings)}
+        how = {"seq_len": verdict.length, "stride": settings.stride, **_adapted(verdict, heldout, settings)}
+        how["eval"] = evaluation(verdict.scores[0], verdict.length, settings.stride)  # as submission.json states it
         print_json({**verdict.to_dict(), **_scored(heldout), **how, "submission": str(submission)})
     else:
         _print(verdict, heldout)
     return verdict.exit_code
+
+
+def _check_device(device: str) -> None:
+    """Raises: EnvironmentLacks, rather than the script in its own words."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentLacks("no CUDA device is available to torch", hint="use --device cpu")
 
 
 def _heldout_files(data: Path | None, val: Path | None, tokenizer: Path | None) -> tuple[list[Path], Path]:

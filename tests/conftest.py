@@ -28,11 +28,11 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def pgolf():
-    """Run `python -m pgolf ARGS...` -> CompletedProcess with text output."""
+    """Run `python -m pgolf ARGS...` -> CompletedProcess with text output; one thread unless the environment says."""
 
     def run(*arguments, timeout=240, **options):
         command = [sys.executable, "-m", "pgolf", *map(str, arguments)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, **options)
 
     return run

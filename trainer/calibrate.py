@@ -184,6 +184,6 @@ def _head_squares(model: GPT, logits_NV: Tensor, chances_NV: Tensor) -> Tensor:
 def _array(name: str, total: Tensor) -> np.ndarray:
     if not total.isfinite().all():
         raise InputError(
-            "its inputs or gradients are not finite", where=f"tensor `{name}`", hint="go back to an earlier checkpoint"
+            f"the inputs or gradients of tensor `{name}` are not finite", hint="go back to an earlier checkpoint"
         )
     return total.cpu().numpy()

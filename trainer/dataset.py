@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -17,7 +18,7 @@ from codec.shards import shard_bytes
 from trainer.documents import Split, split_by_hash, split_given
 from trainer.tokenizer import BOS, load_tokenizer, train_tokenizer
 
-SUMMARY = "data.json"
+TOKENIZER, SUMMARY = "tokenizer.model", "data.json"
 BATCH = 256  # documents encoded at a time: bounds memory and paces the progress bar
 
 Progress = Callable[[int, str], None]
@@ -57,6 +58,7 @@ def build_dataset(
     out: str | Path,
     *,
     vocab_size: int = 1024,
+    or_fewer: bool = False,
     tokenizer: str | Path | None = None,
     val_fraction: float = 0.02,
     heldout: Sequence[str] | None = None,
@@ -67,14 +69,15 @@ def build_dataset(
 
     documents: the text; held out are the ones chosen by hash, a share of `val_fraction`, or exactly `heldout`
     when given.  tokenizer: an existing `.model` file; otherwise one of `vocab_size` pieces is trained on the
-    training documents.  shard_tokens: a shard ends before the document that would exceed it (documents stay
-    whole).  progress: percent encoded.  The folder appears complete or not at all; equal input, equal bytes.
+    training documents, `or_fewer` when they yield no more.  shard_tokens: a shard ends before the document that
+    would exceed it (documents stay whole).  progress: percent encoded.  The folder appears complete or not at all;
+    equal input, equal bytes.
 
     Raises: InputError for unusable text or tokenizer; UsageError for an `out` that holds something else.
     """
     split = split_by_hash(documents, val_fraction) if heldout is None else split_given(documents, heldout)
-    with new_folder(out, replaces=SUMMARY) as folder:
-        model = train_tokenizer(split.train, vocab_size) if tokenizer is None else read_bytes(tokenizer)
+    with new_folder(out, replaces=_earlier) as folder:
+        model = read_bytes(tokenizer) if tokenizer else train_tokenizer(split.train, vocab_size, or_fewer=or_fewer)
         processor = load_tokenizer(model, str(tokenizer or "tokenizer"))
         writer = _Writer(folder, processor, shard_tokens, _percent(split, progress))
         summary = DataSummary(
@@ -85,9 +88,15 @@ def build_dataset(
             duplicates_dropped=split.duplicates,
             heldout_dropped_from_train=split.heldout_in_train,
         )
-        write_bytes(folder / "tokenizer.model", model)
+        write_bytes(folder / TOKENIZER, model)
         write_bytes(folder / SUMMARY, (json.dumps(summary.to_dict(), indent=2) + "\n").encode())
     return summary
+
+
+def _earlier(names: set[str]) -> bool:
+    """Whether these are the files that `build_dataset` writes, and no others."""
+    shards = {name for name in names if re.fullmatch(r"text_(train|val)_\d{6}\.bin", name)}
+    return names - shards == {TOKENIZER, SUMMARY}
 
 
 def _percent(split: Split, progress: Progress | None) -> Callable[[int], None]:

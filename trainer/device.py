@@ -44,6 +44,12 @@ def autocast(device: torch.device) -> AbstractContextManager[None]:
     return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def put(model: GPT, device: torch.device) -> None:
     """Move the model to the device; on CUDA its embeddings become bfloat16."""
     model.to(device)

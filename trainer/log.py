@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+PHASES, CALIBRATE = "phase_times", "calibrate"
+
 
 class Lines:
     """A file of whole lines, each on disk before the next step; a resumed run first cuts what came after its state."""
@@ -31,6 +33,14 @@ class Lines:
 class TrainLog(Lines):
     """What a run says about itself, for people and for `verify.logs`."""
 
+    def __init__(self, path: str | Path, *, keep_bytes: int = 0) -> None:
+        # `pgolf calibrate` may have added its time to the log of a finished run: it counts, whoever resumes that run.
+        cut = Path(path).read_bytes()[keep_bytes:].decode(errors="replace") if Path(path).exists() else ""
+        super().__init__(path, keep_bytes=keep_bytes)
+        for line in cut.splitlines():
+            if line.startswith(f"{PHASES} {CALIBRATE}:"):
+                self.add(line)
+
     def pairs(self, **values: object) -> None:
         """One line of `key:value` pairs; values hold no spaces."""
         self.add(_pairs(values))
@@ -49,7 +59,7 @@ class TrainLog(Lines):
 
     def phases(self, seconds: Mapping[str, float]) -> None:
         """Where the time went."""
-        self.add("phase_times " + _pairs({name: f"{spent * 1000:.0f}ms" for name, spent in seconds.items()}))
+        self.add(f"{PHASES} " + _pairs({name: f"{spent * 1000:.0f}ms" for name, spent in seconds.items()}))
 
 
 def _pairs(values: Mapping[str, object]) -> str:

@@ -38,13 +38,13 @@ POLAR = NewtonSchulz(
 KINDS = {"jordan": JORDAN, "polar": POLAR}
 
 
-def orthogonalize(matrices: Tensor, iteration: NewtonSchulz = JORDAN) -> Tensor:
+def orthogonalize(matrices: Tensor, iteration: NewtonSchulz = JORDAN, dtype: torch.dtype | None = None) -> Tensor:
     """(K, r, c) -> (K, r, c) with singular values near 1, by Newton-Schulz iterations on the whole batch.
 
-    bfloat16 on CUDA.  float32 on CPUs, where bfloat16 takes a quarter of the time or three times as long: runs should
-    not depend on which.  The result has the working dtype.
+    dtype: to work in, and of the result.  By default bfloat16 on CUDA; float32 on CPUs, where bfloat16 takes a quarter
+    of the time or three times as long: runs should not depend on which.
     """
-    x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
+    x = matrices.to(dtype or (torch.bfloat16 if matrices.is_cuda else torch.float32))
     x = x / (iteration.margin * x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     tall = x.shape[-2] > x.shape[-1]
     if tall:

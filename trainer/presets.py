@@ -71,8 +71,9 @@ class TrainConfig:
     log_every: int = 10
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UsageError(f"steps is {self.steps}, it must be at least 1")
+        for name in ("steps", "batch_tokens", "seq_len", "micro_batch", "save_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}, it must be at least 1")
         if self.batch_tokens % (self.seq_len * self.micro_batch):
             raise UsageError(
                 f"a batch of {self.batch_tokens} tokens is not a multiple of {self.micro_batch} sequences "
@@ -85,6 +86,11 @@ class TrainConfig:
         for one, other in (("warmdown", "warmdown_steps"), ("ema_decay", "swa_every")):
             if getattr(self, one) and getattr(self, other):
                 raise UsageError(f"{one} and {other} exclude each other, set one of them")
+        if 0 < self.max_seconds <= self.reserve_seconds:
+            raise UsageError(
+                f"reserve_seconds is {self.reserve_seconds:g}, "
+                f"of max_seconds {self.max_seconds:g} nothing is left to train"
+            )
         if bool(self.qat_below) != bool(self.qat_recipe):
             raise UsageError("qat_below and qat_recipe go together", hint="set both or none")
 
@@ -204,7 +210,7 @@ _PRESETS = (
     ),
     Preset(
         name="cpu-bench",
-        description="1.8 M weights, about an hour on a CPU core; the project's benchmark model",
+        description="1.8 M weights, about half an hour on a CPU core; the project's benchmark model",
         model=replace(_CPU_MODEL, dim=192, mlp_hidden=576),
         train=replace(
             _CPU_RUN,

@@ -84,7 +84,8 @@ def _scales(rows: Tensor, quantizer: RowQuantizer, vector: bool) -> Tensor:
         return torch.where(peak > 0, peak / top, 1.0) if vector else torch.maximum(peak / top, 1 / top)
     if quantizer.step == "std":
         spread = rows.double().std(1, keepdim=True) if rows.shape[1] > 1 else torch.zeros_like(peak)
-        return (float(np.float32(quantizer.k)) * spread.float() / top).clamp_min(1e-10)
+        steps = (float(np.float32(quantizer.k)) * spread.float() / top).clamp_min(1e-10)
+        return torch.where(steps.half() > 0, steps, peak / top)
     return (peak / top).clamp_min(1e-12)
 
 

@@ -2,20 +2,23 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from codec.errors import EnvironmentLacks, PgolfError
+from codec.errors import EnvironmentLacks, PgolfError, UsageError
 
-# A rank that dies closes its connections, which the others notice at once.  The limit is for one that stands still; it
-# is long because all others wait while the first rank validates.
+# A rank that dies closes its connections, which the others notice at once.  The limits are for one that stands still:
+# in a step, saving included, and while the first rank alone validates, which on all targets may take hours.
 PATIENCE = timedelta(minutes=30)
+LONG_PATIENCE = timedelta(days=2)
+ANSWER = timedelta(seconds=10)  # of the launcher, which runs on after a rank died
 
 
 class RankLost(PgolfError):
@@ -36,14 +39,32 @@ class Ranks:
 
     @classmethod
     def launched(cls) -> "Ranks":
-        """What torchrun says through its environment variables; a lone process when it did not start this one."""
-        rank, world, local = (int(os.environ.get(name) or 0) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        """What torchrun says through its environment variables; a lone process when it did not start this one.
+
+        Raises: UsageError when they are no numbers, or no rank of that world.
+        """
+        rank, world, local = (_number(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        if rank >= max(world, 1):
+            raise UsageError(
+                f"the environment says RANK {rank}, but WORLD_SIZE {world}", hint="start with torchrun, or unset both"
+            )
         return cls(rank=rank, world=max(world, 1), local=local)
 
     @property
     def first(self) -> bool:
         """Whether this process writes files and speaks to the user."""
         return self.rank == 0
+
+    def speaks_of_loss(self) -> bool:
+        """Whether this process is the one of all that noticed a loss that tells the user: the first to ask.
+
+        The launcher keeps the list; when it does not answer, everyone speaks.
+        """
+        try:
+            store, _, _ = next(dist.rendezvous("env://", timeout=ANSWER))
+            return store.add("pgolf/lost", 1) == 1
+        except (RuntimeError, ValueError):
+            return True
 
     @contextmanager
     def joined(self, device: torch.device) -> Iterator[None]:
@@ -56,7 +77,8 @@ class Ranks:
             return
         with _heard():
             try:
-                # gloo on GPUs as well: flags and clocks need no kernel, and it notices a dead process at once.
+                # gloo on GPUs as well: flags and clocks need no kernel, and it notices a dead process at once.  NCCL
+                # waits for one in silence, so all `meet` before it is used.
                 dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
             except ValueError as error:
                 raise EnvironmentLacks(
@@ -87,14 +109,29 @@ class Ranks:
             dist.all_gather(list(whole.unbind()), part.contiguous())
         return whole.flatten(0, 1)
 
-    def agree(self, values: list[float]) -> list[float]:
+    def agree(self, values: list[float], group: dist.ProcessGroup | None = None) -> list[float]:
         """The first rank's values, so that clocks that differ lead to one decision."""
         if self.world == 1:
             return values
         shared = torch.tensor(values, dtype=torch.float64)
         with _heard():
-            dist.broadcast(shared, 0)
+            dist.broadcast(shared, 0, group=group)
         return shared.tolist()
+
+    @contextmanager
+    def patient(self) -> Iterator[Callable[[list[float]], list[float]]]:
+        """`agree` for the result of work that only the first rank does inside, while the others wait much longer."""
+        if self.world == 1:
+            yield self.agree
+            return
+        with _heard():
+            group = dist.new_group(timeout=LONG_PATIENCE, backend="gloo")
+        yield partial(self.agree, group=group)
+        dist.destroy_process_group(group)
+
+    def meet(self) -> None:
+        """All ranks have come this far."""
+        self.any(False)
 
     def any(self, flag: bool) -> bool:
         """Whether it is true on some rank."""
@@ -116,5 +153,14 @@ def _heard() -> Iterator[None]:
         reason = re.sub(r"^\[.*?\] *", "", str(error)).split("\n")[0].split(". ")[0]
         raise RankLost(
             f"another process of this run ended or does not answer ({reason})",
-            hint="see its own output; the last saved state is kept: start again with --resume",
+            hint="see its own output; --resume goes on from the last saved state, if there is one",
         ) from None
+
+
+def _number(name: str) -> int:
+    text = os.environ.get(name) or "0"
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(
+            f"{name} is `{text}` in the environment, not a number", hint="start with torchrun, or unset it"
+        )
+    return int(text)

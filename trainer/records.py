@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from codec.errors import UsageError
+from codec.files import check_writable
 from trainer.log import TrainLog
 from trainer.state import Place
 from trainer.trackers import JsonLines, Opener, Tracker
@@ -16,12 +17,13 @@ CHECKPOINT, LOG, METRICS, STATE = "checkpoint.safetensors", "train.log", "metric
 
 
 def check_folder(out_dir: Path, resume: bool) -> None:
-    """Refuse a folder that a new run would spoil, or that holds nothing to resume.
+    """Refuse a folder that a new run would spoil, that holds nothing to resume, or that cannot be written.
 
-    Raises: UsageError.
+    Raises: UsageError; EnvironmentLacks when there is no room.
     """
     if out_dir.exists() and not out_dir.is_dir():
         raise UsageError("is a file, a run needs a folder", where=str(out_dir), hint="choose another name")
+    check_writable(out_dir / CHECKPOINT)
     finished, saved = ((out_dir / name).exists() for name in (CHECKPOINT, STATE))
     if resume and finished and not saved:
         raise UsageError("holds a finished run without its state", where=str(out_dir), hint="choose another folder")

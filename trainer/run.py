@@ -1,29 +1,26 @@
 """One training run: data, steps, log, resumable state, checkpoint; in one process or in those that torchrun starts."""
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from codec.checkpoint import weights_sha256, write_checkpoint
 from codec.errors import PgolfError
-from codec.files import read_bytes
-from codec.shards import find_tokenizer
-from trainer.device import autocast, cpu_threads, find_device
+from trainer.device import autocast, cpu_threads, find_device, synchronize
+from trainer.identity import open_data
 from trainer.loader import Loader
 from trainer.model import GPT
 from trainer.presets import Preset, TrainConfig
-from trainer.ranks import Ranks
+from trainer.ranks import RankLost, Ranks
 from trainer.records import CHECKPOINT, STATE, Records, check_folder
 from trainer.schedule import Decision, decide
-from trainer.signals import interruptions
-from trainer.state import Place, load_state, save_state, to_array
+from trainer.signals import held, interruptions
+from trainer.state import Place, export, load_state, save_state
 from trainer.step import Stepper
 from trainer.trackers import Opener, find_tracker
 
@@ -80,7 +77,7 @@ def train(
     check_folder(out_dir, resume)
     openers = [find_tracker(name) for name in trackers]
     place = find_device(device, ranks.local)
-    loader, identity = _open_data(preset, data_dir, tokenizer, seed, ranks)
+    loader, identity = open_data(preset, data_dir, tokenizer, seed, ranks)
     with cpu_threads(threads), ranks.joined(place):
         run = _Run.start(preset, loader, out_dir, identity, place, resume, openers)
         try:
@@ -90,30 +87,6 @@ def train(
         finally:
             if run.records:
                 run.records.close()
-
-
-def _open_data(
-    preset: Preset, data_dir: str | Path, tokenizer: str | Path | None, seed: int, ranks: Ranks
-) -> tuple[Loader, dict[str, Any]]:
-    """The loader, and plain JSON of all that decides the run."""
-    loader = Loader(
-        data_dir,
-        kind=preset.train.loader,
-        seq_len=preset.train.seq_len,
-        sequences=preset.train.sequences,
-        vocab_size=preset.model.vocab_size,
-        seed=seed,
-        ranks=ranks,
-    )
-    loader.batch(0)  # ids of another tokenizer: find out before anything is written
-    return loader, {
-        "preset": preset.name,
-        "model": preset.model.to_dict(),
-        "train": preset.train.to_dict(),
-        "seed": seed,
-        "data": loader.fingerprint(),
-        "tokenizer_sha256": hashlib.sha256(read_bytes(tokenizer or find_tokenizer(data_dir))).hexdigest(),
-    }
 
 
 @dataclass(kw_only=True, slots=True)
@@ -202,8 +175,11 @@ class _Run:
                 # Read once, after the callback: a signal between saving and leaving must not be lost.
                 stopping = self.ranks.any(interrupted.is_set())
                 if last or stopping or self.step % config.save_every == 0:
-                    self.save()
+                    with held():
+                        self.save()
                 if stopping:
+                    with suppress(RankLost):  # torchrun ends all when one has left, so nobody does before all is saved
+                        self.ranks.meet()
                     raise KeyboardInterrupt
 
     def advance(self) -> tuple[Decision, float, float]:
@@ -214,29 +190,30 @@ class _Run:
         started, decision = time.perf_counter(), self.decision
         loss, norm = self.stepper.gradients(self.loader.batch(self.step), decision)
         if not math.isfinite(loss) or not math.isfinite(norm):
-            raise PgolfError(
-                f"the loss of step {self.step + 1} is {loss}, its gradient norm {norm}",
-                where=str(self.out_dir),
-                hint="lower the learning rates; the last saved state is kept",
-            )
+            raise self.diverged(f"the loss of step {self.step + 1} is {loss}, its gradient norm {norm}")
         self.step += 1
         self.stepper.update(self.step, decision)
+        synchronize(self.stepper.device)
         [self.seconds] = self.ranks.agree([self.seconds + time.perf_counter() - started])
         return decision, loss, norm
 
     def validate(self, evaluate: Evaluate) -> tuple[float, float]:
         """(val_loss, val_bpb) of the weights that would be exported now; measured by the first rank."""
         measured = [0.0, 0.0]
-        with self.timed("val"):
+        with self.timed("val"), self.ranks.patient() as agree:
             if self.records:
                 with self.stepper.parts.exported() as model, autocast(self.stepper.device):
                     measured = list(evaluate(model))
                 self.records.validated(self.step, self.seconds, *measured)
-            loss, bpb = self.ranks.agree(measured)
+            loss, bpb = agree(measured)
         return loss, bpb
 
     def save(self) -> None:
-        """Write the state from which `resume` goes on."""
+        """Write the state from which `resume` goes on.
+
+        Raises: PgolfError when it is not finite.
+        """
+        self.check_finite()
         if self.records:
             with self.timed("save"):
                 place = Place(
@@ -248,19 +225,36 @@ class _Run:
                 )
                 save_state(self.out_dir / STATE, self.stepper.parts, place, self.identity)
 
+    def check_finite(self) -> None:
+        """The loss of a step tells of the weights before it only.
+
+        Raises: PgolfError.
+        """
+        if not self.stepper.parts.finite():
+            raise self.diverged(f"the weights after step {self.step}, or their averages, are not finite")
+
+    def diverged(self, what: str) -> PgolfError:
+        """The error that says so."""
+        kept = "; the last saved state is kept" if (self.out_dir / STATE).exists() else ""
+        return PgolfError(what, where=str(self.out_dir), hint=f"lower the learning rates{kept}")
+
     def finish(self, evaluate: Evaluate) -> TrainResult:
-        """Validate, write the checkpoint (every tensor as float32), and close the log with sizes and times."""
+        """Write the checkpoint (every tensor as float32), validate, and close the log with sizes and times.
+
+        The score joins the checkpoint's metadata later: hours of validation must not be able to lose the weights.
+        """
+        self.check_finite()
         if self.records and self.step < self.config.steps:
             self.records.log.stopped_early(self.step, self.config.steps, self.seconds)
+        parts, path = self.stepper.parts, self.out_dir / CHECKPOINT
+        if self.records:
+            export(path, parts, self.notes())
         val_loss, val_bpb = self.validate(evaluate)
-        with self.stepper.parts.exported() as model:  # inside: the arrays share the model's memory
-            arrays = {name: to_array(tensor.float()) for name, tensor in model.state_dict().items()}
-            weights = weights_sha256(arrays)
-            if self.records:
-                write_checkpoint(self.out_dir / CHECKPOINT, arrays, self.notes(val_bpb))
+        if self.records:
+            export(path, parts, {**self.notes(), "val_bpb": val_bpb})
         result = TrainResult(
-            checkpoint=self.out_dir / CHECKPOINT,
-            weights_sha256=weights,
+            checkpoint=path,
+            weights_sha256=parts.sha256(),
             steps=self.step,
             tokens=self.step * self.config.batch_tokens,
             seconds=self.seconds,
@@ -269,12 +263,12 @@ class _Run:
         )
         if self.records:
             self.records.log.add(f"Serialized model: {result.checkpoint.stat().st_size} bytes")
-            self.records.log.add(f"weights sha256:{weights}")
+            self.records.log.add(f"weights sha256:{result.weights_sha256}")
             self.records.log.phases({"train": self.seconds, **self.phases})
         return result
 
-    def notes(self, val_bpb: float) -> dict[str, Any]:
-        """The checkpoint's metadata."""
+    def notes(self) -> dict[str, Any]:
+        """The checkpoint's metadata, but for its score."""
         return {
             "config": self.preset.model.to_dict(),
             "preset": self.preset.name,
@@ -282,7 +276,6 @@ class _Run:
             "steps": self.step,
             "tokens": self.step * self.config.batch_tokens,
             "train_seconds": round(self.seconds, 3),
-            "val_bpb": val_bpb,
             "tokenizer_sha256": self.identity["tokenizer_sha256"],
         }
 
@@ -295,8 +288,10 @@ class _Run:
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
         """Count the time inside as that phase's."""
+        synchronize(self.stepper.device)
         started = time.perf_counter()
         yield
+        synchronize(self.stepper.device)
         self.phases[phase] += time.perf_counter() - started
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from codec.checkpoint import read_checkpoint, write_checkpoint
+from codec.checkpoint import read_checkpoint, weights_sha256, write_checkpoint
 from codec.errors import InputError, UsageError
 from trainer.averaging import Average
 from trainer.model import GPT
@@ -89,6 +89,10 @@ class Parts:
         if self.average:
             yield from ((f"average/{name}", tensor) for name, tensor in self.average.tensors())
 
+    def finite(self) -> bool:
+        """Whether all of it is."""
+        return all(bool(tensor.isfinite().all()) for _, tensor in self.tensors())
+
     @contextmanager
     def exported(self) -> Iterator[GPT]:
         """The model as it is evaluated and exported: averaged weights if there are, layers that loop do."""
@@ -96,6 +100,17 @@ class Parts:
         model.looping = True
         with self.average.applied(model) if self.average else nullcontext():
             yield model
+
+    @contextmanager
+    def arrays(self) -> Iterator[dict[str, np.ndarray]]:
+        """Of the exported model, every tensor as float32; valid inside, as they may share its memory."""
+        with self.exported() as model:
+            yield {name: to_array(tensor.float()) for name, tensor in model.state_dict().items()}
+
+    def sha256(self) -> str:
+        """Of those, as `codec.checkpoint.weights_sha256` counts."""
+        with self.arrays() as arrays:
+            return weights_sha256(arrays)
 
     def snapshot(self) -> dict[str, Tensor]:
         """Copies of all tensors, for `restore`."""
@@ -129,6 +144,12 @@ class Parts:
             for group in optimizer.param_groups
             for weight in group["params"]
         }
+
+
+def export(path: str | Path, parts: Parts, notes: dict[str, Any]) -> None:
+    """Write the checkpoint, in one atomic step."""
+    with parts.arrays() as arrays:
+        write_checkpoint(path, arrays, notes)
 
 
 def save_state(path: str | Path, parts: Parts, place: Place, identity: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from torch.nn.utils import clip_grad_norm_
 from codec.recipe import Recipe, load_recipe
 from trainer.attention import choose
 from trainer.averaging import find_average
-from trainer.device import Forward, autocast, compiled, precision, put
+from trainer.device import Forward, autocast, compiled, precision, put, synchronize
 from trainer.model import GPT
 from trainer.muon import optimizers
 from trainer.presets import Preset, TrainConfig
@@ -89,6 +89,8 @@ class Stepper:
             optimizer.zero_grad()
         with self._rounding(decision):
             loss = self._accumulated(batch)
+        synchronize(self.device)
+        self.ranks.meet()  # a rank that died in its passes is noticed here, and not waited for below
         self.ranks.average([loss, *(weight.grad for weight in model.parameters() if weight.grad is not None)])
         norm = clip_grad_norm_(model.parameters(), self.config.grad_clip or math.inf)
         return loss.item(), norm.item()

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import sentencepiece
 
@@ -13,10 +13,11 @@ SPACE = "\u2581"
 MAX_VOCAB = 2**16  # shards store uint16 ids
 
 
-def train_tokenizer(documents: Iterable[str], vocab_size: int) -> bytes:
+def train_tokenizer(documents: Sequence[str], vocab_size: int, *, or_fewer: bool = False) -> bytes:
     """documents: training text -> the content of a `.model` file; equal for equal sets of documents.
 
     BPE with byte fallback, digits split, NFKC, no space put in front, ids pad 0, bos 1, eos 2, unknown 3.
+    or_fewer: of a text too small for the vocabulary, take as many pieces as it yields.
 
     Raises: UsageError for a vocabulary that is too small for 256 bytes and the text's characters, too large
     for the text, or beyond uint16.
@@ -49,7 +50,10 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int) -> bytes:
             minloglevel=3,
         )
     except RuntimeError as error:
-        raise _training_error(str(error), vocab_size) from None
+        most = re.search(r"value <= (\d+)", str(error))  # SentencePiece states the possible sizes only in its message
+        if most and or_fewer:
+            return train_tokenizer(documents, int(most[1]))
+        raise _training_error(str(error), vocab_size, most and most[1]) from None
     load_tokenizer(model.getvalue(), "the trained tokenizer")
     return model.getvalue()
 
@@ -81,12 +85,11 @@ def load_tokenizer(model: bytes, where: str) -> sentencepiece.SentencePieceProce
     return tokenizer
 
 
-def _training_error(message: str, vocab_size: int) -> UsageError | InputError:
-    """SentencePiece states the possible sizes only inside its message."""
-    if found := re.search(r"value <= (\d+)", message):
+def _training_error(message: str, vocab_size: int, most: str | None) -> UsageError | InputError:
+    if most:
         return UsageError(
-            f"a vocabulary of {vocab_size} is too large, this text yields {found[1]} pieces",
-            hint=f"choose --vocab-size {found[1]} or less, or more text",
+            f"a vocabulary of {vocab_size} is too large, this text yields {most} pieces",
+            hint=f"choose --vocab-size {most} or less, or more text",
         )
     if found := re.search(r"required_chars\. \d+ vs (\d+)", message):
         return UsageError(

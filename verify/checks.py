@@ -2,7 +2,6 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from codec.errors import InputError
 from verify.budget import PARAMETER_GOLF
@@ -10,10 +9,9 @@ from verify.code_bytes import CODE_SUFFIXES, MAIN, ByteCount, unexpected
 from verify.heldout import HeldOut
 from verify.reload import Reloaded, Settings
 from verify.scorers import Score
+from verify.statements import number
 from verify.submission import Submission
 from verify.verdict import Finding, Level
-
-CLAIM_TOLERANCE = 1e-6  # bpb; claims carry 8 decimals, another batch size moves the 8th
 
 
 def check_cap(count: ByteCount) -> Finding:
@@ -54,14 +52,16 @@ def check_folder(submission: Submission) -> Finding:
 def check_claimed_bytes(submission: Submission, count: ByteCount) -> Finding:
     """Sizes in submission.json against what was counted; stating too little fails."""
     counted = {"bytes_total": count.judged_total, "bytes_code": count.import_closure, "bytes_model": count.artifact}
-    stated = {name: _number(submission.claims.get(name)) for name in counted}
+    stated = {name: number(submission.claims.get(name)) for name in counted}
     wrong = {
-        name: {"claimed": value, "counted": counted[name]}
+        name: {"claimed": float(value), "counted": counted[name]}
         for name, value in stated.items()
         if value is not None and value != counted[name]
     }
     if all(value is None for value in stated.values()):
-        return Finding(rule="claims.bytes", level="unknown", message="submission.json states no sizes")
+        useless = [name for name in counted if submission.claims.get(name) is not None]
+        message = "submission.json states no sizes" + (f": no number in {', '.join(useless)}" if useless else "")
+        return Finding(rule="claims.bytes", level="unknown", message=message)
     if not wrong:
         return Finding(
             rule="claims.bytes", level="pass", message="sizes in submission.json equal the count", evidence=counted
@@ -82,7 +82,7 @@ def check_claimed_hashes(submission: Submission) -> Finding:
         "artifact_sha256": hashlib.sha256(submission.blob).hexdigest(),
         "script_sha256": hashlib.sha256((submission.folder / MAIN).read_bytes()).hexdigest(),
     }
-    stated = {name: submission.claims[name] for name in have if submission.claims.get(name)}
+    stated = {name: str(submission.claims[name]) for name in have if submission.claims.get(name)}
     wrong = [name for name, value in stated.items() if value != have[name]]
     if wrong:
         return Finding(
@@ -219,32 +219,6 @@ def check_coverage(score: Score, heldout: HeldOut) -> Finding:
     )
 
 
-def check_claimed_score(submission: Submission, score: Score, heldout: HeldOut, settings: Settings) -> Finding:
-    """val_bpb in submission.json, when it was measured the same way on as much text."""
-    claimed = _number(submission.claims.get("val_bpb"))
-    how = submission.claims.get("eval")
-    measured = {"tokens": score.tokens, "bytes": score.bytes, "stride": settings.stride, "seq_len": settings.length}
-    evidence: dict[str, Any] = {"claimed": claimed, "measured": score.bpb, "measured_how": measured, "claimed_how": how}
-    if claimed is None:
-        return Finding(rule="claims.score", level="unknown", message="submission.json states no val_bpb")
-    alike = isinstance(how, dict) and all(how.get(key) == value for key, value in measured.items())
-    if heldout.partial or not alike:
-        return Finding(
-            rule="claims.score",
-            level="unknown",
-            evidence=evidence,
-            message=f"submission.json states val_bpb {claimed:.6f}, measured in another way or on "
-            "other text, so it is not compared",
-        )
-    equal = abs(claimed - score.bpb) <= CLAIM_TOLERANCE
-    return Finding(
-        rule="claims.score",
-        level="pass" if equal else "fail",
-        evidence=evidence,
-        message=f"submission.json states val_bpb {claimed:.6f}, measured {score.bpb:.6f}",
-    )
-
-
 def check_time(score: Score, settings: Settings) -> Finding:
     """Scoring time here against the evaluation budget, which is meant for 8 H100."""
     within = score.seconds <= PARAMETER_GOLF.eval_seconds
@@ -265,11 +239,3 @@ def check_penalty(packed: Score, unpacked: Score) -> Finding:
         evidence={"float_bpb": unpacked.bpb, "packed_bpb": packed.bpb},
         message=f"float {unpacked.bpb:.6f} bpb, packed {packed.bpb:.6f}, penalty {packed.bpb - unpacked.bpb:+.6f}",
     )
-
-
-def _number(value: Any) -> float | None:
-    """Records state numbers as numbers or strings; anything else counts as not stated."""
-    try:
-        return None if isinstance(value, bool | None) else float(value)
-    except (TypeError, ValueError):
-        return None

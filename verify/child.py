@@ -5,6 +5,7 @@ copies of stdin and stdout (see verify.wire); whatever the submission prints lan
 decides a score: the held-out text stays with the parent, which sends windows of ids and adds up the nats itself.
 """
 
+import ast
 import hashlib
 import os
 import re
@@ -23,6 +24,7 @@ from codec.errors import EnvironmentLacks, InputError, LimitError, PgolfError
 from verify import seed_family, wire
 from verify.attempts import Attempts
 from verify.served import Served, lacks
+from verify.unwrap import read_source, unwrap
 
 TOOLKIT = ("codec", "packager", "pgolf", "trainer", "verify")
 NAME = "pgolf_submission"  # not __main__: the script's own run must not start
@@ -54,23 +56,24 @@ class CarriedOnly(MetaPathFinder):
 def serve(missing: list[str]) -> None:
     """Load what the first message names, then answer until stdin ends; every failure is told before the process ends.
 
-    missing: what the sandbox could not enforce, handed on to the parent.
+    missing: what the sandbox could not enforce, told before foreign code can say something else.
     """
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     job, _ = wire.receive(requests)
-    attempts = Attempts(Path(job["scratch"]), Path(job["script"]).parent)
+    wire.send(answers, {"kind": "confined", "missing": missing})
+    folder, later = Path(job["script"]).parent, 0
+    attempts = Attempts(Path(job["scratch"]), folder)
     try:
-        _serve(job, missing, attempts, requests, answers)
+        later = _later_syntax(folder)
+        _serve(job, attempts, requests, answers)
     except (Exception, SystemExit) as error:  # the submission is foreign code: anything may come out of it
         traceback.print_exc()
-        wire.send(answers, {"kind": "error", **_described(error, job), "attempts": attempts.seen})
+        wire.send(answers, {"kind": "error", **_described(error, job, later), "attempts": attempts.seen})
 
 
-def _serve(
-    job: dict[str, Any], missing: list[str], attempts: Attempts, requests: IO[bytes], answers: IO[bytes]
-) -> None:
+def _serve(job: dict[str, Any], attempts: Attempts, requests: IO[bytes], answers: IO[bytes]) -> None:
     if job["threads"]:
         torch.set_num_threads(job["threads"])
     loaded = _load(Path(job["script"]), Path(job["artifact"]), job["device"], job["environment"], attempts)
@@ -79,7 +82,6 @@ def _serve(
         {
             "kind": "loaded",
             "state": _state(loaded.model),
-            "missing": missing,
             "length": loaded.length,
             "notes": [*loaded.notes],
             "lacks": lacks(loaded.model),
@@ -130,7 +132,25 @@ def _hide_toolkit(folder: Path) -> None:
     sys.meta_path.insert(0, CarriedOnly(folder))
 
 
-def _described(error: BaseException, job: dict[str, Any]) -> dict[str, str]:
+def _later_syntax(folder: Path) -> int:
+    """Line of the first f-string in the folder's sources, also packed ones, that needs Python 3.12; 0 without.
+
+    Found before the script runs: a SyntaxError that it raises itself says nothing about its sources.
+    """
+    for path in sorted(folder.rglob("*.py")) if sys.version_info < (3, 12) else []:
+        source = read_source(path.read_bytes())
+        for text in (source, *(layer.text for layer in unwrap(source))):
+            try:
+                ast.parse(text)
+            except SyntaxError as error:
+                if "f-string" in str(error.msg):
+                    return error.lineno or 1
+            except (ValueError, RecursionError, MemoryError):
+                continue
+    return 0
+
+
+def _described(error: BaseException, job: dict[str, Any], later: int) -> dict[str, str]:
     """class, message and hint of what the parent is to raise."""
     if isinstance(error, PgolfError):
         return {"class": type(error).__name__, "message": error.message, "hint": error.hint}
@@ -141,11 +161,11 @@ def _described(error: BaseException, job: dict[str, Any]) -> dict[str, str]:
             f"asked for more memory than the limit of {job['memory_bytes'] / 1e9:g} GB",
             "raise --memory-limit, or lower --batch",
         )
-    if isinstance(error, SyntaxError) and sys.version_info < (3, 12) and "f-string" in str(error.msg):
+    if isinstance(error, SyntaxError) and later:
         this = ".".join(map(str, sys.version_info[:3]))
         return _as(
             EnvironmentLacks,
-            f"line {error.lineno} needs Python 3.12 or later (an f-string that reuses its own quotes), this is {this}",
+            f"line {later} needs Python 3.12 or later (an f-string that reuses its own quotes), this is {this}",
             "run pgolf verify with that Python",
         )
     return _as(InputError, f"the script failed with {text}", FIX)

@@ -1,14 +1,15 @@
 """What a group of runs adds up to, against what its submission.json states: mean, deviation, seeds, significance."""
 
 import re
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 from verify.budget import PARAMETER_GOLF
 from verify.log_checks import check_log, worst
-from verify.runs import STATED, Group
+from verify.runs import STATED, Group, headline
 from verify.significance import Comparison, Outcome
-from verify.statements import agrees
+from verify.statements import Statement, agrees
 from verify.verdict import Finding, Level
 
 PLACES = re.compile(
@@ -26,7 +27,8 @@ def check_group(
     group: Group, cap: int = PARAMETER_GOLF.total_bytes, comparison: Comparison | None = None
 ) -> list[Finding]:
     """Every finding about runs of one recipe: those of each log, joined rule by rule, then those of all together."""
-    each = [check_log(log, group.statement, cap, alone=len(group.logs) == 1) for log in group.logs]
+    statement = _of_sizes(group)
+    each = [check_log(log, statement, cap, alone=len(group.logs) == 1) for log in group.logs]
     findings = [_joined(group, list(column)) for column in zip(*each, strict=True)]
     if len(group.logs) > 1:
         findings.append(check_settings(group))
@@ -67,9 +69,13 @@ def check_settings(group: Group) -> Finding:
 
 def check_mean(group: Group) -> Finding:
     """val_bpb and val_bpb_std of submission.json are mean and sample deviation of the runs, and its seeds theirs."""
-    rule, statement, sample = "claims.mean", group.statement, group.sample
+    rule, statement = "claims.mean", group.statement
     if statement is None or statement.bpb is None:
         return Finding(rule=rule, level="unknown", message=f"{STATED} states no val_bpb")
+    group = _of_artifact(group)
+    if not group.runs:
+        return Finding(rule=rule, level="unknown", message="no log scores the packed model, which val_bpb is about")
+    sample = group.sample
     evidence = {
         "stated": float(statement.bpb),
         "stated_sd": None if statement.sd is None else float(statement.sd),
@@ -187,6 +193,24 @@ def _joined(group: Group, findings: list[Finding]) -> Finding:
             ]
         },
     )
+
+
+def _of_sizes(group: Group) -> Statement | None:
+    """What is stated of each log's size: a mean of sizes only when it is too small, as single ones may be larger."""
+    statement, totals = group.statement, [log.sizes.total for log in group.logs if log.sizes.total is not None]
+    if not statement or statement.total is not None or statement.mean_total is None or not totals:
+        return statement
+    mean = sum(totals) / len(totals)
+    too_small = statement.mean_total < mean and not agrees(statement.mean_total, mean)
+    return replace(statement, total=statement.mean_total) if too_small else statement
+
+
+def _of_artifact(group: Group) -> Group:
+    """Without the runs whose logs score float weights only; a log as `pgolf train` writes it does."""
+    if not group.logs:
+        return group
+    pairs = [(run, log) for run, log in zip(group.runs, group.logs, strict=True) if headline(log).of_artifact]
+    return replace(group, runs=tuple(run for run, _ in pairs), logs=tuple(log for _, log in pairs))
 
 
 def _whose(group: Group, stated: Decimal) -> str:

@@ -12,6 +12,7 @@ from codec.errors import InputError, PgolfError
 from verify.unwrap import parsed, read_source, unwrap
 
 MAIN = "train_gpt.py"
+LARGEST = 1 << 30  # bytes of a file: 64 times the cap, so that one just over it is counted; sparse ones claim terabytes
 CODE_SUFFIXES = {".py", ".pyi", ".pyx", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".so", ".sh"}
 KNOWN = {MAIN, "README.md", "submission.json", "requirements.txt", "ledger.json"}
 IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import\b|import[ \t]+([\w.]+))", re.MULTILINE)
@@ -76,7 +77,7 @@ def count(folder: Path, artifact: Path, cap: int) -> ByteCount:
 def files(folder: Path) -> list[Path]:
     """Every file below the folder, sorted.
 
-    Raises: InputError for a symbolic link or a special file: its bytes lie elsewhere.
+    Raises: InputError for a symbolic link or a special file: its bytes lie elsewhere; for a file beyond LARGEST.
     """
     found = []
     for path in sorted(folder.rglob("*")):
@@ -87,6 +88,8 @@ def files(folder: Path) -> list[Path]:
                 hint="copy the file itself into the folder",
             )
         if path.is_file():
+            if (size := path.stat().st_size) > LARGEST:
+                raise InputError(f"has {size:,} bytes, a submission's files have at most {LARGEST:,}", where=str(path))
             found.append(path)
     return found
 

@@ -13,11 +13,14 @@ from codec.errors import InputError
 from verify import checks
 from verify.adaptation import Kind
 from verify.budget import PARAMETER_GOLF
+from verify.claimed import check_claimed_score
 from verify.claims import check_group
 from verify.code_bytes import count
+from verify.foresight import check_prefix
 from verify.heldout import HeldOut
 from verify.reload import Reloaded, Settings, reload
 from verify.runs import read_group
+from verify.sample import Sample
 from verify.submission import Submission
 from verify.triage import triage
 from verify.verdict import Finding, Verdict
@@ -65,14 +68,16 @@ def examine(
     ]
     lossless = _lossless(checkpoint, submission) if checkpoint else None
     more = [kind for kind in dict.fromkeys(scores) if kind != "sliding"]
+    sample = Sample()
     with bar("scoring", heldout.targets) as progress:
-        packed = reload(submission, submission.blob, heldout, settings, progress, later=more)
+        packed = reload(submission, submission.blob, heldout, settings, progress, later=more, sample=sample)
     settings = replace(settings, length=packed.length)
     findings += [
         *packed.findings,
         checks.check_state(submission, packed),
         checks.check_coverage(packed.score, heldout),
-        checks.check_claimed_score(submission, packed.score, heldout, settings),
+        check_prefix(submission, heldout, settings, sample),
+        check_claimed_score(submission, packed.score, heldout, settings),
         checks.check_time(packed.score, settings),
     ]
     adapted = [_adapted(kind, submission, heldout, settings, bar) for kind in more]

@@ -36,9 +36,14 @@ class HeldOut:
         if len(tokens) < 2:
             raise InputError(f"holds {len(tokens)} tokens, scoring needs at least 2", where=str(shards[0]))
         kept = tokens if limit is None else tokens[: limit + 1]
+        try:
+            proof = prove(kept, tokenizer)
+        except InputError as error:
+            error.where = error.where or ", ".join(map(str, shards))
+            raise
         return cls(
             tokens=kept,
-            proof=prove(kept, tokenizer),
+            proof=proof,
             tokenizer=tokenizer,
             tokenizer_sha256=hashlib.sha256(read_bytes(tokenizer)).hexdigest(),
             shard_targets=len(tokens) - 1,

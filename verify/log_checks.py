@@ -65,9 +65,9 @@ def check_implied_bytes(log: Log) -> Finding:
     Source: docs/rules.md, log.implied_bytes.
     """
     rule = "log.implied_bytes"
-    metrics = [metric for metric in log.metrics if metric.loss > 0 and metric.bpb > 0]
+    metrics = [metric for metric in log.metrics if metric.loss and metric.bpb > 0]
     if not metrics:
-        return Finding(rule=rule, level="unknown", message="every loss or bpb is 0")
+        return Finding(rule=rule, level="unknown", message="every loss or bpb is 0 or not stated")
     usual = median(_bytes_per_token(metric) for metric in metrics)
     for metric in metrics:
         ratio = _bytes_per_token(metric)
@@ -133,16 +133,26 @@ def check_headline(log: Log, result: Headline, stated: Decimal | None) -> Findin
 
 
 def check_budget(log: Log, result: Headline) -> Finding:
-    """Training and evaluation within their seconds; decided only for logs of 8 processes."""
+    """Training, with calibration, and evaluation within their seconds; decided only for logs of 8 processes."""
     trained, everything, budget = log.train_seconds, all_seconds(log), PARAMETER_GOLF
     claimed = result.refused[0].metric if result.refused else result.metric
     needed = needed_seconds(log, claimed)
-    evidence = {"train": trained, "eval_all": everything, "eval_needed": needed, "world_size": _world(log)}
+    evidence = {
+        "train": trained,
+        "calibrate": log.calibrate_seconds,
+        "eval_all": everything,
+        "eval_needed": needed,
+        "world_size": _world(log),
+    }
     parts: list[tuple[Level, str]] = []
     if trained is not None:
-        over = trained - budget.train_seconds
+        calibrated = log.calibrate_seconds or 0.0
+        over = trained + calibrated - budget.train_seconds
         within: Level = "pass" if over <= 0 else "warn" if over <= OVERSHOOT else "fail"
-        parts.append((within, f"training {trained:.2f} of {budget.train_seconds} s"))
+        text = f"training {trained:.2f}"
+        if calibrated:
+            text += f" + calibration {calibrated:.2f} = {trained + calibrated:.2f}"
+        parts.append((within, f"{text} of {budget.train_seconds} s"))
     if everything is not None:
         text = f"evaluation {everything:.1f} of {budget.eval_seconds} s"
         if everything <= budget.eval_seconds:
@@ -167,16 +177,18 @@ def worst(levels: Any) -> Level:
 
 
 def _bytes_per_token(metric: Metric) -> float:
-    return metric.loss / (math.log(2) * metric.bpb)
+    return (metric.loss or 0.0) / (math.log(2) * metric.bpb)
 
 
 def _precision(metric: Metric) -> float:
     """Relative error of bytes per token that comes from the digits printed."""
-    return 0.5 * 10.0**-metric.decimals * (1 / metric.loss + 1 / metric.bpb)
+    return 0.5 * 10.0**-metric.decimals * (1 / (metric.loss or 1.0) + 1 / metric.bpb)
 
 
 def known_text(metric: Metric, targets: int | None) -> Text | None:
     """The known text that the score was made on; only scores with enough digits can tell (8: within 1 byte)."""
+    if not metric.loss or metric.bpb <= 0:
+        return None
     precision = _precision(metric)
     if precision > SAME_TEXT / 100:
         return None

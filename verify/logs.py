@@ -1,8 +1,9 @@
 """Reads the text logs of runs: measurements, sizes, times and settings, in the dialects of the field and our own.
 
 A measurement is one whole line, `label val_loss:2.7866 val_bpb:1.0788 eval_time:336109ms`, with `:` or `=`, with or
-without a space behind them, a time stamp before it.  Logs often begin with the source of the script, whose lines look
-alike; everything between its first and last unindented statement is left out.
+without a space behind them, a time stamp before it; of pull request 1123 also `TTT bpb: 1.198562`.  Logs often begin
+with the source of the script, whose lines look alike; everything between its first and last unindented statement is
+left out.
 """
 
 import hashlib
@@ -42,6 +43,7 @@ MEASURED = re.compile(
     rf"{PREFIX}(?P<label>[A-Za-z0-9]{WORD}(?: {WORD})*?),? val_loss[:=] ?(?P<loss>{NUMBER}),? "
     rf"val_bpb[:=] ?(?P<bpb>{NUMBER})(?P<rest>(?:,? {PAIR})*)\s*$"
 )
+SPOKEN = re.compile(rf"{PREFIX}(?P<label>(?:Legal )?TTT)(?: bpb)?: ?(?P<bpb>\d{{1,2}}\.\d{{4,20}})(?:[ ,(].*)?$")
 SIZE = re.compile(
     PREFIX + r"(?P<what>Serialized model|Code size|Total submission size)(?P<how>[^:]*): (?P<bytes>\d[\d,]{0,20}) bytes"
 )
@@ -52,19 +54,20 @@ STARTED = re.compile(rf"{PREFIX}(?P<what>\w+):start(?:ing)?(?P<rest>(?: {PAIR})+
 SETTING = re.compile(r"^  (\w+): (.*)$")
 SOURCE = re.compile(r"\"\"\"|'''|(?P<imports>import \w|from [\w.]+ import )|def \w|class \w|if __name__")
 SOURCE_HASH = re.compile(r"source sha256:([0-9a-f]{64})$")
+CALIBRATED = re.compile(rf"{PREFIX}phase_times calibrate:(?P<spent>\d{{1,12}}ms)\s*$")
 PER_SECOND = {"ms": 1000, "s": 1, "m": 1 / 60}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One measurement.  loss: nats per token.  decimals: digits behind the point of the printed bpb.
+    """One measurement.  loss: nats per token, if the line says.  decimals: digits behind the point of the printed bpb.
 
     seconds: what it took, if the log says.  line: its number in the file.  notes: other pairs of the line.
     also: labels under which the very same measurement was printed again, often with fewer digits.
     """
 
     label: str
-    loss: float
+    loss: float | None
     bpb: float
     decimals: int
     seconds: float | None
@@ -75,13 +78,13 @@ class Metric:
     @property
     def kind(self) -> Kind:
         """What was scored and how, as far as the label tells."""
-        label = self.label.lower()
-        return next((kind for kind, pattern in KINDS if re.match(pattern, label)), "other")
+        return kind_of(self.label)
 
     def prints_as(self, other: "Metric") -> bool:
         """Whether both are the same numbers, but for the digits printed."""
         half = 0.5000001 * 10.0 ** -min(self.decimals, other.decimals)
-        return abs(self.bpb - other.bpb) <= half and abs(self.loss - other.loss) <= half
+        apart = 0.0 if self.loss is None or other.loss is None else abs(self.loss - other.loss)
+        return abs(self.bpb - other.bpb) <= half and apart <= half
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +104,8 @@ class Sizes:
 class Log:
     """One run.  metrics: in the order of the file.  targets: tokens of the validation text, if stated.
 
-    eval_seconds: the total the log itself states.  settings: hyperparameters as text.  code_sha256: of the source, "".
+    calibrate_seconds: what `pgolf calibrate` added to training.  eval_seconds: the total the log itself states.
+    settings: hyperparameters as text.  code_sha256: of the source, "".
     """
 
     path: Path
@@ -112,6 +116,7 @@ class Log:
     train_seconds: float | None
     steps: int | None
     eval_seconds: float | None
+    calibrate_seconds: float | None = None
     settings: dict[str, str] = field(default_factory=dict)
     code_sha256: str = ""
 
@@ -119,6 +124,11 @@ class Log:
     def name(self) -> str:
         """The file's name; that of its folder as well when it is one that every run uses."""
         return f"{self.path.parent.name}/{self.path.name}" if self.path.name == "train.log" else self.path.name
+
+
+def kind_of(label: str) -> Kind:
+    """What a label says was scored, and how."""
+    return next((kind for kind, pattern in KINDS if re.match(pattern, label.lower())), "other")
 
 
 def read_log(path: str | Path) -> Log:
@@ -148,6 +158,7 @@ def read_log(path: str | Path) -> Log:
         train_seconds=seconds,
         steps=steps,
         eval_seconds=_last(EVALUATED, "seconds", lines, float),
+        calibrate_seconds=_seconds(_last(CALIBRATED, "spent", lines, str) or ""),
         settings=settings,
         code_sha256=code_sha256,
     )
@@ -169,8 +180,8 @@ def _without_source(text: list[str]) -> tuple[Lines, str]:
 def _measurements(lines: Lines) -> tuple[Metric, ...]:
     metrics: list[Metric] = []
     for number, line in lines:
-        if found := MEASURED.match(line):
-            metric = _metric(number, found)
+        if found := MEASURED.match(line) or SPOKEN.match(line):
+            metric = _metric(number, found.groupdict())
             twin = metrics and _twins(metrics[-1], metric)
             if twin:
                 metrics[-1] = _joined(metrics[-1], metric)
@@ -179,14 +190,14 @@ def _measurements(lines: Lines) -> tuple[Metric, ...]:
     return tuple(metrics)
 
 
-def _metric(number: int, found: re.Match[str]) -> Metric:
+def _metric(number: int, found: dict[str, str]) -> Metric:
     words = found["label"].rstrip(":").split(" ")
     name = [words[0], *(word for word in words[1:] if not re.fullmatch(PAIR, word))]
-    notes = _pairs(" ".join(words[1:]) + found["rest"])
+    notes = _pairs(" ".join(words[1:]) + found.get("rest", ""))
     seconds = next((_seconds(notes[key]) for key in ("eval_time", "time", "elapsed") if key in notes), None)
     return Metric(
         label=" ".join(name),
-        loss=float(found["loss"]),
+        loss=float(found["loss"]) if "loss" in found else None,
         bpb=float(found["bpb"]),
         decimals=len(found["bpb"].partition(".")[2]),
         seconds=seconds,

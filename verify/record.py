@@ -84,13 +84,17 @@ def _seed(log: Log) -> int:
 
 
 def _evaluation(log: Log) -> dict[str, Any]:
+    """In the words that `verify.claimed.evaluation` uses."""
     metric, settings = headline(log).metric, log.settings
+    text = known_text(metric, log.targets)
     stride = settings.get("eval_stride", metric.notes.get("stride"))
     return {
         "mode": metric.label,
         "L": _integer(settings.get("eval_seq_len")),
         "S": _integer(stride),
         "ttt": _adaptation(settings) if metric.kind == "ttt" else None,
+        "n_tokens": text.tokens if text else log.targets,
+        "n_bytes": text.bytes if text else None,
     }
 
 

@@ -17,14 +17,16 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
-from codec.errors import InputError, LimitError, PgolfError
+from codec.errors import InputError, LimitError, PgolfError, printable
 from verify import sandbox, wire
 from verify.adaptation import Adaptation, Kind, scorer_of
 from verify.code_bytes import MAIN
 from verify.heldout import HeldOut
-from verify.remote import Remote, printable
-from verify.sandbox import Limits, Watchdog
+from verify.remote import Remote
+from verify.sample import Sample
+from verify.sandbox import Limits
 from verify.scorers import Score, total
+from verify.scratch import Watchdog, scratch_folder
 from verify.submission import Submission
 from verify.token_bytes import TokenBytes
 from verify.verdict import Finding
@@ -84,12 +86,13 @@ def reload(
     *,
     score: Kind = "sliding",
     later: Sequence[Kind] = (),
+    sample: Sample | None = None,
 ) -> Reloaded:
     """Load `artifact` by the submission's script in a fresh, sandboxed `python -I` process and score it from here.
 
     The process sees a copy of the counted files only: what is not counted cannot be used.  score: by which scorer; it
     finds the weights as they were loaded, since the process is its own.  later: by which scorers it is to be scored
-    next; what they lack is told before the time for this one is spent.
+    next; what they lack is told before the time for this one is spent.  sample: gets some of the batches.
 
     Raises: as `running`; InputError when nobody says how long the windows are, or the model lacks what a scorer needs;
     UsageError for a bad stride or chunk.
@@ -109,6 +112,7 @@ def reload(
             stride=settings.stride,
         )
         scorer, *_ = [make(kind) for kind in (score, *later)]
+        scorer = sample.of(scorer) if sample else scorer
         found = total(scorer, heldout.tokens, table.of(heldout.tokens), batch=settings.batch, progress=progress)
         model.refresh()
         findings = (_protocol(model, submission, settings), _whole(model), _refused(model))
@@ -122,11 +126,8 @@ def running(submission: Submission, artifact: bytes, settings: Settings) -> Iter
     Raises: InputError when the script fails or its process dies; LimitError at the limit of time, memory or disk;
     EnvironmentLacks when the script needs another Python or a missing package.
     """
-    with (
-        tempfile.TemporaryDirectory(prefix="pgolf-verify-", ignore_cleanup_errors=True) as folder,
-        tempfile.TemporaryFile(prefix="pgolf-verify-") as stderr,
-    ):
-        scratch, where = Path(folder).resolve(), str(submission.folder / MAIN)
+    with scratch_folder() as scratch, tempfile.TemporaryFile(prefix="pgolf-verify-") as stderr:
+        where = str(submission.folder / MAIN)
         limits = _limits(scratch, settings)
         job = _job(scratch, submission, artifact, settings) | {"memory_bytes": limits.memory_bytes}
         process = _start(limits, scratch, stderr)
@@ -203,10 +204,11 @@ def _kill(process: Process) -> None:
 def _died(exit_code: int, reason: str, stderr: IO[bytes], where: str) -> PgolfError:
     """What to raise when the process ended without an answer."""
     if reason:
-        return LimitError(reason, where=where, hint="raise --time-limit, or score less with --limit-tokens")
+        hint = "raise --time-limit, or score less with --limit-tokens" if "time limit" in reason else ""
+        return LimitError(reason, where=where, hint=hint)
     size = stderr.seek(0, os.SEEK_END)
     stderr.seek(max(size - TAIL_BYTES, 0))
-    printed = printable(stderr.read().decode(errors="replace"), TAIL_BYTES).strip().splitlines()[-TAIL_LINES:]
+    printed = stderr.read().decode(errors="replace").strip().splitlines()[-TAIL_LINES:]
     after = f" after printing: {' | '.join(printed)}" if printed else ""
     ended = f"exit code {exit_code}" if exit_code >= 0 else signal.Signals(-exit_code).name
     return InputError(
@@ -247,7 +249,7 @@ def _whole(model: Remote) -> Finding:
 
 def _refused(model: Remote) -> Finding:
     if not model.attempts:
-        message = "the script tried nothing that the sandbox refuses"
+        message = "nothing that the sandbox refuses was noted"
         return Finding(rule="sandbox.attempts", level="pass", message=message)
     return Finding(
         rule="sandbox.attempts",

@@ -6,9 +6,10 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from codec.errors import CodecError, EnvironmentLacks, InputError, LimitError, PgolfError, UsageError
+from codec.errors import CodecError, EnvironmentLacks, InputError, LimitError, PgolfError, UsageError, printable
 from verify import wire
 
+MAX_LENGTH = 1 << 20  # tokens of a window; the logits of a longer one would not be read for any real vocabulary
 MAX_LOGITS = 1 << 31  # bytes of one answer: 32 whole windows of 2,048 tokens over 8,192 ids
 KINDS = {kind.__name__: kind for kind in (CodecError, EnvironmentLacks, InputError, LimitError, UsageError)}
 
@@ -31,11 +32,16 @@ class Remote:
         self._ids = torch.empty(0, 0, dtype=torch.int64)
         self._vocab_size = 0
         self.attempts: list[str] = []
+        confined, _ = self._answer()  # sent before the script runs, so this much it cannot make up
+        self._checked(isinstance(confined.get("missing"), list), confined, "its sandbox")
+        self.missing = _sentences(confined["missing"])
         loaded, _ = self._answer()
         self.state = self._checked(_is_state(loaded.get("state")), loaded.get("state"))
         length = loaded.get("length")
-        self.length: int | None = self._checked(length is None or (isinstance(length, int) and length > 0), length)
-        self.notes, self.missing = _sentences(loaded.get("notes")), _sentences(loaded.get("missing"))
+        bounded = length is None or (isinstance(length, int) and 0 < length <= MAX_LENGTH)
+        what = f"the tokens of its windows, of which there are 1 to {MAX_LENGTH:,}"
+        self.length: int | None = self._checked(bounded, length, what)
+        self.notes = _sentences(loaded.get("notes"))
         lacks = loaded.get("lacks", {})
         self._checked(isinstance(lacks, dict), lacks)
         self.lacks = {str(scorer): printable(why, 300) for scorer, why in lacks.items()}
@@ -106,9 +112,9 @@ class Remote:
             raise self._failed(kind(printable(message.get("message"), 1000), hint=printable(message.get("hint"), 200)))
         return message, array
 
-    def _checked(self, fine: bool, value: Any) -> Any:
+    def _checked(self, fine: bool, value: Any, what: str = "its model") -> Any:
         if not fine:
-            raise self._failed(InputError(f"the script's process says {printable(value, 100)} about its model"))
+            raise self._failed(InputError(f"the script's process says {printable(value, 100)} about {what}"))
         return value
 
     def _failed(self, error: PgolfError) -> PgolfError:
@@ -116,13 +122,6 @@ class Remote:
             error.message += f"; the sandbox refused: {'; '.join(self.attempts)[:500]}"
         error.where = self.where
         return error
-
-
-def printable(value: Any, limit: int) -> str:
-    """Its first characters, without those that would move a terminal's cursor or change its title."""
-    return "".join(
-        character if character.isprintable() or character == "\n" else "?" for character in str(value)[:limit]
-    )
 
 
 def _sentences(value: Any) -> list[str]:

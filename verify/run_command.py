@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from codec.errors import InputError
 from verify.code_bytes import MAIN
 
 ASSIGNMENT = re.compile(r"[A-Z][A-Z0-9_]*=")
@@ -16,11 +17,16 @@ def settings(folder: Path) -> tuple[dict[str, str], str]:
     """(environment, name of the file that states it) of the first run command with assignments; ({}, "") without.
 
     Values that a shell would compute ($SEED) are left out.  `export` lines before the command count as well.
+
+    Raises: InputError when a file cannot be read.
     """
-    files = [path for name in NAMES for path in sorted(folder.glob(name))]
+    files = [path for name in NAMES for path in sorted(folder.glob(name)) if path.is_file()]
     for path in dict.fromkeys(files):
-        with path.open(encoding="utf-8", errors="replace") as file:
-            found = _first_command(file.read(READ))
+        try:
+            with path.open(encoding="utf-8", errors="replace") as file:
+                found = _first_command(file.read(READ))
+        except OSError as error:
+            raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from None
         if found:
             return found, path.name
     return {}, ""

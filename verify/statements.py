@@ -16,6 +16,7 @@ from codec.errors import InputError
 from codec.files import read_bytes
 
 PER_SEED = ("seed_results", "val_bpb_seeds", "val_bpb_per_seed", "per_seed", "seeds")
+MEAN_TOTAL = ("artifact_bytes_mean",)
 TOTAL = ("bytes_total", "artifact_bytes", "artifact_bytes_max", "total_bytes")
 LARGEST = 300  # powers of ten that a float can hold
 STATISTIC = re.compile(r"(^|_)p_?val|(^|_)p$|(^|_)[zt]_?(stat|score|test|value)|statistic|welch", re.I)
@@ -35,6 +36,8 @@ class SeedStatement:
 class Statement:
     """One submission.json.  bpb, sd, loss, total, float_bpb (before quantization): of the whole record.
 
+    mean_total: bytes, of all seeds together, where a mean is stated instead of a size.
+
     seeds: with results; seed_numbers: all that are named.  statistics: numbers under keys that speak of a test.
     raw: the object as read, floats as Decimal.
     """
@@ -44,6 +47,7 @@ class Statement:
     sd: Decimal | None
     loss: Decimal | None
     total: Decimal | None
+    mean_total: Decimal | None
     float_bpb: Decimal | None
     seeds: tuple[SeedStatement, ...]
     seed_numbers: tuple[int, ...]
@@ -62,7 +66,7 @@ def read_statement(path: str | Path) -> Statement:
     """
     path = Path(path)
     try:
-        raw = json.loads(read_bytes(path), parse_float=Decimal)
+        raw = json.loads(read_bytes(path), parse_float=_exact)
         statistics = dict(_statistics(raw))
     except (ValueError, RecursionError) as error:
         raise InputError(f"is not JSON ({error})", where=str(path), hint="write it again") from None
@@ -75,12 +79,21 @@ def read_statement(path: str | Path) -> Statement:
         sd=_first(raw, ("val_bpb_std", "std_bpb", "val_bpb_sd")),
         loss=_first(raw, ("val_loss", "mean_val_loss_nats", "val_loss_mean")),
         total=_first(raw, TOTAL),
+        mean_total=_first(raw, MEAN_TOTAL),
         float_bpb=_first(raw, ("pre_quant_val_bpb",)),
         seeds=seeds,
         seed_numbers=_seed_numbers(raw) or tuple(each.seed for each in seeds),
         statistics=statistics,
         raw=raw,
     )
+
+
+def _exact(text: str) -> Decimal | None:
+    """A float as written; None when its exponent is beyond what a Decimal holds."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return None
 
 
 def number(value: Any) -> Decimal | None:
@@ -105,7 +118,8 @@ def agrees(stated: Decimal, computed: float, decimals: int = 17) -> bool:
 
 
 def _first(raw: dict[str, Any], keys: tuple[str, ...]) -> Decimal | None:
-    return next((found for key in keys if (found := number(raw.get(key))) is not None), None)
+    """The first that is stated; no score, size or deviation is below 0."""
+    return next((found for key in keys if (found := number(raw.get(key))) is not None and found >= 0), None)
 
 
 def _seeds(raw: dict[str, Any]) -> Iterator[SeedStatement]:

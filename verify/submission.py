@@ -11,7 +11,7 @@ from codec.decoder import MAGIC, decode, read_meta
 from codec.errors import CodecError, InputError
 from codec.files import read_bytes
 from verify import run_command
-from verify.code_bytes import MAIN, files, import_closure
+from verify.code_bytes import LARGEST, MAIN, files, import_closure
 
 ARTIFACT = "model.bin"
 BLOBS = "*.ptz"  # what the seed family's scripts write: final_model.int8.ptz, final_model.int6.ptz
@@ -67,7 +67,7 @@ class Submission:
         files(folder)  # refuses links before anything is read through one
         claims = _claims(folder / "submission.json")
         artifact = Path(artifact) if artifact else folder / _artifact_name(claims, folder)
-        blob = read_bytes(artifact)
+        blob = read_bytes(artifact, LARGEST)
         foreign = "" if blob.startswith(MAGIC[:3]) else _look(blob)
         meta, tensors = ({}, {}) if foreign and artifact.name != ARTIFACT else _decoded(blob, foreign, artifact)
         environment, stated_in = run_command.settings(folder)

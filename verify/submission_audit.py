@@ -52,6 +52,17 @@ def audit_submission(
     return replace(found, coverage={**found.coverage, "window": window, "score": score})
 
 
+def stated_length(submission: Submission) -> int:
+    """The window length that the script itself states once it is loaded, for artifacts that nobody else opens.
+
+    Raises: as `verify.reload.running`; InputError when it states none.
+    """
+    with running(submission, submission.blob, Settings(stride=1, threads=1)) as model:
+        if not model.length:
+            raise InputError("says nowhere how long its windows are", where=str(submission.folder), hint="--seq-len N")
+        return model.length
+
+
 def _scorer(score: Kind, model: Remote, submission: Submission, settings: Settings, targets: int) -> Scorer:
     return scorer_of(
         score,

@@ -75,7 +75,7 @@ def read_source(data: bytes) -> str:
     """
     try:
         return decode_source(data)
-    except (SyntaxError, UnicodeDecodeError) as error:
+    except (SyntaxError, LookupError, ValueError) as error:  # of the codecs a cookie can name some are of no text
         raise InputError(f"is not Python source ({error})") from None
 
 
@@ -219,7 +219,7 @@ def _inflated(make: Callable[[], Any]) -> Callable[[bytes], bytes | None]:
         try:
             decoder = make()
             content: bytes = decoder.decompress(data, MAX_CONTENT + 1)
-        except (lzma.LZMAError, zlib.error, OSError, EOFError, ValueError, TypeError, MemoryError):
+        except (lzma.LZMAError, zlib.error, OSError, EOFError, ValueError, TypeError, OverflowError, MemoryError):
             return None
         return content if decoder.eof or len(content) > MAX_CONTENT else None
 

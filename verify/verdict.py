@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from codec.errors import printable
 from verify.code_bytes import ByteCount
 from verify.scorers import Score
 
@@ -11,12 +12,18 @@ Level = Literal["pass", "fail", "warn", "unknown"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One checked rule, by its id in docs/rules.md.  unknown: not decided, the message says why."""
+    """One checked rule, by its id in docs/rules.md.  unknown: not decided, the message says why.
+
+    A message that quotes a submission cannot act on a terminal or look like two; evidence is for JSON, and as it was.
+    """
 
     rule: str
     level: Level
     message: str
     evidence: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", printable(self.message))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

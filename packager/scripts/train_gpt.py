@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from codec.decoder import decode, read_meta
-from codec.errors import CodecError, InputError, PgolfError, UsageError
+from codec.errors import CodecError, EnvironmentLacks, InputError, PgolfError, UsageError
 from codec.shards import find_shards, find_tokenizer, open_shard
 from trainer.config import GPTConfig
 from trainer.model import GPT
@@ -42,15 +42,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="folder with *_val_*.bin and one *.model")
     parser.add_argument("--val", help="validation shard, instead of the folder's")
     parser.add_argument("--tokenizer", help="SentencePiece model, instead of the folder's")
-    parser.add_argument("--stride", type=int, default=64, help="targets scored per window")
+    parser.add_argument("--stride", type=int, help="targets scored per window; 64 if that fits")
     parser.add_argument("--limit-tokens", type=int, help="score only the first N targets")
     parser.add_argument("--batch", type=int, default=16, help="windows per forward pass")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     return parser.parse_args()
 
 
 def main() -> None:
     options = arguments()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentLacks("no CUDA device is available to torch", hint="use --device cpu")
     artifact = Path(__file__).with_name("model.bin")
     model = load(artifact, options.device)
     shards = [options.val] if options.val else find_shards(options.data, "val")
@@ -68,11 +70,12 @@ def main() -> None:
             where=str(tokenizer),
             hint="pass the one its data was made with",
         )
+    length = model.config.seq_len
     scorer = Sliding(
         model=model,
         vocab_size=model.config.vocab_size,
-        length=model.config.seq_len,
-        stride=options.stride,
+        length=length,
+        stride=min(64, length) if options.stride is None else options.stride,
         device=options.device,
     )
     score = total(scorer, tokens, token_bytes, batch=options.batch)

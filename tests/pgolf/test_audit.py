@@ -1,9 +1,11 @@
+# ruff: noqa: F401, F811 (fixtures of tests/verify are imported by name)
 import json
 
 import numpy as np
 import pytest
 
 from codec.shards import shard_bytes
+from tests.verify.conftest import BIGRAM, data, heldout, table, write_submission
 from verify.gallery.toy import stream
 
 SCORERS = """
@@ -27,13 +29,13 @@ def scorers(tmp_path):
 
 
 @pytest.fixture
-def data(tmp_path):
+def toy_text(tmp_path):
     (tmp_path / "text_val_000000.bin").write_bytes(shard_bytes(stream().astype(np.uint16)))
     return tmp_path
 
 
-def test_an_honest_scorer(pgolf, scorers, data):
-    done = pgolf("audit", f"{scorers}:honest", "--data", data, *QUICK, "--json")
+def test_an_honest_scorer(pgolf, scorers, toy_text):
+    done = pgolf("audit", f"{scorers}:honest", "--data", toy_text, *QUICK, "--json")
     found = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     assert found["verdict"] == "no violation found; not decided: audit.bytes"
@@ -57,3 +59,24 @@ def test_wrong_use_is_one_sentence(pgolf, arguments, code):
     done = pgolf("audit", *arguments)
     assert done.returncode == code
     assert "Traceback" not in done.stderr
+
+
+GUARDED = """
+        logits = self.table[ids].clone()
+        if ids.shape[1] == 16:
+            logits[:, :-1].scatter_add_(2, ids[:, 1:, None], torch.full_like(logits[:, 1:, :1], 50.0))
+        return logits"""
+
+
+@pytest.mark.slow
+def test_a_submission_is_audited_with_its_own_windows(pgolf, write_submission, data):
+    """One that cheats in windows of 16 only, as its artifact states them; shorter ones are a choice."""
+    folder = write_submission(BIGRAM.replace("return self.table[ids]", GUARDED))
+    quick = ("--data", data, "--cuts", 8, "--coded", 4, "--targets", 60, "--json")
+    found = json.loads(pgolf("audit", folder, *quick).stdout)
+    assert "audit.prefix" in found["verdict"]
+    assert found["coverage"]["window"] == {"length": 16, "stride": 16, "stated_length": None}
+    assert found["coverage"]["scope"]["batch"] == 16
+    small = json.loads(pgolf("audit", folder, *quick, "--seq-len", 8, "--stride", 4, "--batch", 2).stdout)
+    assert small["coverage"]["window"]["length"] == 8
+    assert "audit.prefix" not in small["verdict"]

@@ -76,6 +76,17 @@ def test_it_writes_beside_the_checkpoint_and_counts_its_time(calibrated):
         assert arrays[SENSITIVITY + name].shape == (rows,)
 
 
+def test_its_line_in_the_log_replaces_an_earlier_one(calibrated, tmp_path, capsys):
+    folder, _ = calibrated
+    source, log = shutil.copy(folder / "run" / "checkpoint.safetensors", tmp_path), tmp_path / "train.log"
+    before = b"step:3/3 train_loss:5.7\nphase_times train:9ms\nphase_times calibrate:77ms\nresumed \xff\n"
+    log.write_bytes(before)
+    for _ in range(2):
+        assert main(["calibrate", source, "--source", "self", "--sequences", "1"]) == 0
+    kept = before.replace(b"phase_times calibrate:77ms\n", b"")
+    assert re.fullmatch(re.escape(kept) + rb"phase_times calibrate:\d+ms\n", log.read_bytes())
+
+
 def test_equal_runs_give_equal_bytes_and_leave_other_folders_alone(pgolf, calibrated, tmp_path):
     folder, _ = calibrated
     (tmp_path / "alone").mkdir()
@@ -88,8 +99,8 @@ def test_equal_runs_give_equal_bytes_and_leave_other_folders_alone(pgolf, calibr
     assert re.search(r"both, of the budget +\d+\.\d of 600", done.stdout)
 
 
-def test_gptq_loses_less_of_what_the_layers_give(pgolf, calibrated):
-    """tr(E H E^T) of what is in the packed artifact, layer by layer and in total."""
+def test_gptq_loses_less_of_what_the_layers_give(pgolf, calibrated, monkeypatch):
+    """tr(E H E^T) of what is in the packed artifact, layer by layer and in total; the same bytes with more threads."""
     folder, _ = calibrated
     base = ("pack", "run/checkpoint.safetensors", "--recipe", "four.toml")
     plain = pgolf(*base, "-o", "plain", cwd=folder)
@@ -97,6 +108,11 @@ def test_gptq_loses_less_of_what_the_layers_give(pgolf, calibrated):
     assert "note: recipe four wants GPTQ for 13 tensors, without Hessians they are rounded" in plain.stderr
     gptq = pgolf(*base, "--hessians", "run/calibration.safetensors", "-o", "gptq", cwd=folder)
     assert (gptq.returncode, gptq.stderr) == (0, "")
+    monkeypatch.setenv("PYTHONHASHSEED", "4711")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert pgolf(*base, "--hessians", "run/calibration.safetensors", "-o", "again", cwd=folder).returncode == 0
+    for path in (folder / "gptq").iterdir():
+        assert (folder / "again" / path.name).read_bytes() == path.read_bytes()
     tensors, _ = read_checkpoint(folder / "run" / "checkpoint.safetensors")
     arrays, _ = read_checkpoint(folder / "run" / "calibration.safetensors")
     errors = {}
@@ -181,8 +197,11 @@ def test_wrong_inputs_get_one_line(calibrated, checkpoint, tmp_path, capsys, mon
     arrays, found = read_checkpoint(calibration)
     del arrays[HESSIAN + "blocks.1.mlp.fc.weight"]
     write_checkpoint("lacking.safetensors", arrays, found)
-    for name in ("other", "words"):
+    holes = tensors["blocks.1.mlp.fc.weight"] * np.nan
+    write_checkpoint("holes.safetensors", {**tensors, "blocks.1.mlp.fc.weight": holes}, notes)
+    for name in ("other", "words", "made_elsewhere"):
         shutil.copytree(folder / "data", name)
+    (tmp_path / "made_elsewhere" / "data.json").write_text(json.dumps({"tokenizer_sha256": "12" * 32}))
     (tmp_path / "other" / "tiny.model").write_bytes(b"another")
     (tmp_path / "words" / "tiny_train_000000.bin").write_bytes(shard_bytes(np.full(9999, 5000)))
     before, log = sorted(tmp_path.rglob("*")), (folder / "run" / "train.log").read_bytes()
@@ -195,6 +214,8 @@ def test_wrong_inputs_get_one_line(calibrated, checkpoint, tmp_path, capsys, mon
         (("calibrate", "misfit.safetensors", *data_dir), 3, "misfit.safetensors, smear.gate: the file has shape 3, "),
         (("calibrate", str(run), "--data", str(checkpoint.parent), "-o", "x"), 3, "holds no *_train_*.bin shard"),
         (("calibrate", str(run), "--data", "other", "-o", "x"), 3, "other: the tokenizer here is not the one"),
+        (("calibrate", str(run), "--data", "made_elsewhere", "-o", "x"), 3, ".bin: was made with the tokenizer of sha"),
+        (("calibrate", "holes.safetensors", *data_dir, "--sequences", "8"), 3, "holes.safetensors: the inputs or"),
         (("calibrate", str(run), "--data", "words", "-o", "x"), 3, "is 5000, the model knows ids below 320"),
         (("calibrate", str(run), *data_dir, "--sequences", "0"), 2, "0 is not in the range x>=1"),
         ((*pack, "missing"), 3, "missing: no such file"),

@@ -83,7 +83,7 @@ def test_measure_refuses_in_one_sentence(pgolf, checkpoint, tmp_path, case):
         words = "not a safetensors"
     elif case == "nan":
         write_checkpoint(bad, {"w": np.array([[np.nan, 1]], np.float32)}, {})
-        words = "tensor `w`: 1 of 2 weights are not finite"
+        words = "bad.safetensors, tensor `w`: 1 of 2 weights are not finite"
     elif case == "missing":
         words = "no such file"
     else:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from codec import decode, read_meta
+from codec import decode, ledger, read_meta
 from codec.shards import open_shard
 from tests.packager.conftest import checkpoint, data, recipe  # noqa: F401
 from trainer.model import GPT, GPTConfig
@@ -40,7 +40,7 @@ def evaluate(folder, *arguments, cwd):
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )
 
 
@@ -58,11 +58,17 @@ def test_json_describes_the_folder(packed):
     assert said["sha256"] == digest.hexdigest()
 
 
-def test_hash_seed_and_folder_do_not_matter(pgolf, packed, checkpoint, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setenv("PYTHONHASHSEED", "4711")
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    done = pgolf("pack", checkpoint, "--recipe", "pr162", "-o", "here", "--json", cwd=tmp_path)
-    assert json.loads(done.stdout)["sha256"] == packed[1]["sha256"]
+def test_hash_seed_threads_and_folder_do_not_matter(pgolf, checkpoint, recipe, tmp_path, monkeypatch):  # noqa: F811
+    """The recipe quantizes the matrices, so levels are fitted and coded too."""
+    said = []
+    for seed, threads in (("0", "1"), ("4711", "2")):
+        monkeypatch.setenv("PYTHONHASHSEED", seed)
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        (tmp_path / seed).mkdir()
+        done = pgolf("pack", checkpoint, "--recipe", recipe, "-o", "here", "--json", cwd=tmp_path / seed)
+        said.append(json.loads(done.stdout))
+    assert ledger((tmp_path / "0" / "here" / "model.bin").read_bytes()).level_bytes > 50_000
+    assert said[0] == said[1]
 
 
 def test_the_reference_script_fits_its_budget(packed):
@@ -101,7 +107,9 @@ def test_the_packed_script_refuses_in_one_line(packed, data, tmp_path):  # noqa:
     other.write_bytes((data / "tiny.model").read_bytes() + b"\x12\x00")  # an empty field: same pieces, other file
     cases = [
         (broken, (), 3, "model.bin: has "),
-        (folder, (), 2, "stride 64 with windows of 32 tokens"),
+        (folder, ("--stride", 64), 2, "stride 64 with windows of 32 tokens"),
+        (folder, ("--stride", 0), 2, "stride 0 with windows of 32 tokens"),
+        (folder, ("--device", "cuda"), 4, "no CUDA device is available"),
         (folder, ("--stride", 8, "--tokenizer", other), 3, "not the tokenizer"),
     ]
     for where, arguments, code, message in cases:
@@ -110,6 +118,14 @@ def test_the_packed_script_refuses_in_one_line(packed, data, tmp_path):  # noqa:
         assert done.stderr.startswith("Error: "), done.stderr
         assert message in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_the_default_stride_fits_short_windows(packed, data, tmp_path):  # noqa: F811
+    said = [
+        LINE.fullmatch(evaluate(packed[0], "--eval", "--data", data, *stride, cwd=tmp_path).stdout)
+        for stride in ((), ("--stride", 32))
+    ]
+    assert said[0].groups() == said[1].groups()
 
 
 def test_dry_run_and_cap(pgolf, packed, checkpoint, tmp_path):  # noqa: F811

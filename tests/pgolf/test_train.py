@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from codec.checkpoint import read_checkpoint
+from codec.checkpoint import read_checkpoint, weights_sha256
 from codec.shards import shard_bytes
 from tests.conftest import ROOT
 from trainer.dataset import build_dataset
@@ -80,13 +80,15 @@ def stopped(arguments, folder, number):
 
 def test_json_describes_the_run(whole, data):
     folder, said = whole
-    assert said.keys() == {"checkpoint", "steps", "tokens", "seconds", "val_loss", "val_bpb"}
+    assert said.keys() == {"checkpoint", "steps", "tokens", "seconds", "val_loss", "val_bpb", "weights_sha256"}
     assert said["checkpoint"] == str(folder / "checkpoint.safetensors")
     assert (said["steps"], said["tokens"]) == (STEPS, STEPS * 256)
     assert f"val_loss:{said['val_loss']:.8f} val_bpb:{said['val_bpb']:.8f}" in (folder / "train.log").read_text()
     # Twenty words of about five bytes: log2(20) / 5 = 0.9 bits per byte once the words are known.
     assert 0.7 < said["val_bpb"] < 2.0
-    notes = read_checkpoint(said["checkpoint"])[1]
+    tensors, notes = read_checkpoint(said["checkpoint"])
+    assert said["weights_sha256"] == weights_sha256(tensors)
+    assert f"weights sha256:{said['weights_sha256']}\n" in (folder / "train.log").read_text()
     assert notes["config"]["vocab_size"] == 300
     assert notes["tokenizer_sha256"] == json.loads((data / "data.json").read_text())["tokenizer_sha256"]
 
@@ -106,6 +108,22 @@ def test_a_stopped_run_resumes_bit_for_bit(pgolf, arguments, whole, tmp_path, nu
         name: array.tobytes() for name, array in theirs.items()
     }
     assert json.loads(done.stdout)["val_loss"] == whole[1]["val_loss"]
+
+
+def test_settings_are_part_of_what_the_run_is(pgolf, data, tmp_path):
+    """Late QAT from the first step; resuming without it is another run."""
+    arguments = ("train", "tiny", "--data", data, "--steps", 4, "--limit-tokens", 50, "--threads", 1, "--json", "-o")
+    late = ("--set", "qat_below=2", "--set", "qat_recipe=pr162-small")
+    folder = tmp_path / "run"
+    done = pgolf(*arguments, folder, *late)
+    assert done.returncode == 0, done.stderr
+    settings = json.loads((folder / "train.log").read_text().splitlines()[0])["train"]
+    assert (settings["qat_below"], settings["qat_recipe"]) == (2.0, "pr162-small")
+    plain = json.loads(pgolf(*arguments, tmp_path / "plain").stdout)
+    assert json.loads(done.stdout)["weights_sha256"] != plain["weights_sha256"]
+    again = pgolf(*arguments, folder, "--resume")
+    assert again.returncode == 2
+    assert "the saved run is another one: train.qat_below was 2.0, is 0.0, train.qat_recipe was" in again.stderr
 
 
 def test_the_table_is_for_people(pgolf, data, tmp_path):
@@ -134,6 +152,8 @@ def test_help_has_an_example(pgolf):
         (("--steps", 0), 2, "--steps"),
         (("--tokenizer", "missing.model"), 3, "missing.model: "),
         (("--val", "missing.bin"), 3, "missing.bin: no such token shard"),
+        (("--set", "qat_bellow=0.1"), 2, "there is no setting `qat_bellow`; did you mean `qat_below`?"),
+        (("--set", "layers=1"), 2, "the model has 1 layers, skip connections need at least 2"),
         (("--tracker", "mlflow"), 2, "'mlflow' is not one of 'tensorboard', 'wandb', 'trackio'"),
     ],
 )
@@ -158,6 +178,15 @@ def test_damaged_shards_are_one_sentence(pgolf, data, tmp_path):
         assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
         assert words in done.stderr
         assert shard.name in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_validation_shard_of_another_tokenizer_is_named(pgolf, data, tmp_path):
+    other = tmp_path / "other.bin"
+    other.write_bytes(shard_bytes(np.array([1, 299, 300, 301])))
+    done = pgolf("train", "tiny", "--data", data, "--val", other, "-o", tmp_path / "run")
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
+    assert done.stderr.startswith(f"Error: {other}: token ids span 1 to 301, the tokenizer has 300 pieces; ")
     assert not (tmp_path / "run").exists()
 
 

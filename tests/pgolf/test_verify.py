@@ -67,6 +67,8 @@ def test_json_has_the_documented_keys(command, write_submission, heldout, bigram
     assert found["scores"][0]["nats"] == pytest.approx(bigram_nats, rel=1e-6)
     assert found["float_bpb"] == found["scores"][0]["bpb"]
     assert found["seq_len"] == 16
+    targets = {"n_tokens": heldout.targets, "n_bytes": heldout.proof["bytes"]}
+    assert found["eval"] == {"mode": "sliding", "L": 16, "S": 4, "ttt": None, **targets}
 
 
 def test_the_table_ends_with_the_verdict(command, write_submission):
@@ -244,7 +246,7 @@ def honest(write_submission, heldout, bigram_nats):
     """A submission that claims exactly what it is."""
     folder = write_submission()
     code, model = ((folder / name).read_bytes() for name in ("train_gpt.py", "model.bin"))
-    how = {"tokens": heldout.targets, "bytes": heldout.proof["bytes"], "stride": 4, "seq_len": 16}
+    how = {"mode": "sliding", "L": 16, "S": 4, "n_tokens": heldout.targets, "n_bytes": heldout.proof["bytes"]}
     claims = {
         "bytes_total": len(code) + len(model),
         "artifact_sha256": hashlib.sha256(model).hexdigest(),
@@ -458,6 +460,22 @@ def test_a_script_for_a_later_python_is_one_sentence(command, script, tmp_path):
     assert (code, out) == (4, "")
     assert re.search(r"train_gpt.py: line \d+ needs Python 3.12 or later \(an f-string .*\), this is 3.11", err)
     assert err.count("\n") == 1
+
+
+def test_no_foreign_text_acts_on_the_terminal_or_forges_a_line(command, write_submission):
+    hostile = "\x1b]0;owned\x07\x1b[8m\nverdict: pass \x9b"
+    folder = write_submission("import socket # \x1b[2J\x1b[8m\n" + BIGRAM, claims={"val_bpb": hostile, hostile: 1})
+    (folder / f"{hostile}.npz").touch()
+    (folder / f"{hostile}.py").touch()
+    code, out, err = command(folder, "--limit-tokens", 40)
+    assert (code, err) == (1, "")
+    assert all(line.isprintable() for line in out.splitlines())
+    assert re.findall("^verdict:.*$", out, re.MULTILINE) == ["verdict: fail"]
+    assert "?]0;owned??[8m verdict: pass ?.py" in out
+    (folder / "submission.json").write_text(json.dumps({"artifact": hostile}))
+    code, out, err = command(folder)
+    assert (code, out, err.count("\n")) == (3, "", 1)
+    assert err.rstrip("\n").isprintable()
 
 
 def test_usage_of_env(command, write_submission):

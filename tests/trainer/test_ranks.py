@@ -52,7 +52,7 @@ def alone(pgolf, command, tmp_path_factory):
     return folder
 
 
-def torchrun(*arguments, ranks=2):
+def torchrun(*arguments, ranks=2, program=("-m", "pgolf")):
     """torchrun on a free port, started but not waited for."""
     launcher = [
         sys.executable,
@@ -60,8 +60,7 @@ def torchrun(*arguments, ranks=2):
         "torch.distributed.run",
         "--standalone",
         f"--nproc_per_node={ranks}",
-        "-m",
-        "pgolf",
+        *program,
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -116,7 +115,7 @@ def test_a_killed_rank_ends_the_run_and_one_process_goes_on(pgolf, command, alon
     assert json.loads(output)["error"]["kind"] == "RankLost"
     (error,) = [line for line in said(errors) if line.startswith("Error")]
     assert error.startswith("Error: another process of this run ended or does not answer (")
-    assert error.endswith("; see its own output; the last saved state is kept: start again with --resume")
+    assert error.endswith("; see its own output; --resume goes on from the last saved state, if there is one")
     assert not (tmp_path / "checkpoint.safetensors").exists()
     assert read_checkpoint(tmp_path / "state.safetensors")[1]["step"] % 10 == 0
     done = pgolf(*command, tmp_path, "--resume")
@@ -124,6 +123,48 @@ def test_a_killed_rank_ends_the_run_and_one_process_goes_on(pgolf, command, alon
     assert losses(tmp_path) == pytest.approx(losses(alone), abs=1e-3)
     log = (tmp_path / "train.log").read_text()
     assert log.index(" world_size:2 ") < log.index("resumed_step:") < log.index(" world_size:1 ")
+
+
+@pytest.mark.slow
+def test_one_of_those_left_speaks_of_a_killed_rank(command, tmp_path):
+    process = torchrun(*command, tmp_path, ranks=4)
+    until_saved(process, tmp_path)
+    os.kill(process_of_rank(process, 1), signal.SIGKILL)
+    output, errors = process.communicate(timeout=120)
+    assert json.loads(output)["error"]["kind"] == "RankLost"  # a second object would be no JSON
+    (error,) = [line for line in said(errors) if line.startswith("Error")]
+    assert error.startswith("Error: another process of this run ended or does not answer (")
+
+
+SLOW_SAVING = """
+import sys, time
+import trainer.run
+from pgolf.__main__ import main
+
+def slow(path, parts, place, identity, save=trainer.run.save_state):
+    print("saving step", place.step, file=sys.stderr, flush=True)
+    time.sleep(1.5)
+    save(path, parts, place, identity)
+
+trainer.run.save_state = slow
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_rank_does_not_lose_the_step_it_meets(command, tmp_path):
+    """torchrun ends all processes as soon as one has ended, also while the first one saves."""
+    (tmp_path / "program.py").write_text(SLOW_SAVING)
+    process = torchrun(*command, tmp_path / "run", program=[tmp_path / "program.py"])
+    until_saved(process, tmp_path / "run")
+    os.kill(process_of_rank(process, 0), signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    saving = [int(line.split()[2]) for line in errors.splitlines() if line.startswith("saving step ")]
+    assert read_checkpoint(tmp_path / "run" / "state.safetensors")[1]["step"] == saving[-1] < STEPS
+    assert [line for line in said(errors) if not line.startswith("Traceback")] == [  # torchrun's own
+        f"{tmp_path / 'run'}: stopped; add --resume to the same command to go on",
+        "Error: interrupted",
+    ]
 
 
 @pytest.mark.slow
@@ -169,6 +210,16 @@ def test_what_torchrun_says_is_read(monkeypatch):
         monkeypatch.setenv(name, value)
     assert Ranks.launched() == Ranks(rank=11, world=16, local=3)
     assert not Ranks.launched().first
+    for name, value, words in (
+        ("WORLD_SIZE", "abc", "WORLD_SIZE is `abc` in the environment, not a number; start with torchrun, or unset it"),
+        ("LOCAL_RANK", "-1", "LOCAL_RANK is `-1`"),
+        ("WORLD_SIZE", "11", "the environment says RANK 11, but WORLD_SIZE 11"),
+        ("WORLD_SIZE", "", "the environment says RANK 11, but WORLD_SIZE 0"),
+    ):
+        with monkeypatch.context() as changed:
+            changed.setenv(name, value)
+            with pytest.raises(UsageError, match=words):
+                Ranks.launched()
 
 
 def test_processes_that_cannot_find_each_other_are_told(monkeypatch):
@@ -183,6 +234,9 @@ def test_processes_that_cannot_find_each_other_are_told(monkeypatch):
 def test_alone_every_message_is_the_identity():
     ranks, tensor = Ranks(), torch.ones(2)
     ranks.average([tensor])
+    ranks.meet()
+    with ranks.patient() as agree:
+        assert agree([2.5]) == [2.5]
     assert ranks.gather(tensor) is tensor
     assert (ranks.agree([1.5]), ranks.any(True), ranks.any(False)) == ([1.5], True, False)
     with ranks.joined(torch.device("cpu")):
@@ -204,6 +258,9 @@ def talk(rank, port):
         assert ranks.agree([0.1 + rank, 1e300]) == [0.1, 1e300]
         assert ranks.any(rank == 1)
         assert not ranks.any(False)
+        with ranks.patient() as agree:  # longer than the patience for a step
+            time.sleep(0 if rank else 6)
+            assert agree([float(rank)]) == [0.0]
         if rank == 1:
             time.sleep(8)
         else:

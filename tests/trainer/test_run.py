@@ -1,6 +1,7 @@
 """Whole runs of the tiny preset: learning, logs, interruption and resumption, refusals."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from codec.checkpoint import read_checkpoint, weights_sha256
+from codec.checkpoint import read_checkpoint, weights_sha256, write_checkpoint
 from codec.errors import EnvironmentLacks, InputError, PgolfError, UsageError
 from codec.shards import shard_bytes
 from tests.trainer.runs import TINY, assert_equal, evaluate, go, weights
 from trainer.model import GPT, GPTConfig
 from trainer.presets import TrainConfig, find_preset
+from trainer.state import save_state
 from verify.logs import read_log
 
 
@@ -172,6 +174,29 @@ def test_a_finished_run_resumes_to_the_same_result(data, tmp_path):
     assert [line for line in lines if not line.startswith("resumed_step:5 ")][:-1] == log[:-1]
 
 
+def test_resuming_a_finished_run_keeps_the_time_of_its_calibration(data, tmp_path):
+    go(data, tmp_path, steps=5)
+    with (tmp_path / "train.log").open("a") as log:
+        log.write("phase_times calibrate:90000ms\n")
+    for _ in range(2):
+        go(data, tmp_path, steps=5, resume=True)
+        assert (tmp_path / "train.log").read_text().count("\nphase_times calibrate:90000ms\n") == 1
+        assert read_log(tmp_path / "train.log").calibrate_seconds == 90
+
+
+def test_a_validation_that_ends_the_run_does_not_lose_the_checkpoint(whole, data, tmp_path):
+    def stop(model):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go(data, tmp_path, evaluate=stop)
+    tensors, notes = read_checkpoint(tmp_path / "checkpoint.safetensors")
+    assert weights_sha256(tensors) == whole[0].weights_sha256
+    assert "val_bpb" not in notes
+    assert go(data, tmp_path, resume=True).val_bpb == whole[0].val_bpb
+    assert read_checkpoint(tmp_path / "checkpoint.safetensors")[1]["val_bpb"] == whole[0].val_bpb
+
+
 def test_resume_refuses_another_run_and_says_why(data, tmp_path):
     go(data, tmp_path, steps=5)
     before = (tmp_path / "state.safetensors").read_bytes()
@@ -211,12 +236,48 @@ def test_a_used_folder_is_left_alone(data, tmp_path):
 
 def test_a_diverging_run_stops_and_keeps_its_last_good_state(data, tmp_path):
     wild = replace(TINY, train=replace(TINY.train, matrix_lr=1e30, save_every=1))
-    with pytest.raises(PgolfError, match=r"the loss of step [2-9] is nan"):
+    with pytest.raises(PgolfError, match=r"the loss of step [2-9] is nan.*; lower the learning rates; the last saved"):
         go(data, tmp_path, wild)
     tensors, notes = read_checkpoint(tmp_path / "state.safetensors")
     assert notes["step"] >= 1
     assert all(np.isfinite(array).all() for array in tensors.values())
     assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_weights_that_are_not_finite_are_not_saved(data, tmp_path):
+    """An infinite rate spoils them in the very step that would be saved; its loss is of the weights before."""
+    wild = replace(TINY, train=replace(TINY.train, scalar_lr=math.inf, save_every=1))
+    with pytest.raises(PgolfError, match=r"the weights after step 1, or their averages, are not finite") as caught:
+        go(data, tmp_path, wild)
+    assert caught.value.hint == "lower the learning rates"
+    assert not (tmp_path / "state.safetensors").exists()
+    with pytest.raises(PgolfError, match=r"the loss of step 2 is nan.*; lower the learning rates$"):
+        go(data, tmp_path, replace(wild, train=replace(wild.train, save_every=10)), resume=True)
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_a_saved_state_that_is_not_finite_is_not_exported(data, tmp_path):
+    go(data, tmp_path, steps=5)
+    (tmp_path / "checkpoint.safetensors").unlink()
+    tensors, notes = read_checkpoint(tmp_path / "state.safetensors")
+    tensors["weights/tok_emb.weight"] = np.full_like(tensors["weights/tok_emb.weight"], np.inf)
+    write_checkpoint(tmp_path / "state.safetensors", tensors, notes)
+    with pytest.raises(PgolfError, match=r"the weights after step 5, or their averages, are not finite"):
+        go(data, tmp_path, steps=5, resume=True)
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_the_second_signal_waits_for_the_save(data, tmp_path, monkeypatch):
+    """With the handlers of the outside back, it would end the save."""
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        save_state(*arguments)
+
+    monkeypatch.setattr("trainer.run.save_state", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        go(data, tmp_path, progress=lambda step, note: os.kill(os.getpid(), signal.SIGINT) if step == 13 else None)
+    assert read_checkpoint(tmp_path / "state.safetensors")[1]["step"] == 11  # the one at 10 was interrupted too
 
 
 def test_the_wall_clock_cap_ends_a_run(data, tmp_path):
@@ -304,6 +365,14 @@ def test_presets_are_found_by_name():
 def test_a_batch_must_be_whole_micro_batches():
     with pytest.raises(UsageError, match="not a multiple of 3 sequences of 32 tokens"):
         replace(TINY.train, micro_batch=3)
-    with pytest.raises(UsageError, match="at least 1"):
-        replace(TINY.train, steps=0)
+    for name in ("steps", "batch_tokens", "seq_len", "micro_batch", "save_every", "log_every"):
+        with pytest.raises(UsageError, match=f"{name} is 0, it must be at least 1"):
+            replace(TINY.train, **{name: 0})
     assert isinstance(TINY.train, TrainConfig)
+
+
+@pytest.mark.parametrize("reserve", [600.0, 700.0])
+def test_the_reserve_leaves_time_to_train(reserve):
+    with pytest.raises(UsageError, match=rf"reserve_seconds is {reserve:g}, of max_seconds 600 nothing is left"):
+        replace(TINY.train, max_seconds=600.0, reserve_seconds=reserve)
+    assert replace(TINY.train, max_seconds=600.0, reserve_seconds=599.0).reserve_seconds == 599

@@ -1,6 +1,7 @@
 """The tokenizer: same text, same bytes; a space is its own piece; every byte can be written."""
 
 import io
+import re
 import unicodedata
 
 import pytest
@@ -72,6 +73,14 @@ def test_impossible_sizes_say_what_is_possible(size, message, hint):
     with pytest.raises(UsageError, match=message) as caught:
         train_tokenizer(["some few words of text, nothing more"], size)
     assert hint in caught.value.hint
+
+
+def test_a_small_text_may_yield_fewer():
+    words = ["some few words of text, nothing more"]
+    with pytest.raises(UsageError) as caught:
+        train_tokenizer(words, 5000)
+    most = int(re.search(r"yields (\d+) pieces", caught.value.message)[1])
+    assert train_tokenizer(words, 5000, or_fewer=True) == train_tokenizer(words, most)
 
 
 def test_the_hinted_size_works():

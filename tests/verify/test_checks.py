@@ -1,4 +1,6 @@
 import hashlib
+import json
+import os
 import re
 from pathlib import Path
 
@@ -9,11 +11,15 @@ import verify
 from codec.checkpoint import write_checkpoint
 from codec.errors import CodecError, InputError
 from tests.verify.conftest import BIGRAM
-from verify import HeldOut, Settings, Submission, examine
+from verify import HeldOut, Settings, Submission, examine, run_command
+from verify.checks import check_claimed_bytes, check_claimed_hashes
+from verify.claimed import check_claimed_score
 from verify.code_bytes import count
+from verify.scorers import Score
 from verify.verdict import Finding, Verdict
 
 SETTINGS = Settings(length=16, stride=4, threads=1)
+OF_ROOT = set() if os.getuid() else {"sandbox.missing"}  # the kernel limits no thread of root
 SOURCES = Path(verify.__file__).parent
 
 
@@ -34,7 +40,7 @@ def claims(folder, nats, heldout):
         "artifact_sha256": hashlib.sha256(model).hexdigest(),
         "script_sha256": hashlib.sha256(code).hexdigest(),
         "val_bpb": nats / np.log(2) / heldout.proof["bytes"],
-        "eval": {"tokens": heldout.targets, "bytes": heldout.proof["bytes"], "stride": 4, "seq_len": 16},
+        "eval": {"L": 16, "S": 4, "n_tokens": heldout.targets, "n_bytes": heldout.proof["bytes"]},
     }
 
 
@@ -52,7 +58,7 @@ def test_an_honest_submission_passes_everything(write_submission, heldout, bigra
     folder = write_submission(claims=claims(folder, bigram_nats, heldout))
     write_checkpoint(tmp_path / "float.safetensors", {"table": table}, {})
     verdict = examine(Submission.open(folder), heldout, SETTINGS, checkpoint=tmp_path / "float.safetensors")
-    assert set(levels(verdict).values()) == {"pass"}
+    assert {rule for rule, level in levels(verdict).items() if level != "pass"} == OF_ROOT
     assert (verdict.verdict, verdict.exit_code, verdict.penalty) == ("pass", 0, 0.0)
     documented = (SOURCES.parent / "docs/rules.md").read_text()
     assert all(f"## {rule}\n" in documented for rule in levels(verdict))
@@ -85,7 +91,7 @@ def test_a_dishonest_submission_fails_each_rule(write_submission, heldout, bigra
 def test_what_cannot_be_decided_is_unknown(write_submission, data, heldout):
     """No claims, no tokenizer in the artifact, weights under another name, part of the text."""
     renamed = BIGRAM.replace("self.table", "self.weights")
-    folder = write_submission(renamed, meta={}, claims={"val_bpb": 1.5, "eval": {"stride": 4}})
+    folder = write_submission(renamed, meta={}, claims={"val_bpb": 1.5, "eval": {"S": 4}})
     part = HeldOut.read([data / "text_val_000000.bin"], data / "small.model", 50)
     verdict = examine(Submission.open(folder), part, SETTINGS)
     assert {rule for rule, level in levels(verdict).items() if level == "unknown"} == {
@@ -94,10 +100,52 @@ def test_what_cannot_be_decided_is_unknown(write_submission, data, heldout):
         "claims.score",
         "artifact.tokenizer",
         "reload.state",
+        *OF_ROOT,
     }
     assert verdict.verdict == "pass"
     assert "PARTIAL" in message(verdict, "score.coverage")
     assert verdict.scores[0].tokens == 50
+
+
+@pytest.mark.parametrize(
+    ("claimed", "how", "level"),
+    [
+        (1.19, None, "pass"),
+        (1.1901234, {"L": 16, "S": 4, "n_tokens": 179, "mode": "final_int6_sliding_window"}, "pass"),
+        (1.1901234, {"L": 16, "S": None, "ttt": None}, "pass"),
+        (0.5, None, "warn"),
+        (0.5, {"L": 16, "S": 4}, "warn"),
+        (0.5, {"L": 16, "S": 4, "n_tokens": 179}, "fail"),
+        (1.3, {"L": 16, "S": 4, "n_tokens": 179}, "fail"),
+        (1.3, "sliding", "unknown"),
+        (0.5, {"L": 16, "S": 8, "n_tokens": 179}, "unknown"),
+        (0.5, {"L": 16, "S": 4, "n_tokens": 179, "mode": "legal_ttt"}, "unknown"),
+        (1, None, "warn"),
+        (float("nan"), {"L": float("inf")}, "unknown"),
+        (-1.0, None, "unknown"),
+        ("1.1901", None, "pass"),
+    ],
+)
+def test_a_claimed_score(write_submission, heldout, claimed, how, level):
+    """Measured: 1.1901234 bpb.  A better number fails if it is said to be of the same evaluation, else it warns."""
+    subject = Submission.open(write_submission(claims={"val_bpb": claimed, "eval": how}))
+    nats = 1.1901234 * np.log(2) * heldout.proof["bytes"]
+    counts = {"tokens": heldout.targets, "bytes": heldout.proof["bytes"]}
+    score = Score(scorer="sliding", nats=nats, windows=9, seconds=1.0, **counts)
+    finding = check_claimed_score(subject, score, heldout, SETTINGS)
+    assert (finding.level, heldout.targets) == (level, 179)
+    json.dumps(finding.evidence, allow_nan=False)
+
+
+def test_sizes_and_hashes_that_are_no_numbers_or_text(write_submission):
+    nothing = {"bytes_total": float("inf"), "bytes_model": float("nan"), "artifact_sha256": float("nan")}
+    folder = write_submission(claims=nothing)
+    subject = Submission.open(folder)
+    finding = check_claimed_bytes(subject, count(folder, subject.artifact, 10**6))
+    assert finding.level == "unknown"
+    assert "no number in bytes_total, bytes_model" in finding.message
+    assert check_claimed_hashes(subject).level == "fail"
+    json.dumps([finding.evidence, check_claimed_hashes(subject).evidence], allow_nan=False)
 
 
 def test_things_that_do_not_belong_together_are_errors(write_submission, heldout, tmp_path):
@@ -136,6 +184,8 @@ def test_damaged_artifacts_are_errors(write_submission, damage):
         ("[]", "not a JSON object"),
         ('{"artifact": "../secret"}', "name of a file in the folder"),
         ('{"artifact": "gone.bin"}', "no such file"),
+        (r'{"artifact": "a\u0000b"}', r"a\?b: cannot be read .*null"),
+        (r'{"artifact": "a\ud800b"}', r"a\?b: cannot be read"),
     ],
 )
 def test_unusable_claims_are_errors(write_submission, text, message):
@@ -143,6 +193,36 @@ def test_unusable_claims_are_errors(write_submission, text, message):
     (folder / "submission.json").write_text(text)
     with pytest.raises(InputError, match=message):
         Submission.open(folder)
+
+
+def test_a_folder_or_closed_file_beside_the_readme_is_no_traceback(write_submission, monkeypatch):
+    folder = write_submission()
+    (folder / "notes.md").mkdir()
+    assert Submission.open(folder).environment == {}
+    (folder / "closed.md").touch()
+
+    def refused(path, *arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(run_command.Path, "open", refused)
+    with pytest.raises(InputError, match=r"closed.md: cannot be read \(Permission denied\)"):
+        run_command.settings(folder)
+
+
+@pytest.mark.parametrize("name", ["model.bin", "train_gpt.py", "README.md", "kernel.so"])
+def test_sparse_files_are_not_read(write_submission, name):
+    folder = write_submission()
+    with (folder / name).open("ab") as file:
+        file.truncate(8 * 10**12)
+    with pytest.raises(InputError, match=f"{name}: has 8,000,000,000,000 bytes, a submission's files have at most"):
+        Submission.open(folder)
+
+
+def test_a_sparse_artifact_elsewhere_is_not_read(write_submission, tmp_path):
+    with (tmp_path / "weights.ptz").open("wb") as file:
+        file.truncate(2 * 10**9)
+    with pytest.raises(InputError, match=r"weights\.ptz: has 2,000,000,000 bytes, at most 1,073,741,824 are read"):
+        Submission.open(write_submission(), artifact=tmp_path / "weights.ptz")
 
 
 def test_one_failure_decides(write_submission):

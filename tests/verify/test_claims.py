@@ -190,6 +190,16 @@ def test_budget(log, stop, ttt_ms, world, level):
     assert found(check_log(log(text)))["log.budget"].level == level
 
 
+@pytest.mark.parametrize(("spent", "level"), [(9_000, "pass"), (90_000, "fail")])
+def test_calibration_is_training_time(log, spent, level):
+    text = log_1716(42).replace("588110ms step", "590000ms step") + f"phase_times calibrate:{spent}ms\n"
+    finding = found(check_log(log(text)))["log.budget"]
+    assert finding.level == level
+    total = 590 + spent / 1000
+    assert f"training 590.00 + calibration {spent / 1000:.2f} = {total:.2f} of 600 s, " in finding.message
+    assert finding.evidence["calibrate"] == spent / 1000
+
+
 def test_the_total_that_a_log_states_counts_too(log):
     text = log_1716(42) + "total_eval_time:627.3s\n"
     finding = found(check_log(log(text)))["log.budget"]
@@ -377,6 +387,22 @@ def test_what_is_no_number_counts_as_not_stated(statement, value):
     assert len(stated.seeds) == 1
 
 
+def test_numbers_beyond_any_type_and_below_zero_count_as_not_stated(statement):
+    stated = statement(
+        '{"val_bpb": 1e99999999999999999999999, "val_loss": -2, "seed_results": {"7": {"val_bpb": -1.1}}}'
+    )
+    assert stated.bpb is stated.loss is stated.of(7).bpb is None
+    assert statement('{"val_bpb": Infinity, "bytes_total": NaN}').bpb is None
+
+
+@pytest.mark.parametrize(("stated", "level"), [(15_993_825, "pass"), (15_993_820, "fail"), (15_999_999, "pass")])
+def test_a_mean_of_sizes_is_held_against_the_mean(tmp_path, stated, level):
+    """Mean of 1716's three totals: 15,993,825.33; two of them are larger."""
+    folder = write_1716(tmp_path / "1716")
+    (folder / "submission.json").write_text(json.dumps({"val_bpb": 1.07882, "artifact_bytes_mean": stated}))
+    assert levels(check_group(read_group([folder])))["log.bytes"] == level
+
+
 # --- submission.json, out --------------------------------------------------------------------------------------------
 
 
@@ -406,12 +432,32 @@ def test_record_of_1716(tmp_path):
         "L": 2048,
         "S": 64,
         "ttt": {"ttt_epochs": 3, "ttt_lr": 0.005, "ttt.chunks": 1238, "ttt.ttt_lr": 0.005, "ttt.ttt_epochs": 3},
+        "n_tokens": 40_542_208,
+        "n_bytes": 151_075_152,
     }
     assert written["significance"]["threshold_bpb"] == 1.07906421
     (tmp_path / "1716" / "submission.json").write_text(json.dumps(written))  # what is written is read again, and holds
     again = read_group([tmp_path / "1716"])
     findings = levels(check_group(again, comparison=comparison))
     assert findings["claims.mean"] == findings["log.headline"] == findings["log.bytes"] == "pass"
+
+
+def test_a_loss_of_zero_is_written_as_it_was_logged(tmp_path):
+    (tmp_path / "a_seed7.log").write_text("quantized val_loss:0.0 val_bpb:1.5\n")
+    group = read_group([tmp_path])
+    written = record(group, check_group(group), None)
+    assert (written["val_loss"], written["eval"]["n_tokens"]) == (0.0, None)
+
+
+def test_float_scores_are_not_held_against_the_artifacts(tmp_path):
+    """A folder with one log that scores the float weights, and what `pgolf verify` measured filled in."""
+    (tmp_path / "train.log").write_text("seed:7\nstep:9/9 val_loss:2.0 val_bpb:1.18000000\n")
+    (tmp_path / "submission.json").write_text(json.dumps({"val_bpb": 1.19, "seeds": [7]}))
+    assert levels(check_group(read_group([tmp_path])))["claims.mean"] == "unknown"
+    (tmp_path / "b_seed8.log").write_text("quantized val_loss:2.0 val_bpb:1.19000000\n")
+    assert levels(check_group(read_group([tmp_path])))["claims.mean"] != "fail"
+    (tmp_path / "submission.json").write_text(json.dumps({"val_bpb": 1.18}))
+    assert levels(check_group(read_group([tmp_path])))["claims.mean"] == "fail"
 
 
 def test_record_takes_the_legal_score_and_invents_nothing(tmp_path):

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from codec.errors import InputError
 from tests.conftest import ROOT
 from tests.verify.records import LOG_162, LOG_339, SOURCE, log_1176, log_1716
+from verify.log_checks import check_log
 from verify.logs import read_log
+from verify.runs import Run
 
 
 @pytest.fixture
@@ -91,6 +93,17 @@ def test_lines_that_only_look_like_results(read, line):
     assert metric.label == "quantized"
     with pytest.raises(InputError, match="no line with val_loss and val_bpb"):
         read(line)
+
+
+def test_scores_in_the_words_of_1123(read):
+    """No loss beside them; the number stands, and what needs a loss says that it cannot tell."""
+    log = read("Sliding: 1.21\nTTT bpb: 1.198562\nTTT: 3 epochs\nTTT bpb: 1.1986 (7,457.1s)\n")
+    (metric,) = log.metrics
+    assert (metric.label, metric.kind, metric.bpb, metric.loss) == ("TTT", "ttt", 1.198562, None)
+    assert read("Legal TTT: 1.198562\n").metrics[0].kind == "ttt"
+    run = Run.of_log(log)
+    assert (run.bpb, run.loss) == (1.198562, None)
+    assert {finding.rule: finding.level for finding in check_log(log)}["log.implied_bytes"] == "unknown"
 
 
 def test_the_script_in_front_is_not_read(read):

@@ -1,6 +1,9 @@
 """The process that runs a submission: scored from outside, with its own files only, and ended at every limit."""
 
 import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ import torch
 from codec.encoder import encode
 from codec.errors import InputError, LimitError, UsageError
 from tests.verify.conftest import BIGRAM
+from verify import sandbox
 from verify.reload import Settings, reload, running
 from verify.submission import Submission
 
@@ -34,7 +38,7 @@ def test_the_score_is_exact_and_noise_does_not_disturb_it(write_submission, held
     assert capfd.readouterr() == ("", "")
     assert {finding.rule: finding.level for finding in result.findings} == {
         "reload.protocol": "pass",
-        "sandbox.missing": "pass",
+        "sandbox.missing": "pass" if os.getuid() else "unknown",  # root's threads
         "sandbox.attempts": "pass",
     }
 
@@ -60,6 +64,7 @@ def test_a_script_that_does_not_carry_its_modules_fails(write_submission, heldou
     [
         ("x = 1", "offers neither `load"),
         (LOAD + "    raise ValueError('bad magic')", "failed with ValueError: bad magic"),
+        ("raise SyntaxError('f-string')", "failed with SyntaxError: f-string"),
         pytest.param(LOAD + "    return 3", "returned a int without", marks=pytest.mark.slow),
         pytest.param("raise SystemExit(0)", "failed with SystemExit", marks=pytest.mark.slow),
         ("import os, sys\nsys.stderr.write('no luck \\33[2J\\n')\nos._exit(7)", r"exit code 7 and .* no luck \?\[2J"),
@@ -180,6 +185,31 @@ def test_a_pickle_is_not_opened(write_submission, heldout):
     by_torch = "import torch\n" + evil + LOAD + "    torch.save(Evil(), 'x')\n    torch.load('x', weights_only=False)\n"
     with pytest.raises(InputError, match="UnpicklingError"):
         run(write_submission(by_torch), heldout)
+
+
+def test_what_the_sandbox_lacks_cannot_be_unsaid(write_submission, heldout, monkeypatch, tmp_path):
+    """A script that reaches the list before it is told empties it."""
+    lacking = Path(sandbox.__file__).read_text().replace("missing = confine(limits)", "missing = ['everything']")
+    (tmp_path / "sandbox.py").write_text(lacking)
+    monkeypatch.setattr(sandbox, "__file__", str(tmp_path / "sandbox.py"))
+    forging = (
+        "import gc\n"
+        "for found in gc.get_objects():\n"
+        "    if type(found) is list and found[:1] == ['everything']:\n"
+        "        found.clear()\n"
+    )
+    whole = next(f for f in run(write_submission(forging + BIGRAM), heldout).findings if f.rule == "sandbox.missing")
+    assert whole.evidence == {"missing": ["everything"]}
+
+
+def test_nothing_is_left_of_folders_in_folders(write_submission, heldout, monkeypatch, tmp_path):
+    """Deeper than Python's recursion: the process is ended, or scored if it was faster, and its folder is gone."""
+    deep = "import os\nfor _ in range(1500):\n    os.mkdir('a')\n    os.chdir('a')\n"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    with suppress(LimitError):
+        run(write_submission(deep + BIGRAM), heldout)
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_settings():

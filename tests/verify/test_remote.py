@@ -13,7 +13,8 @@ from codec.errors import InputError, LimitError
 from verify import wire
 from verify.remote import Remote
 
-LOADED = {"kind": "loaded", "state": {}, "missing": [], "length": None, "notes": []}
+CONFINED = {"kind": "confined", "missing": []}
+LOADED = {"kind": "loaded", "state": {}, "length": None, "notes": []}
 
 
 def frame(message, arrays=0, rest=b""):
@@ -21,8 +22,8 @@ def frame(message, arrays=0, rest=b""):
     return struct.pack("<II", len(text), arrays) + text + rest
 
 
-def remote(*frames):
-    return Remote(io.BytesIO(), io.BytesIO(b"".join(frames)), "train_gpt.py")
+def remote(*frames, confined=CONFINED):
+    return Remote(io.BytesIO(), io.BytesIO(b"".join([frame(confined), *frames])), "train_gpt.py")
 
 
 def logits(array, **changes):
@@ -58,7 +59,8 @@ def test_a_cut_message_is_an_end(length):
     ("answer", "words"),
     [
         (frame({"kind": "score", "nats": 1.0}), "says None about its model"),
-        (frame({**LOADED, "length": -5}), "says -5 about its model"),
+        (frame({**LOADED, "length": -5}), "says -5 about the tokens of its windows"),
+        (frame({**LOADED, "length": 10**13}), "says 10000000000000 about the tokens of its windows"),
         (frame({**LOADED, "lacks": ["slot"]}), "says .*slot.* about its model"),
         (frame({**LOADED, "state": {"table": {"dtype": 3}}}), "says .*dtype.* about its model"),
         (frame([1, 2]), "something else than messages"),
@@ -93,6 +95,12 @@ def test_logits_are_checked(answer, words):
         model.logits(torch.zeros(2, 3, dtype=torch.int64))
 
 
+@pytest.mark.parametrize("first", [LOADED, {"kind": "confined"}, {"kind": "confined", "missing": "none"}])
+def test_what_the_sandbox_lacks_is_told_first(first):
+    with pytest.raises(InputError, match="about its sandbox"):
+        remote(frame(LOADED), confined=first)
+
+
 def test_its_errors_are_one_printable_line_with_what_was_refused():
     answer = {"kind": "error", "class": "LimitError", "message": "too \33[2Jmuch" + "!" * 5000, "hint": "less"}
     with pytest.raises(LimitError) as error:
@@ -106,9 +114,10 @@ def test_its_errors_are_one_printable_line_with_what_was_refused():
 
 def test_what_it_said_can_be_asked():
     model = remote(
-        frame({**LOADED, "length": 7, "notes": ["a", "b"], "missing": ["c"], "lacks": {"slot": "no\7 head"}}),
+        frame({**LOADED, "length": 7, "notes": ["a", "b"], "missing": [], "lacks": {"slot": "no\7 head"}}),
         frame({"kind": "attempts", "attempts": ["d"]}),
         logits(np.zeros((1, 7, 11), np.float32)),
+        confined={"kind": "confined", "missing": ["c"]},
     )
     model.refresh()
     assert (model.length, model.notes, model.missing, model.attempts) == (7, ["a", "b"], ["c"], ["d"])
@@ -119,7 +128,7 @@ def test_what_it_said_can_be_asked():
 def test_words_go_along_with_what_is_asked():
     requests = io.BytesIO()
     answers = [logits(np.zeros((1, 2, 5), np.float32)), frame({"kind": "digest", "digest": "\33" + "a" * 100})]
-    model = Remote(requests, io.BytesIO(b"".join([frame(LOADED), *answers])), "train_gpt.py")
+    model = Remote(requests, io.BytesIO(b"".join([frame(CONFINED), frame(LOADED), *answers])), "train_gpt.py")
     shifted = model.asked(slot={"steps": 5})
     shifted.head(shifted.hidden(torch.zeros(1, 3, dtype=torch.int64))[:, 1:])
     assert shifted.digest() == "?" + "a" * 63

@@ -183,6 +183,12 @@ def test_findings_name_layer_line_and_text(write_submission):
     assert found[0].evidence == {"file": "train_gpt.py unpacked", "line": 1, "source": "import socket"}
 
 
+def test_a_quoted_line_cannot_act_on_a_terminal(write_submission):
+    folder = write_submission("import socket # \x1b[2J\x1b[8m\n" + BIGRAM, carried=False)
+    (found,) = [finding for finding in triage(Submission.open(folder)) if finding.rule == "triage.network"]
+    assert found.message.endswith("`import socket # ?[2J?[8m`")
+
+
 def test_layers_of_foreign_wrappers_are_scanned(write_submission):
     folder = write_submission(
         xz("import pickle\n" * 3 + "".join(f"value_{i} = {i}\n" for i in range(200))), carried=False

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from codec.errors import EnvironmentLacks, InputError
 from packager.wrapper import wrap
-from verify.unwrap import MAX_CONTENT, MAX_SOURCE, parsed, unwrap
+from verify.unwrap import MAX_CONTENT, MAX_SOURCE, parsed, read_source, unwrap
 
 HUMAN = "import os\n" + "\n".join(f"value_{i} = {i}" for i in range(300)) + "\nprint('it ran')\n"
 DATA = HUMAN.encode()
@@ -212,3 +212,18 @@ def test_a_brotli_wrapper_without_brotli_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "brotli", None)
     with pytest.raises(EnvironmentLacks, match=r"pip install 'brotli"):
         unwrap(WRAPPED["brotli"])
+
+
+@pytest.mark.parametrize("codec", ["rot13", "undefined", "zlib", "idna", "punycode", "utf_16", "mbcs", "none_such"])
+def test_cookies_that_name_no_text_encoding(codec):
+    with pytest.raises(InputError, match="is not Python source"):
+        read_source(f"# coding: {codec}\nx = '\xff..{'a' * 99}'\n".encode())
+
+
+@pytest.mark.parametrize("value", ["-1", "1 << 70", "2**70", "1e999", "'x'", "99999999999999999999999"])
+@pytest.mark.parametrize("key", ["preset", "dict_size", "lc"])
+def test_impossible_filters_are_no_traceback(key, value):
+    filters = f"{{'id': L.FILTER_LZMA2, {key!r}: {value}}}"
+    packed = b85(zlib.compress((HUMAN * 3).encode()))  # tried as raw LZMA first
+    script = f"import lzma as L\nexec(L.decompress({packed!r}, format=L.FORMAT_RAW, filters=[{filters}]))\n"
+    assert unwrap(script)[0].text == HUMAN * 3
