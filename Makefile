@@ -17,7 +17,7 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pytest -n 2 -m slow
 
-# The benchmark model: 27 CPU minutes, the same bytes again on the same kind of CPU (one thread).
+# The benchmark model: 27 CPU minutes, the same weights again on the same kind of CPU (one thread).
 cpu-bench: $(READY)
 	$(BIN)/pgolf data $(DATA)/text/fineweb_train.jsonl $(DATA)/text/c4_en_sample_1000docs.jsonl \
 	    $(DATA)/text/fineweb_verify_docs.jsonl --val $(DATA)/text/fineweb_val_head.jsonl \
