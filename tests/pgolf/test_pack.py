@@ -72,7 +72,7 @@ def test_hash_seed_threads_and_folder_do_not_matter(pgolf, checkpoint, recipe, t
 
 
 def test_the_reference_script_fits_its_budget(packed):
-    assert packed[1]["code_bytes"] < 15_000  # 14,225 with the union of four systems; published scripts have 8 to 64 kB
+    assert packed[1]["code_bytes"] < 15_000  # 14,685 with the union of four systems; published scripts have 8 to 64 kB
 
 
 def test_the_packed_script_scores_as_verify_does(packed, data, tmp_path):  # noqa: F811
