@@ -41,10 +41,16 @@ BY_HEART = """
 AFTER_A_WHILE = f"""
         self.asked = getattr(self, "asked", 0) + 1
         logits = self.table[ids].clone()
-        if self.asked < 12:
+        if self.asked < 6:
             return logits
         known = torch.cat([ids[:, 1:], ids[:, :1]], 1)
         return logits.{HINT}"""
+
+
+@pytest.fixture(autouse=True)
+def seeded(monkeypatch):
+    """Which batches are looked at must not be chance here: all four may come from a script's honest beginning."""
+    monkeypatch.setattr("verify.examination.Sample", lambda: Sample(np.random.default_rng(0)))
 
 
 def prefix(folder, heldout, settings=SETTINGS):
