@@ -37,6 +37,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 GIGABYTE = 1_000_000_000
+THREADS = "number of threads (the kernel sets root no limit; run verify as another user)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +102,7 @@ def _limit_resources(limits: Limits) -> list[str]:
             if which == memory:
                 missing.append(f"memory ({sys.platform} refused the limit)")
     if os.getuid() == 0:  # measured: 5,999 threads at a limit of 4,096
-        missing.append("number of threads (the kernel sets root no limit; run verify as another user)")
+        missing.append(THREADS)
     return missing
 
 

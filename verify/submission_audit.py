@@ -11,6 +11,7 @@ from verify.observation import Observation
 from verify.perturbation import Scope
 from verify.reload import Settings, running
 from verify.remote import Remote
+from verify.sandbox import THREADS
 from verify.scored import Scorer
 from verify.submission import Submission
 from verify.trace import trace
@@ -80,4 +81,5 @@ def _scorer(score: Kind, model: Remote, submission: Submission, settings: Settin
 def _observation(model: Remote, scorer: Scorer, tokens: np.ndarray, settings: Settings) -> Observation:
     run = trace(scorer, tokens, batch=settings.batch)
     model.refresh()
-    return Observation(trace=run, events=tuple(model.attempts), watch="the sandbox", missing=tuple(model.missing))
+    missing = tuple(each for each in model.missing if each != THREADS)  # however many, they open no way out
+    return Observation(trace=run, events=tuple(model.attempts), watch="the sandbox", missing=missing)
