@@ -65,7 +65,7 @@ def _clustered(counts: Sequence[np.ndarray], clusters: int) -> tuple[list[np.nda
     """
     sample = _sampled(counts)
     classes = _start(sample, clusters)
-    for _ in range(5):  # the cost falls by less than 0.01 % after that; by up to 1 % where every segment has a lattice
+    for _ in range(5):  # the cost falls by less than 0.01 % after that
         classes = _cheapest(sample, *_prices(sample, classes))
     prices = _prices(sample, classes)
     found = [_cheapest(each, *prices) for each in counts]

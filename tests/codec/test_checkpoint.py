@@ -1,11 +1,14 @@
 """Checkpoints as others write them, and ours."""
 
+import hashlib
+import struct
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from codec.checkpoint import read_checkpoint, write_checkpoint
+from codec.checkpoint import read_checkpoint, weights_sha256, write_checkpoint
 from codec.errors import InputError
 
 
@@ -32,6 +35,16 @@ def test_equal_input_gives_equal_bytes(tmp_path):
         write_checkpoint(tmp_path / name, tensors, metadata)
         tensors, metadata = dict(reversed(tensors.items())), dict(reversed(metadata.items()))
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_the_sha256_of_weights_tells_every_difference_but_order():
+    """Pinned for one tensor against hashlib on the bytes that the docstring names, so that logs stay comparable."""
+    one = np.arange(4, dtype="<f4")
+    pinned = hashlib.sha256(b"w\0<f4(4,)" + struct.pack("<4f", 0, 1, 2, 3)).hexdigest()
+    assert weights_sha256({"w": one}) == pinned
+    others = [{"v": one}, {"w": one.reshape(2, 2)}, {"w": one.astype("<f8")}, {"w": one + 1}, {"w": one, "v": one}]
+    assert len({weights_sha256(each) for each in [{"w": one}, *others]}) == 6
+    assert weights_sha256({"w": one, "v": one}) == weights_sha256({"v": one, "w": one})
 
 
 def test_bfloat16_is_widened_exactly(tmp_path):
