@@ -19,14 +19,14 @@ import numpy as np
 from memory import peak_memory, save
 from peers import LARGE, OPTIONAL, QUICK, Peer, installed_peers, nncodec_points
 
-from codec.baselines import Tensors, packed_bytes, plain_bytes
 from codec.decoder import QuantizedTensor, Stream, decode, open_artifact, read_tensors, unpack
 from codec.encoder import encode
 from codec.errors import CodecError, PgolfError
-from codec.files import read_bytes, write_bytes
-from codec.ledger import ledger
-from codec.recipe import load_recipe, quantize_checkpoint
-from packager.foreign import read_any
+from codec.measurement.byte_ledger import ledger
+from codec.measurement.compressors import Tensors, packed_bytes, plain_bytes
+from codec.quantization.recipe import load_recipe, quantize_checkpoint
+from codec.storage.atomic_files import read_bytes, write_bytes
+from packager.importers.read_any import read_any
 from pgolf.console import print_table
 
 LARGE_WEIGHTS = 10_000_000

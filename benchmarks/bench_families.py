@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from machine import describe
 
-from codec.contexts import group
-from codec.costs import table_cost
 from codec.decoder import QuantizedTensor
-from codec.files import write_bytes
-from codec.quantize import level_bits
-from codec.recipe import load_recipe, quantize_checkpoint
-from packager.foreign import read_any
+from codec.entropy.code_length import table_cost
+from codec.entropy.level_tables import group
+from codec.quantization.quantizers import level_bits
+from codec.quantization.recipe import load_recipe, quantize_checkpoint
+from codec.storage.atomic_files import write_bytes
+from packager.importers.read_any import read_any
 from pgolf.console import print_table
 
-STEPS = 4  # classes of scale per octave, as fine as the finest of codec.contexts
+STEPS = 4  # classes of scale per octave, as fine as the finest of codec.entropy.level_tables
 NAMES = ("normal", "laplace", "shape per tensor")
 SHAPES = np.linspace(0.6, 3.0, 25)  # of the generalized normal: 1 is Laplace's, 2 the normal
 MOST_TABLES = 100

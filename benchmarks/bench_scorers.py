@@ -21,12 +21,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from codec.errors import InputError, PgolfError
-from codec.files import write_bytes
+from codec.storage.atomic_files import write_bytes
 from pgolf.console import print_table
-from trainer.model import GPT, GPTConfig
-from trainer.presets import PRESETS
-from verify.scorers import Sliding, total
-from verify.windows import plan
+from trainer.model.gpt import GPT, GPTConfig
+from trainer.presets.catalog import PRESETS
+from verify.scoring.sliding import Sliding, total
+from verify.scoring.windows import plan
 
 VERSIONS = ("parameter-golf-kit", "numpy", "torch")
 COLUMNS = ("scorer", "best seconds", "targets per second", "loop / it, best", "median", "bpb")

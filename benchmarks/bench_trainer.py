@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from codec.errors import PgolfError
-from codec.files import write_bytes
+from codec.storage.atomic_files import write_bytes
 from pgolf.console import print_table
-from trainer.model import GPT
-from trainer.muon import optimizers
-from trainer.presets import PRESETS, Preset
-from trainer.state import initialize
+from trainer.model.gpt import GPT
+from trainer.optim.muon import optimizers
+from trainer.presets.catalog import PRESETS, Preset
+from trainer.run.state import initialize
 
 VERSIONS = ("parameter-golf-kit", "numpy", "torch")
 PARTS = ("forward", "forward_backward", "muon", "adamw", "peer_muon", "peer_adamw")

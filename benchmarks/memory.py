@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from codec.baselines import Tensors
 from codec.decoder import QuantizedTensor, decode
 from codec.encoder import encode
+from codec.measurement.compressors import Tensors
 
 
 def peak_memory(action: str, path: Path) -> int | None:

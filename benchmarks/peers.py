@@ -1,4 +1,4 @@
-"""The coders that bench_codec.py races: those of codec.baselines, and a few that only the benchmark needs.
+"""The coders that bench_codec.py races: codec.measurement.compressors and a few that only the benchmark needs.
 
 zpaq stands in for lrzip -z, the coder of pull request 1855: lrzip's zpaq stage made no progress where it was tried.
 NNCodec (ISO/IEC 15938-17) quantizes by itself, so it is compared by rate and distortion instead (`nncodec_points`).
@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from codec.baselines import COMPRESSORS, Compressor, Tensors, plain_bytes
 from codec.decoder import QuantizedTensor
+from codec.measurement.compressors import COMPRESSORS, Compressor, Tensors, plain_bytes
 
 QUANTIZER_PARAMETERS = range(-4, -33, -4)  # step 2**(qp / 4): 1.5 to 7.5 bits per weight of a trained model
 QUICK = ("zlib-9", "zstd-22", "brotli-11")

@@ -3,8 +3,8 @@
 from codec.decoder import QuantizedTensor, decode, read_meta, unpack
 from codec.encoder import encode
 from codec.errors import CodecError, PgolfError
-from codec.ledger import ByteLedger, ledger
-from codec.recipe import Recipe, load_recipe, quantize_checkpoint
+from codec.measurement.byte_ledger import ByteLedger, ledger
+from codec.quantization.recipe import Recipe, load_recipe, quantize_checkpoint
 
 __all__ = [
     "ByteLedger",

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from codec.byte_tables import byte_tables
-from codec.contexts import Contexts, Grouping, group
 from codec.decoder import MAGIC, MAX_TABLES, MAX_TEXT, MAX_WEIGHTS, QuantizedTensor, frequencies
+from codec.entropy.byte_tables import byte_tables
+from codec.entropy.level_tables import Contexts, Grouping, group
+from codec.entropy.planes import Matrix, cut, prediction_planes
+from codec.entropy.rans import encode as rans_encode
+from codec.entropy.rans import lane_count, table_logs
+from codec.entropy.row_classes import symbols_of
+from codec.entropy.row_prediction import Predictions
 from codec.errors import CodecError
-from codec.layouts import symbols_of
-from codec.parts import Matrix, cut, prediction_planes
-from codec.prediction import Predictions
-from codec.rans import encode as rans_encode
-from codec.rans import lane_count, table_logs
 
 Tensor = QuantizedTensor | np.ndarray
 Plane = tuple[np.ndarray, np.ndarray]  # symbols uint8 (count,), table of each (count,)

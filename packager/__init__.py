@@ -1,10 +1,10 @@
 """Checkpoint + recipe + script -> a submission folder that stays under a byte cap."""
 
-from packager.foreign import Imported, read_any
-from packager.minify import minify
-from packager.source import Bundle, bundle
+from packager.importers.read_any import Imported, read_any
+from packager.script.bundle import Bundle, bundle
+from packager.script.minify import minify
+from packager.script.wrapper import unwrap, wrap
 from packager.submission import CAP, Order, Submission, build_submission, plan_submission
-from packager.wrapper import unwrap, wrap
 
 __all__ = [
     "CAP",

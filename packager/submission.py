@@ -17,12 +17,12 @@ import numpy as np
 
 from codec import ByteLedger, QuantizedTensor, Recipe, encode, ledger, load_recipe, quantize_checkpoint
 from codec.errors import InputError, LimitError, UsageError
-from codec.files import new_folder, read_bytes, within
-from codec.hessians import read_hessians, rounding_notes, sha256
-from packager.foreign import STORED, Imported, read_any
-from packager.minify import minify
-from packager.source import Bundle, bundle
-from packager.wrapper import wrap
+from codec.storage.atomic_files import new_folder, read_bytes, within
+from codec.storage.calibration_file import read_hessians, rounding_notes, sha256
+from packager.importers.read_any import STORED, Imported, read_any
+from packager.script.bundle import Bundle, bundle
+from packager.script.minify import minify
+from packager.script.wrapper import wrap
 
 CAP = 16_000_000  # decimal bytes, code and weights together: the challenge's limit
 SCRIPT, ARTIFACT, RECORD, LOG = "train_gpt.py", "model.bin", "submission.json", "train.log"
@@ -159,7 +159,7 @@ def _treated(imported: Imported, recipe: Recipe | None, order: Order) -> dict[st
 
 def _bundle(script: Path | None) -> Bundle:
     if script is None:
-        data, where = (resources.files("packager") / "scripts" / SCRIPT).read_bytes(), SCRIPT
+        data, where = (resources.files("packager") / "template" / SCRIPT).read_bytes(), SCRIPT
     else:
         data, where = read_bytes(script), str(script)
     try:

@@ -17,17 +17,17 @@ import click
 
 # name -> (module:function, one line of help): the help page must not import torch or numpy.
 COMMANDS = {
-    "audit": ("pgolf.audit:audit", "What a scorer sees that it must not: run it over changed text."),
-    "calibrate": ("pgolf.calibrate:calibrate", "What a checkpoint's layers see, for recipes with GPTQ."),
-    "compare": ("pgolf.compare:compare", "Means, spread and significance of runs, from their logs."),
-    "data": ("pgolf.data:data", "Text -> tokenizer and token shards."),
-    "demo": ("pgolf.demo:demo", "Text -> train -> pack -> verify, in minutes on a laptop CPU."),
-    "inspect": ("pgolf.inspect:inspect", "What an artifact, wrapper or submission holds, byte by byte."),
-    "measure": ("pgolf.measure:measure", "Bits per weight of a checkpoint under one or more recipes."),
-    "pack": ("pgolf.pack:pack", "Checkpoint -> submission folder under the byte cap."),
-    "train": ("pgolf.train:train", "Train a preset on token shards."),
-    "unpack": ("pgolf.unpack:unpack", "Artifact or submission -> checkpoint."),
-    "verify": ("pgolf.verify:verify", "Reload a submission, count its bytes, score it again."),
+    "audit": ("pgolf.commands.audit:audit", "What a scorer sees that it must not: run it over changed text."),
+    "calibrate": ("pgolf.commands.calibrate:calibrate", "What a checkpoint's layers see, for recipes with GPTQ."),
+    "compare": ("pgolf.commands.compare:compare", "Means, spread and significance of runs, from their logs."),
+    "data": ("pgolf.commands.data:data", "Text -> tokenizer and token shards."),
+    "demo": ("pgolf.commands.demo:demo", "Text -> train -> pack -> verify, in minutes on a laptop CPU."),
+    "inspect": ("pgolf.commands.inspect:inspect", "What an artifact, wrapper or submission holds, byte by byte."),
+    "measure": ("pgolf.commands.measure:measure", "Bits per weight of a checkpoint under one or more recipes."),
+    "pack": ("pgolf.commands.pack:pack", "Checkpoint -> submission folder under the byte cap."),
+    "train": ("pgolf.commands.train:train", "Train a preset on token shards."),
+    "unpack": ("pgolf.commands.unpack:unpack", "Artifact or submission -> checkpoint."),
+    "verify": ("pgolf.commands.verify:verify", "Reload a submission, count its bytes, score it again."),
 }
 
 
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except Exception as error:
         from codec.errors import PgolfError  # here, because it loads numpy, which `--help` should not wait for
-        from codec.files import refusal
+        from codec.storage.atomic_files import refusal
 
         if isinstance(error, OSError):
             error = refusal(error)

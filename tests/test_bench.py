@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from codec.baselines import baseline_bytes
-from codec.checkpoint import write_checkpoint
 from codec.encoder import encode
-from codec.recipe import load_recipe, quantize_checkpoint
+from codec.measurement.compressors import baseline_bytes
+from codec.quantization.recipe import load_recipe, quantize_checkpoint
+from codec.storage.checkpoint import write_checkpoint
 from tests.conftest import ROOT
 
 SHAPES = {"blocks.0.attn.c_q.weight": (128, 96), "blocks.0.mlp.fc.weight": (300, 96), "norm": (96,)}

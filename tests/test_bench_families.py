@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from codec.checkpoint import write_checkpoint
+from codec.storage.checkpoint import write_checkpoint
 from tests.conftest import ROOT
 
 

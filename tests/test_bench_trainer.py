@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
-from trainer.presets import PRESETS
+from trainer.presets.catalog import PRESETS
 
 
 @pytest.fixture(scope="module")

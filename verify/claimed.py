@@ -3,12 +3,12 @@
 from decimal import Decimal
 from typing import Any
 
-from verify.heldout import HeldOut
-from verify.logs import kind_of
-from verify.reload import Settings
-from verify.scorers import Score
-from verify.statements import number
-from verify.submission import Submission
+from verify.claims.log_reader import kind_of
+from verify.claims.submission_json import number
+from verify.rescore import Settings
+from verify.scoring.heldout import HeldOut
+from verify.scoring.sliding import Score
+from verify.submission.folder import Submission
 from verify.verdict import Finding, Level
 
 CLAIM_TOLERANCE = 1e-6  # bpb; claims carry 8 decimals, another batch size moves the 8th
@@ -16,7 +16,7 @@ LEAST_DECIMALS = 3  # a claim of fewer says too little to agree with anything: 0
 
 
 def evaluation(score: Score, length: int | None, stride: int) -> dict[str, Any]:
-    """How a score by fixed weights was made: `eval` of submission.json, in the words of `verify.record`."""
+    """How a score by fixed weights was made: `eval` of submission.json, in the words of write_submission_json."""
     return {
         "mode": score.scorer,
         "L": length,

@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from codec.errors import printable
-from verify.code_bytes import ByteCount
-from verify.scorers import Score
+from verify.scoring.sliding import Score
+from verify.submission.byte_count import ByteCount
 
 Level = Literal["pass", "fail", "warn", "unknown"]
 

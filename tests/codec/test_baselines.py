@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codec.baselines import (
+from codec.decoder import QuantizedTensor
+from codec.measurement.compressors import (
     BASELINES,
     COMPRESSORS,
     baseline_bytes,
@@ -16,7 +17,6 @@ from codec.baselines import (
     shuffle,
     unshuffle,
 )
-from codec.decoder import QuantizedTensor
 
 
 def tensor(levels, rows=1):

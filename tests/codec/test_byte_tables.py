@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec import QuantizedTensor, encode, ledger, unpack
-from codec.byte_tables import byte_tables
+from codec.entropy.byte_tables import byte_tables
 
 
 def planes(values: dict[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:

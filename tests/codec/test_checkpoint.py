@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from codec.checkpoint import read_checkpoint, weights_sha256, write_checkpoint
 from codec.errors import InputError
+from codec.storage.checkpoint import read_checkpoint, weights_sha256, write_checkpoint
 
 
 def test_round_trip_keeps_shapes_dtypes_and_metadata(tmp_path):

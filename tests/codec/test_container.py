@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from codec import CodecError, QuantizedTensor, decode, encode, ledger, read_meta, unpack
 from codec.decoder import Stream
-from codec.parts import Matrix
-from codec.prediction import Predictions
+from codec.entropy.planes import Matrix
+from codec.entropy.row_prediction import Predictions
 from tests.strategies import state_dicts
 
 
@@ -133,7 +133,7 @@ def test_random_bytes_are_refused(noise, keep_magic):
 def forge(header: dict, more_tables: int = 0) -> bytes:
     """An artifact with a valid checksum around any header text, coded with 8 flat bits per character."""
     from codec.decoder import frequencies
-    from codec.rans import encode as rans_encode
+    from codec.entropy.rans import encode as rans_encode
 
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
     flat = np.full(256, 1, np.uint8)
@@ -194,7 +194,7 @@ def test_a_lying_header_is_refused_before_anything_large_is_allocated(header):
 @pytest.mark.parametrize("reference", [0, 1, 2, 3])
 def test_a_prediction_from_the_row_itself_or_a_later_one_is_refused(monkeypatch, reference):
     forged = Predictions(multiples=np.array([0, 17, 0], np.uint8), references=np.array([0, reference, 0]))
-    monkeypatch.setattr("codec.parts._matrix", lambda levels, group: Matrix(levels, forged, group))
+    monkeypatch.setattr("codec.entropy.planes._matrix", lambda levels, group: Matrix(levels, forged, group))
     blob = encode({"w": QuantizedTensor(np.ones((3, 16), np.int8), np.ones(3, np.float16))}, {})
     if reference == 0:
         assert unpack(blob)[1]["w"].levels[1].tolist() == [2] * 16

@@ -9,12 +9,12 @@ import sys
 import pytest
 
 from codec.errors import EnvironmentLacks, InputError, UsageError
-from codec.files import TEMPORARY, check_writable, new_folder, refusal, write_bytes
+from codec.storage.atomic_files import TEMPORARY, check_writable, new_folder, refusal, write_bytes
 from tests.conftest import ROOT
 
 KILLED = """
 import os, sys
-from codec.files import new_folder
+from codec.storage.atomic_files import new_folder
 with new_folder(sys.argv[1]) as folder:
     (folder / "half").write_text("x")
     os.kill(os.getpid(), int(sys.argv[2]))

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from codec import load_recipe, quantize_checkpoint
-from codec.checkpoint import write_checkpoint
 from codec.errors import InputError
-from codec.hessians import CHECKPOINT, HESSIAN, read_hessians, rounding_notes, sha256
-from codec.measure import measure
-from codec.recipe import Recipe, Rule
+from codec.measurement.measurement import measure
+from codec.quantization.recipe import Recipe, Rule
+from codec.storage.calibration_file import CHECKPOINT, HESSIAN, read_hessians, rounding_notes, sha256
+from codec.storage.checkpoint import write_checkpoint
 
 NAME = "blocks.0.mlp.fc.weight"
 RECIPE = Recipe(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 
 from codec import QuantizedTensor, encode, ledger
-from codec.ledger import empirical_entropy_bits
+from codec.measurement.byte_ledger import empirical_entropy_bits
 from tests.strategies import state_dicts
 
 

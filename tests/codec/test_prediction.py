@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec import QuantizedTensor, encode, ledger, unpack
-from codec.prediction import differences, find_predictions
+from codec.entropy.row_prediction import differences, find_predictions
 
 
 def embedding(rows: int, related: int, columns: int = 64, seed: int = 0) -> np.ndarray:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from codec import QuantizedTensor, load_recipe, quantize_checkpoint
 from codec.errors import InputError, UsageError
-from codec.quantize import RowQuantizer, quantize_int8, quantize_tensor
+from codec.quantization.quantizers import RowQuantizer, quantize_int8, quantize_tensor
 from tests.strategies import float_matrices
 
 SEEDS = {
@@ -57,7 +57,7 @@ def test_gptq_equals_the_original_program(shared, seed, form, case):
 )
 def test_gptq_does_not_depend_on_the_block(shared, monkeypatch, seed, form, bits, k):
     golden = np.load(shared / f"data/golden/{seed}/quantize.npz")
-    monkeypatch.setattr("codec.quantize.BLOCK", 32)
+    monkeypatch.setattr("codec.quantization.quantizers.BLOCK", 32)
     quantizer = RowQuantizer(bits=bits, step="std" if k else "search", k=k)
     for case in ("heavy_small", "heavy_large", "zero_rows", "outliers"):
         tensor = quantizer.quantize(golden[f"in/{case}"], golden[f"hessian/{case}"])

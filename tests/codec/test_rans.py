@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codec.contexts import group
-from codec.costs import COST_UNIT, COSTS, table_cost
 from codec.decoder import EIGHTHS, PRECISION, Stream, frequencies
-from codec.rans import encode, lane_count, table_logs
+from codec.entropy.code_length import COST_UNIT, COSTS, table_cost
+from codec.entropy.level_tables import group
+from codec.entropy.rans import encode, lane_count, table_logs
 from tests.strategies import lattices
 
 

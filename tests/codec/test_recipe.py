@@ -7,7 +7,7 @@ import pytest
 
 from codec import QuantizedTensor, load_recipe, quantize_checkpoint
 from codec.errors import InputError, UsageError
-from codec.recipe import recipe_names
+from codec.quantization.recipe import recipe_names
 
 # The original's words for what it did to a tensor, and the rule of ours: treatment, step, k, symmetric, gptq.
 LABELS = {

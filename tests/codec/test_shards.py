@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from codec.errors import InputError
-from codec.shards import find_shards, find_tokenizer, open_shard, shard_bytes
+from codec.storage.token_shards import find_shards, find_tokenizer, open_shard, shard_bytes
 
 
 @pytest.mark.parametrize("find", [find_tokenizer, lambda folder: find_shards(folder, "val")])

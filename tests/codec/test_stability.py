@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from codec import CodecError, QuantizedTensor, decode, encode, unpack
 from codec.encoder import _assemble, _Builder
-from packager.minify import minify
-from packager.source import bundle
-from packager.wrapper import wrap
+from packager.script.bundle import bundle
+from packager.script.minify import minify
+from packager.script.wrapper import wrap
 from tests.golden.regenerate import FOLDER, GOLDEN, META, digests, grouped, tensors
 from tests.strategies import lattices, patterned_tensors, state_dicts
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from codec.checkpoint import write_checkpoint
-from codec.shards import shard_bytes
+from codec.storage.checkpoint import write_checkpoint
+from codec.storage.token_shards import shard_bytes
 
 TEXT = "The quick brown fox jumps over the lazy dog; 12 boxing wizards think quickly about nothing at all.\n"
 
@@ -38,7 +38,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory, data):
     """An untrained model with every part of the architecture, and a log beside it."""
-    from trainer.model import GPT, GPTConfig
+    from trainer.model.gpt import GPT, GPTConfig
 
     torch.manual_seed(0)
     model = GPT(

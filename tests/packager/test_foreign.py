@@ -24,9 +24,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec import QuantizedTensor, decode, encode, unpack
-from codec.checkpoint import write_checkpoint
 from codec.errors import EnvironmentLacks, InputError, UsageError
-from packager.foreign import read_any
+from codec.storage.checkpoint import write_checkpoint
+from packager.importers.read_any import read_any
 from tests.conftest import ROOT
 
 torch.set_num_threads(1)
@@ -461,5 +461,5 @@ def test_missing_packages_are_named(read, monkeypatch):
 
 
 def test_the_package_loads_without_torch():
-    check = "import packager, packager.foreign, sys; sys.exit('torch' in sys.modules)"
+    check = "import packager, packager.importers.read_any, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0

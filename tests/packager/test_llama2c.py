@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.errors import InputError, UsageError
-from packager.foreign import read_any
+from packager.importers.read_any import read_any
 
 HEADER = struct.Struct("<7i")
 

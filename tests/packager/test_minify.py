@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.errors import InputError
-from packager.minify import minify
-from packager.source import bundle
+from packager.script.bundle import bundle
+from packager.script.minify import minify
 
 
 def carried():
-    found = bundle((files("packager") / "scripts/train_gpt.py").read_text(), "train_gpt.py")
+    found = bundle((files("packager") / "template/train_gpt.py").read_text(), "train_gpt.py")
     return {**found.modules, "train_gpt.py": found.main}
 
 

@@ -7,8 +7,8 @@ import zipfile
 import pytest
 
 from codec.errors import InputError
-from packager import source
-from packager.source import bundle
+from packager.script import bundle as source
+from packager.script.bundle import bundle
 
 
 @pytest.fixture
@@ -90,11 +90,11 @@ def test_a_script_may_need_packages_that_modules_may_not(package):
 
 def test_the_reference_script_closes_without_importing_torch():
     code = (
-        "import sys\nfrom importlib.resources import files\nfrom packager.source import bundle\n"
-        "found = bundle((files('packager') / 'scripts/train_gpt.py').read_text(), 'x')\n"
+        "import sys\nfrom importlib.resources import files\nfrom packager.script.bundle import bundle\n"
+        "found = bundle((files('packager') / 'template/train_gpt.py').read_text(), 'x')\n"
         "print(*found.modules, *found.requires, 'torch' in sys.modules)\n"
     )
     words = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert words[-4:] == ["numpy", "sentencepiece", "torch", "False"]
     assert words.index("codec.errors") < words.index("codec.decoder")
-    assert words.index("verify.windows") < words.index("verify.scorers")
+    assert words.index("verify.scoring.windows") < words.index("verify.scoring.sliding")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from codec import decode, read_meta
-from codec.checkpoint import read_checkpoint, write_checkpoint
 from codec.errors import InputError, LimitError, UsageError
+from codec.storage.checkpoint import read_checkpoint, write_checkpoint
+from packager.script.wrapper import MAIN, unwrap
 from packager.submission import Order, build_submission, plan_submission
-from packager.wrapper import MAIN, unwrap
 
 
 def contents(folder):
@@ -47,7 +47,7 @@ def test_the_folder_says_what_is_true(checkpoint, recipe, tmp_path):
     assert files["requirements.txt"] == b"numpy\nsentencepiece\ntorch\n"
     assert files["train.log"] == (checkpoint.parent / "train.log").read_bytes()
     assert f"{len(code) + len(model):,}" in files["README.md"].decode()
-    assert {"codec.decoder", "trainer.model", MAIN} <= set(unwrap(code))
+    assert {"codec.decoder", "trainer.model.gpt", MAIN} <= set(unwrap(code))
 
     ledger = json.loads(files["ledger.json"])
     parts = ledger["artifact"]
@@ -138,7 +138,7 @@ def test_a_checkpoint_without_config_needs_a_script(checkpoint, recipe, tmp_path
         (b"", "is empty"),
         (b"\xff\xfe", "is not Python source"),
         (b"x = (", "is not valid Python"),
-        (b"import packager.wrapper", "cannot carry"),
+        (b"import packager.script.wrapper", "cannot carry"),
     ],
 )
 def test_a_bad_script_is_named(checkpoint, recipe, tmp_path, source, message):

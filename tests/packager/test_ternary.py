@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from codec import QuantizedTensor, decode, encode, unpack
 from codec.errors import InputError, UsageError
-from packager.foreign import read_any
+from packager.importers.read_any import read_any
 from packager.submission import Order, plan_submission
 
 REAL = "data/weights/pg_other/pr_skc8L256_final_model.ternary.ptz"

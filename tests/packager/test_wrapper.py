@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.errors import CodecError, InputError
-from packager.wrapper import HEAD, MAIN, MAX_PAYLOAD, TAIL, unwrap, wrap
+from packager.script.wrapper import HEAD, MAIN, MAX_PAYLOAD, TAIL, unwrap, wrap
 
 SOURCES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200)
 NAMES = st.from_regex(r"[a-z_]{1,6}(\.[a-z_]{1,6}){0,2}", fullmatch=True)

@@ -4,14 +4,14 @@ import json
 import numpy as np
 import pytest
 
-from codec.shards import shard_bytes
+from codec.storage.token_shards import shard_bytes
 from tests.verify.conftest import BIGRAM, data, heldout, table, write_submission
-from verify.gallery.toy import stream
+from verify.audit.gallery.toy import stream
 
 SCORERS = """
-from verify.gallery.cheats import batch_slot
-from verify.gallery.honest import score_first
-from verify.gallery.toy import Model, Procedure
+from verify.audit.gallery.cheats import batch_slot
+from verify.audit.gallery.honest import score_first
+from verify.audit.gallery.toy import Model, Procedure
 
 honest = Procedure("honest", score_first)
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from codec import decode
-from codec.checkpoint import read_checkpoint, write_checkpoint
-from codec.hessians import CHECKPOINT, HESSIAN, SENSITIVITY, sha256
-from codec.shards import shard_bytes
+from codec.storage.calibration_file import CHECKPOINT, HESSIAN, SENSITIVITY, sha256
+from codec.storage.checkpoint import read_checkpoint, write_checkpoint
+from codec.storage.token_shards import shard_bytes
 from pgolf.__main__ import main
 from tests.packager.conftest import checkpoint, data  # noqa: F401
-from trainer.presets import PRESETS
+from trainer.presets.catalog import PRESETS
 
 RULES = """\
 version = 1

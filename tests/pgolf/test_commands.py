@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from codec.checkpoint import write_checkpoint
-from codec.files import TEMPORARY
+from codec.storage.atomic_files import TEMPORARY
+from codec.storage.checkpoint import write_checkpoint
 from pgolf.__main__ import COMMANDS, main
 
 
@@ -141,7 +141,7 @@ def test_demo_takes_the_vocabulary_that_a_small_text_yields(tmp_path, monkeypatc
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("trainer.run.train", stop)
+    monkeypatch.setattr("trainer.run.loop.train", stop)
     (tmp_path / "small.txt").write_text("".join(f"The cat {n} sat on mat {n * n}.\n\n" * 9 for n in range(400)))
     assert main(["demo", "--text", str(tmp_path / "small.txt"), "-o", str(tmp_path / "demo")]) == 130
     size = json.loads((tmp_path / "demo" / "data" / "data.json").read_text())["vocab_size"]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from codec.shards import shard_bytes
+from codec.storage.token_shards import shard_bytes
 from pgolf.__main__ import main
 from tests.verify.records import LOG_339, STATED_1716, log_1716, write_1176, write_1716
-from trainer.presets import PRESETS
-from trainer.run import train
+from trainer.presets.catalog import PRESETS
+from trainer.run.loop import train
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from codec.checkpoint import read_checkpoint, write_checkpoint
+from codec.storage.checkpoint import read_checkpoint, write_checkpoint
 from tests.trainer.shrunk import SEEDS, golden_arrays, golden_config, golden_state
-from trainer.model import GPT, GPTConfig
-from trainer.presets import PRESETS
-from trainer.seeds import split_banks
+from trainer.model.gpt import GPT, GPTConfig
+from trainer.presets.catalog import PRESETS
+from trainer.presets.published_layouts import split_banks
 
 
 @pytest.fixture(params=SEEDS)

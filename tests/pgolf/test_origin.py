@@ -9,7 +9,7 @@ import pytest
 
 from pgolf.__main__ import main
 from tests.verify.conftest import data, heldout, table, train_tokenizer, write_submission
-from trainer.dataset import build_dataset
+from trainer.data.dataset import build_dataset
 
 WORDS = ("the cat sat on the mat", "the dog and the cat ran", "a cow and a calf are near")
 

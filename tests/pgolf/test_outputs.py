@@ -8,8 +8,8 @@ import signal
 import numpy as np
 import pytest
 
-from codec.files import TEMPORARY
-from codec.shards import shard_bytes
+from codec.storage.atomic_files import TEMPORARY
+from codec.storage.token_shards import shard_bytes
 from pgolf.__main__ import main
 from tests.packager.conftest import checkpoint, data  # noqa: F401
 
@@ -72,10 +72,10 @@ def test_a_place_that_cannot_be_written_is_one_sentence(here, capsys, monkeypatc
     def long_work(*_, **__):
         pytest.fail("the output was not checked before long work")
 
-    monkeypatch.setattr("trainer.calibrate.calibrate", long_work)
+    monkeypatch.setattr("trainer.calibration.calibrate", long_work)
     monkeypatch.setattr("packager.submission.plan_submission", long_work)
-    monkeypatch.setattr("trainer.step.Stepper.build", long_work)
-    monkeypatch.setattr("verify.gallery.audit_all", long_work)
+    monkeypatch.setattr("trainer.run.step.Stepper.build", long_work)
+    monkeypatch.setattr("verify.audit.gallery.audit_all", long_work)
     before = tree(here)
     code, sentence = refused(capsys, command, place)
     assert code == 2

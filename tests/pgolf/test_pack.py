@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from codec import decode, ledger, read_meta
-from codec.shards import open_shard
+from codec.storage.token_shards import open_shard
 from tests.packager.conftest import checkpoint, data, recipe  # noqa: F401
-from trainer.model import GPT, GPTConfig
-from verify.scorers import Sliding, total
-from verify.token_bytes import TokenBytes
+from trainer.model.gpt import GPT, GPTConfig
+from verify.scoring.sliding import Sliding, total
+from verify.scoring.token_bytes import TokenBytes
 
 LINE = re.compile(
     r"final_sliding_window_exact val_loss:(\d+\.\d{8}) val_bpb:(\d+\.\d{8}) tokens:(\d+) bytes:(\d+) "
@@ -169,7 +169,7 @@ def test_inspect_and_unwrap(pgolf, packed, tmp_path):
         str(path.relative_to(tmp_path / "sources")): path.stat().st_size
         for path in (tmp_path / "sources").rglob("*.py")
     }
-    assert {"codec/decoder.py", "verify/scorers.py", "train_gpt.py"} <= written.keys()
+    assert {"codec/decoder.py", "verify/scoring/sliding.py", "train_gpt.py"} <= written.keys()
     assert sorted(written.values()) == sorted(module["bytes"] for module in found["code"]["modules"])
     # The unwrapped sources are the program: they run as a plain tree.
     plain = subprocess.run(

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from codec import QuantizedTensor
-from codec.checkpoint import write_checkpoint
-from codec.measure import measure, measure_treated
-from codec.recipe import load_recipe
-from pgolf.picture import BARS, PARTS, draw, role, shares
+from codec.measurement.measurement import measure, measure_treated
+from codec.quantization.recipe import load_recipe
+from codec.storage.checkpoint import write_checkpoint
+from pgolf.plots import BARS, PARTS, draw, role, shares
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

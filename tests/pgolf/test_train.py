@@ -10,10 +10,10 @@ import time
 import numpy as np
 import pytest
 
-from codec.checkpoint import read_checkpoint, weights_sha256
-from codec.shards import shard_bytes
+from codec.storage.checkpoint import read_checkpoint, weights_sha256
+from codec.storage.token_shards import shard_bytes
 from tests.conftest import ROOT
-from trainer.dataset import build_dataset
+from trainer.data.dataset import build_dataset
 
 STEPS = 150
 

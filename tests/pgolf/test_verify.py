@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from codec.checkpoint import write_checkpoint
 from codec.encoder import encode
-from packager.wrapper import wrap
+from codec.storage.checkpoint import write_checkpoint
+from packager.script.wrapper import wrap
 from pgolf.__main__ import main
 from tests.verify.conftest import (
     BIGRAM,

@@ -5,9 +5,9 @@ import math
 
 import torch
 
-from codec.checkpoint import read_checkpoint
-from trainer.presets import PRESETS
-from trainer.run import train
+from codec.storage.checkpoint import read_checkpoint
+from trainer.presets.catalog import PRESETS
+from trainer.run.loop import train
 
 TINY = PRESETS["tiny"]
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from trainer.model import GPT
-from trainer.presets import PRESETS
-from trainer.seeds import split_banks
+from trainer.model.gpt import GPT
+from trainer.presets.catalog import PRESETS
+from trainer.presets.published_layouts import split_banks
 
 SEEDS = (162, 339, 1176, 1716)
 GOLDEN = {

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.trainer.shrunk import small_preset
-from trainer.attention import choose
-from trainer.model import GPT, sdpa
+from trainer.compute.attention import choose
+from trainer.model.gpt import GPT, sdpa
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; unmeasured so far")

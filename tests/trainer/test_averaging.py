@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.averaging import find_average
-from trainer.presets import PRESETS
-from trainer.schedule import Decision, decide
+from trainer.optim.averaging import find_average
+from trainer.optim.schedule import Decision, decide
+from trainer.presets.catalog import PRESETS
 
 
 def at(lr=1.0, done=0.0):

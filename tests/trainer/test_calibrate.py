@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from codec.errors import InputError
-from codec.hessians import HESSIAN, SENSITIVITY
-from trainer.calibrate import calibrate, enough_sequences, own_samples
-from trainer.model import GPT, GPTConfig
-from trainer.presets import PRESETS
-from trainer.seeds import split_banks
+from codec.storage.calibration_file import HESSIAN, SENSITIVITY
+from trainer.calibration import calibrate, enough_sequences, own_samples
+from trainer.model.gpt import GPT, GPTConfig
+from trainer.presets.catalog import PRESETS
+from trainer.presets.published_layouts import split_banks
 
 SIZES = {"vocab_size": 128, "seq_len": 64, "layers": 6, "dim": 64, "heads": 4, "kv_heads": 2, "mlp_hidden": 128}
 SIZES |= {"bigram_buckets": 128, "bigram_dim": 16, "rope_dims": 8, "xsa_layers": 6}
@@ -196,7 +196,7 @@ def test_own_samples_follow_the_sharpened_model():
 
 
 def test_the_file_holds_both_kinds_and_has_no_clock(tmp_path):
-    from codec.checkpoint import read_checkpoint
+    from codec.storage.checkpoint import read_checkpoint
 
     model, batch = small(), ids(2)
     found = calibrate(model, [batch])

@@ -8,10 +8,10 @@ import pytest
 import sentencepiece
 
 from codec.errors import InputError, UsageError
-from codec.shards import find_shards, find_tokenizer, open_shard
-from trainer.dataset import build_dataset
-from trainer.documents import content_hash, read_documents
-from trainer.tokenizer import train_tokenizer
+from codec.storage.token_shards import find_shards, find_tokenizer, open_shard
+from trainer.data.dataset import build_dataset
+from trainer.data.documents import content_hash, read_documents
+from trainer.data.tokenizer import train_tokenizer
 
 WORDS = ["sun", "moon", "star", "sky", "tree", "leaf", "root", "sea", "wave", "sand", "wind", "rain", "snow", "fire"]
 

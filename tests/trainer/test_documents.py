@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.errors import InputError, UsageError
-from trainer.documents import content_hash, read_documents, split_by_hash, split_given
+from trainer.data.documents import content_hash, read_documents, split_by_hash, split_given
 
 DOCUMENTS = st.lists(st.text(alphabet="abcé \n\u2028ﬁ", min_size=1).filter(str.strip), min_size=1, max_size=30)
 

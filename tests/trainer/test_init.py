@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tests.trainer.shrunk import small_preset
-from trainer.model import GPT, GPTConfig
-from trainer.muon import optimizers
-from trainer.presets import PRESETS
-from trainer.state import initialize
+from trainer.model.gpt import GPT, GPTConfig
+from trainer.optim.muon import optimizers
+from trainer.presets.catalog import PRESETS
+from trainer.run.state import initialize
 
 NAMES = sorted(PRESETS)
 

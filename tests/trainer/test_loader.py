@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.errors import InputError, UsageError
-from codec.shards import shard_bytes
-from trainer.loader import Loader
-from trainer.presets import LOADERS
-from trainer.ranks import Ranks
+from codec.storage.token_shards import shard_bytes
+from trainer.compute.ranks import Ranks
+from trainer.data.loader import Loader
+from trainer.presets.catalog import LOADERS
 
 
 def write(folder: Path, *lengths: int) -> list[np.ndarray]:

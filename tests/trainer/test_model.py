@@ -19,9 +19,9 @@ from tests.trainer.shrunk import (
     golden_state,
     small_preset,
 )
-from trainer.model import GPT, GPTConfig, rotary_tables, rotate
-from trainer.presets import PRESETS
-from trainer.seeds import EMBEDDINGS, join_banks, read_config, split_banks
+from trainer.model.gpt import GPT, GPTConfig, rotary_tables, rotate
+from trainer.presets.catalog import PRESETS
+from trainer.presets.published_layouts import EMBEDDINGS, join_banks, read_config, split_banks
 
 SMALL = {"vocab_size": 50, "seq_len": 16, "layers": 3, "dim": 32, "heads": 4, "kv_heads": 2, "mlp_hidden": 48}
 FILES = [(seed, "model") for seed in SEEDS[:3]] + [(1716, "model_looped"), (1716, "model_not_looped")]

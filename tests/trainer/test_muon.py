@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trainer.model import GPT
-from trainer.muon import JORDAN, KINDS, Muon, optimizers, orthogonalize
-from trainer.presets import PRESETS
-from trainer.ranks import Ranks
+from trainer.compute.ranks import Ranks
+from trainer.model.gpt import GPT
+from trainer.optim.muon import JORDAN, KINDS, Muon, optimizers, orthogonalize
+from trainer.presets.catalog import PRESETS
 
 
 @pytest.fixture(scope="module", params=["162", "339", "1176", "1716"])
@@ -197,7 +197,7 @@ def test_ranks_that_share_the_work_agree_with_one(shapes, world, row_norm, kind)
 def test_each_matrix_is_orthogonalized_once(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "trainer.muon.orthogonalize", lambda batch, _: seen.extend(m for m in batch if m.any()) or batch
+        "trainer.optim.muon.orthogonalize", lambda batch, _: seen.extend(m for m in batch if m.any()) or batch
     )
     start, gradients = problem(SHAPES, 1)
     together(3, lambda ranks: steps([nn.Parameter(tensor.clone()) for tensor in start], gradients, ranks=ranks))

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tests.trainer.shrunk import SEEDS, golden_arrays, golden_model, golden_state
-from trainer.muon import optimizers
-from trainer.presets import PRESETS
-from trainer.ranks import Ranks
-from trainer.seeds import BANKS, join_banks, split_banks
+from trainer.compute.ranks import Ranks
+from trainer.optim.muon import optimizers
+from trainer.presets.catalog import PRESETS
+from trainer.presets.published_layouts import BANKS, join_banks, split_banks
 
 
 @pytest.fixture(scope="module", params=SEEDS)

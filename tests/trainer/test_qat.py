@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from codec.decoder import QuantizedTensor
 from codec.errors import UsageError
-from codec.recipe import Recipe, Rule, load_recipe, quantize_checkpoint, recipe_names
-from trainer.model import GPT
-from trainer.presets import PRESETS
-from trainer.qat import fake_quantized, rounded
+from codec.quantization.recipe import Recipe, Rule, load_recipe, quantize_checkpoint, recipe_names
+from trainer.model.gpt import GPT
+from trainer.optim.qat import fake_quantized, rounded
+from trainer.presets.catalog import PRESETS
 
 RULES = [
     Rule(treatment="int6"),

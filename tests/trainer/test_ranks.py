@@ -15,14 +15,14 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-import trainer.ranks
-from codec.checkpoint import read_checkpoint
+import trainer.compute.ranks
 from codec.errors import EnvironmentLacks, UsageError
+from codec.storage.checkpoint import read_checkpoint
 from tests.conftest import ROOT
 from tests.trainer.runs import TINY, metrics, weights
-from trainer.dataset import build_dataset
-from trainer.ranks import RankLost, Ranks
-from trainer.run import train
+from trainer.compute.ranks import RankLost, Ranks
+from trainer.data.dataset import build_dataset
+from trainer.run.loop import train
 
 STEPS = 120
 
@@ -138,15 +138,15 @@ def test_one_of_those_left_speaks_of_a_killed_rank(command, tmp_path):
 
 SLOW_SAVING = """
 import sys, time
-import trainer.run
+import trainer.run.loop
 from pgolf.__main__ import main
 
-def slow(path, parts, place, identity, save=trainer.run.save_state):
+def slow(path, parts, place, identity, save=trainer.run.loop.save_state):
     print("saving step", place.step, file=sys.stderr, flush=True)
     time.sleep(1.5)
     save(path, parts, place, identity)
 
-trainer.run.save_state = slow
+trainer.run.loop.save_state = slow
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -246,7 +246,7 @@ def test_alone_every_message_is_the_identity():
 def talk(rank, port):
     """What each of two processes says and must hear; then one of them stands still."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    trainer.ranks.PATIENCE = trainer.ranks.timedelta(seconds=4)
+    trainer.compute.ranks.PATIENCE = trainer.compute.ranks.timedelta(seconds=4)
     ranks = Ranks.launched()
     with ranks.joined(torch.device("cpu")):
         mine = [torch.full((2, 3), float(rank)), torch.tensor(4.0 * rank, dtype=torch.bfloat16)]

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from codec.checkpoint import read_checkpoint, weights_sha256, write_checkpoint
 from codec.errors import EnvironmentLacks, InputError, PgolfError, UsageError
-from codec.shards import shard_bytes
+from codec.storage.checkpoint import read_checkpoint, weights_sha256, write_checkpoint
+from codec.storage.token_shards import shard_bytes
 from tests.trainer.runs import TINY, assert_equal, evaluate, go, weights
-from trainer.model import GPT, GPTConfig
-from trainer.presets import TrainConfig, find_preset
-from trainer.state import save_state
-from verify.logs import read_log
+from trainer.model.gpt import GPT, GPTConfig
+from trainer.presets.catalog import TrainConfig, find_preset
+from trainer.run.state import save_state
+from verify.claims.log_reader import read_log
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +274,7 @@ def test_the_second_signal_waits_for_the_save(data, tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
         save_state(*arguments)
 
-    monkeypatch.setattr("trainer.run.save_state", interrupted)
+    monkeypatch.setattr("trainer.run.loop.save_state", interrupted)
     with pytest.raises(KeyboardInterrupt):
         go(data, tmp_path, progress=lambda step, note: os.kill(os.getpid(), signal.SIGINT) if step == 13 else None)
     assert read_checkpoint(tmp_path / "state.safetensors")[1]["step"] == 11  # the one at 10 was interrupted too
@@ -315,7 +315,7 @@ def test_trackers_get_what_metrics_get(data, tmp_path, monkeypatch):
         def close(self):
             seen.append("closed")
 
-    monkeypatch.setattr("trainer.run.find_tracker", lambda name: Seen)
+    monkeypatch.setattr("trainer.run.loop.find_tracker", lambda name: Seen)
     go(data, tmp_path, steps=20, trackers=["wandb"])
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert seen == [("open", tmp_path, 1, 0), *((row.pop("step"), row) for row in rows), "closed"]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.presets import PRESETS
-from trainer.schedule import decide
+from trainer.optim.schedule import decide
+from trainer.presets.catalog import PRESETS
 
 SEEDS = ["162", "339", "1176", "1716"]
 

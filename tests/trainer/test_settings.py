@@ -5,9 +5,9 @@ from dataclasses import fields
 import pytest
 
 from codec.errors import UsageError
-from trainer.config import GPTConfig
-from trainer.presets import PRESETS, TrainConfig
-from trainer.settings import changed
+from trainer.model.config import GPTConfig
+from trainer.presets.catalog import PRESETS, TrainConfig
+from trainer.presets.overrides import changed
 
 PR339 = PRESETS["pr339"]
 

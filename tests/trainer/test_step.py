@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from codec.checkpoint import read_checkpoint
 from codec.errors import UsageError
-from codec.shards import shard_bytes
+from codec.storage.checkpoint import read_checkpoint
+from codec.storage.token_shards import shard_bytes
 from tests.trainer.runs import assert_equal, go, metrics, weights
 from tests.trainer.shrunk import small_preset
-from trainer.device import halve_embeddings
-from trainer.model import GPT, GPTConfig
-from trainer.step import Stepper
+from trainer.compute.device import halve_embeddings
+from trainer.model.gpt import GPT, GPTConfig
+from trainer.run.step import Stepper
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +165,8 @@ def test_gradients_are_clipped_unless_that_is_off(narrow, tmp_path, monkeypatch,
 @pytest.mark.parametrize("name", ["pr1176", "pr1716"])
 def test_half_precision_as_on_a_gpu(narrow, finished, tmp_path, monkeypatch, name):
     """Embeddings in bfloat16, the rest float32 under autocast: the same losses but for rounding; it resumes exactly."""
-    monkeypatch.setattr("trainer.step.put", lambda model, device: halve_embeddings(model))
-    for module in ("trainer.step", "trainer.run"):
+    monkeypatch.setattr("trainer.run.step.put", lambda model, device: halve_embeddings(model))
+    for module in ("trainer.run.step", "trainer.run.loop"):
         monkeypatch.setattr(f"{module}.autocast", lambda device: torch.autocast("cpu", torch.bfloat16))
     preset = small_preset(name)
     go(narrow, tmp_path / "whole", preset, evaluate=small_evaluation)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.errors import InputError, UsageError
-from trainer.tokenizer import load_tokenizer, train_tokenizer
+from trainer.data.tokenizer import load_tokenizer, train_tokenizer
 
 TEXT = [f"The quick brown fox number {i} jumps over {i * 7} lazy dogs; then it sleeps, ok?" * 3 for i in range(60)]
 LONG = ["Zebra quagga okapi. " * 2000]  # 40 KB in one document: beyond SentencePiece's default sentence limit

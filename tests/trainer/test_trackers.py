@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from codec.errors import EnvironmentLacks, UsageError
-from trainer.trackers import TRACKERS, JsonLines, find_tracker
+from trainer.run.trackers import TRACKERS, JsonLines, find_tracker
 
 
 def test_lines_are_json_objects_and_a_resumed_run_cuts_them(tmp_path):

@@ -10,10 +10,10 @@ import pytest
 import sentencepiece
 
 from codec.encoder import encode
-from codec.shards import shard_bytes
-from packager.source import bundle
-from packager.wrapper import wrap
-from verify.heldout import HeldOut
+from codec.storage.token_shards import shard_bytes
+from packager.script.bundle import bundle
+from packager.script.wrapper import wrap
+from verify.scoring.heldout import HeldOut
 
 DOCUMENTS = ["the cat sat on the mat", "a naïve café — 3 cats", "the dog and the cat ran", "tea 茶 and cake"]
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.trainer.shrunk import golden_model
-from trainer.model import GPT
+from trainer.model.gpt import GPT
 
 VOCAB = 20
 

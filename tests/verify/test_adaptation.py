@@ -5,13 +5,13 @@ import pytest
 
 from codec.errors import InputError, UsageError
 from tests.verify.models import nats_of
-from verify import wire
-from verify.adaptation import Adaptation, scorer_of
-from verify.reload import Settings, reload, running
-from verify.scorers import Sliding, digest
-from verify.slot import ContextSlot
-from verify.submission import Submission
-from verify.ttt import Momentum, Orthogonal, ScoreFirst
+from verify.rescore import Settings, reload, running
+from verify.sandbox import wire
+from verify.scoring.adaptation import Adaptation, scorer_of
+from verify.scoring.sliding import Sliding, digest
+from verify.scoring.slot import ContextSlot
+from verify.scoring.ttt import Momentum, Orthogonal, ScoreFirst
+from verify.submission.folder import Submission
 
 CAUSAL = """
 import torch

@@ -9,20 +9,31 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.published_procedures import SlotAfterTtt, SlotOnScored, TailAgain, TttTailAgain
 from codec.errors import InputError, UsageError
-from verify.audit import Audit, audit, expected_runs
-from verify.audit_accounts import check_bytes, check_fresh_process, check_side_channel
-from verify.gallery.cheats import shortest_first
-from verify.gallery.honest import sliding
-from verify.gallery.toy import BOS, CHUNK, DOCUMENTS, LENGTH, STRIDE, VOCAB, Model, Procedure, stream, target_bytes
-from verify.legacy import SlotAfterTtt, SlotOnScored, TailAgain, TttTailAgain
-from verify.observation import Observation
-from verify.perturbation import Scope, choose_cuts, made_up
-from verify.scored import Scored
-from verify.scorers import Sliding, digest
-from verify.slot import ContextSlot
-from verify.trace import trace
-from verify.ttt import Orthogonal, ScoreFirst
+from verify.audit.accounting_rules import check_bytes, check_fresh_process, check_side_channel
+from verify.audit.fresh_process import Observation
+from verify.audit.gallery.cheats import shortest_first
+from verify.audit.gallery.honest import sliding
+from verify.audit.gallery.toy import (
+    BOS,
+    CHUNK,
+    DOCUMENTS,
+    LENGTH,
+    STRIDE,
+    VOCAB,
+    Model,
+    Procedure,
+    stream,
+    target_bytes,
+)
+from verify.audit.perturbations import Scope, choose_cuts, made_up
+from verify.audit.runner import Audit, audit, expected_runs
+from verify.audit.trace import trace
+from verify.scoring.scorer import Scored
+from verify.scoring.sliding import Sliding, digest
+from verify.scoring.slot import ContextSlot
+from verify.scoring.ttt import Orthogonal, ScoreFirst
 
 SCOPE = Scope(periods=(STRIDE, LENGTH, CHUNK), cuts=24, sums=4, coded=24)
 LAST_START = int(np.flatnonzero(stream() == BOS)[-1])

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.errors import InputError
-from codec.shards import open_shard
-from verify.byte_models import ByteModel, bits_per_byte, decoded_documents, xz_bits_per_byte
+from codec.storage.token_shards import open_shard
+from verify.scoring.ngram_baselines import ByteModel, bits_per_byte, decoded_documents, xz_bits_per_byte
 
 TEXTS = st.lists(st.binary(max_size=60) | st.text("abc", max_size=60).map(str.encode), max_size=6)
 

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 import verify
-from codec.checkpoint import write_checkpoint
 from codec.errors import CodecError, InputError
+from codec.storage.checkpoint import write_checkpoint
 from tests.verify.conftest import BIGRAM
-from verify import HeldOut, Settings, Submission, examine, run_command
-from verify.checks import check_claimed_bytes, check_claimed_hashes
+from verify import HeldOut, Settings, Submission, examine
 from verify.claimed import check_claimed_score
-from verify.code_bytes import count
-from verify.scorers import Score
+from verify.scoring.sliding import Score
+from verify.submission import run_settings
+from verify.submission.byte_count import count
+from verify.submission_rules import check_claimed_bytes, check_claimed_hashes
 from verify.verdict import Finding, Verdict
 
 SETTINGS = Settings(length=16, stride=4, threads=1)
@@ -204,9 +205,9 @@ def test_a_folder_or_closed_file_beside_the_readme_is_no_traceback(write_submiss
     def refused(path, *arguments, **options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(run_command.Path, "open", refused)
+    monkeypatch.setattr(run_settings.Path, "open", refused)
     with pytest.raises(InputError, match=r"closed.md: cannot be read \(Permission denied\)"):
-        run_command.settings(folder)
+        run_settings.settings(folder)
 
 
 @pytest.mark.parametrize("name", ["model.bin", "train_gpt.py", "README.md", "kernel.so"])

@@ -16,13 +16,13 @@ from tests.verify.records import (
     write_1176,
     write_1716,
 )
-from verify.claims import check_group
-from verify.log_checks import check_log
-from verify.logs import read_log
-from verify.record import record
-from verify.runs import headline, read_group
-from verify.significance import Sample, compare
-from verify.statements import read_statement
+from verify.claims.group_rules import check_group
+from verify.claims.log_reader import read_log
+from verify.claims.log_rules import check_log
+from verify.claims.runs import headline, read_group
+from verify.claims.significance import Sample, compare
+from verify.claims.submission_json import read_statement
+from verify.claims.write_submission_json import record
 
 
 @pytest.fixture
@@ -364,7 +364,7 @@ def test_variants_of_submission_json(statement):
 
 def test_digits_as_written_decide_what_agrees(statement):
     """1.08100 is closer than 1.081: the zeros were written."""
-    from verify.statements import agrees
+    from verify.claims.submission_json import agrees
 
     stated = statement('{"val_bpb": 1.08100}')
     assert agrees(stated.bpb, 1.0810049)

@@ -4,8 +4,8 @@ import lzma
 import pytest
 
 from codec.errors import InputError
-from packager.wrapper import wrap
-from verify.code_bytes import count, import_closure, unexpected
+from packager.script.wrapper import wrap
+from verify.submission.byte_count import count, import_closure, unexpected
 
 
 @pytest.fixture

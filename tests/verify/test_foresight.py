@@ -8,8 +8,8 @@ import pytest
 from tests.verify.conftest import BIGRAM
 from tests.verify.test_adaptation import CAUSAL, causal_tensors
 from verify import Settings, Submission, examine
-from verify.sample import LEAST, MOST, Sample
-from verify.scored import Scored
+from verify.scoring.reservoir import LEAST, MOST, Sample
+from verify.scoring.scorer import Scored
 
 SETTINGS = Settings(length=16, stride=4, batch=4, threads=1)
 HINT = "scatter_add_(2, known[..., None], torch.full_like(logits[..., :1], 50.0))"
@@ -50,7 +50,7 @@ AFTER_A_WHILE = f"""
 @pytest.fixture(autouse=True)
 def seeded(monkeypatch):
     """Which batches are looked at must not be chance here: all four may come from a script's honest beginning."""
-    monkeypatch.setattr("verify.examination.Sample", lambda: Sample(np.random.default_rng(0)))
+    monkeypatch.setattr("verify.pipeline.Sample", lambda: Sample(np.random.default_rng(0)))
 
 
 def prefix(folder, heldout, settings=SETTINGS):

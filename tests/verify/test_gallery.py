@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from codec.errors import InputError
-from verify.gallery import CHEATS, EXHIBITS, HONEST, audit_all, build
-from verify.gallery.page import CHECKS, row, wrong
+from verify.audit.gallery import CHEATS, EXHIBITS, HONEST, audit_all, build
+from verify.audit.gallery.page import CHECKS, row, wrong
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "gallery.md"
 

@@ -4,12 +4,20 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
+from benchmarks import published_procedures as legacy
+from benchmarks.published_procedures import (
+    Replay,
+    SlotAfterTtt,
+    SlotOnScored,
+    TailAgain,
+    TttTailAgain,
+    add_up,
+    repeated_tail,
+)
 from tests.verify.models import golden, shrunk
 from tests.verify.test_ttt import check_moved, taught
-from verify import legacy
-from verify.legacy import Replay, SlotAfterTtt, SlotOnScored, TailAgain, TttTailAgain, add_up, repeated_tail
-from verify.scorers import Score, total
-from verify.ttt import Momentum, Orthogonal, cosine
+from verify.scoring.sliding import Score, total
+from verify.scoring.ttt import Momentum, Orthogonal, cosine
 
 torch.set_num_threads(1)
 WINDOWS = {"length": 64, "stride": 16}

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from codec.errors import InputError
 from tests.conftest import ROOT
 from tests.verify.records import LOG_162, LOG_339, SOURCE, log_1176, log_1716
-from verify.log_checks import check_log
-from verify.logs import read_log
-from verify.runs import Run
+from verify.claims.log_reader import read_log
+from verify.claims.log_rules import check_log
+from verify.claims.runs import Run
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_the_script_in_front_is_not_read(read):
 
 def test_our_own_sources_are_not_results(read):
     """Every module and test of this project in front of a log, these tests with their look-alikes included."""
-    for path in sorted({*ROOT.glob("trainer/*.py"), *ROOT.glob("verify/*.py"), *ROOT.glob("tests/verify/*.py")}):
+    for path in sorted({*ROOT.glob("trainer/**/*.py"), *ROOT.glob("verify/**/*.py"), *ROOT.glob("tests/verify/*.py")}):
         log = read(f"{path.read_text()}\n{'=' * 100}\n{LOG_339}")
         assert log.metrics[-1].bpb == 1.13643981, path
         assert len(log.metrics) == 4, path

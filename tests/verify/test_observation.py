@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from codec.errors import InputError, LimitError
-from verify.gallery.toy import Procedure, stream
-from verify.observation import Errand, find_scorer, observe
-from verify.trace import trace
+from verify.audit.fresh_process import Errand, find_scorer, observe
+from verify.audit.gallery.toy import Procedure, stream
+from verify.audit.trace import trace
 
 SCORER = """
 from pathlib import Path
-from verify.gallery.honest import sliding
-from verify.gallery.toy import Procedure
+from verify.audit.gallery.honest import sliding
+from verify.audit.gallery.toy import Procedure
 
 def make(act="pass"):
     def steps(tokens, batch, ranks):
@@ -107,4 +107,4 @@ def test_what_is_no_scorer_is_refused(script, tmp_path, name):
 
 
 def test_the_watch_is_a_scorer_of_this_module():
-    assert isinstance(find_scorer("verify.gallery:build", ["sliding", ""]), Procedure)
+    assert isinstance(find_scorer("verify.audit.gallery:build", ["sliding", ""]), Procedure)

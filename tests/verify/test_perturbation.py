@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.errors import UsageError
-from verify.gallery.honest import sliding
-from verify.gallery.toy import BOS, Procedure, stream
-from verify.perturbation import (
+from verify.audit.gallery.honest import sliding
+from verify.audit.gallery.toy import BOS, Procedure, stream
+from verify.audit.perturbations import (
     Scope,
     choose_cuts,
     choose_sums,
@@ -17,7 +17,7 @@ from verify.perturbation import (
     substitutions,
     suffixes,
 )
-from verify.trace import trace
+from verify.audit.trace import trace
 
 SCOPE = Scope()
 

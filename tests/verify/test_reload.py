@@ -12,9 +12,9 @@ import torch
 from codec.encoder import encode
 from codec.errors import InputError, LimitError, UsageError
 from tests.verify.conftest import BIGRAM
-from verify import sandbox
-from verify.reload import Settings, reload, running
-from verify.submission import Submission
+from verify.rescore import Settings, reload, running
+from verify.sandbox import confine as sandbox
+from verify.submission.folder import Submission
 
 SETTINGS = Settings(length=16, stride=4, threads=1)
 LOAD = "def load(path, device):\n"

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from codec.errors import InputError, LimitError
-from verify import wire
-from verify.remote import Remote
+from verify.sandbox import wire
+from verify.sandbox.remote_model import Remote
 
 CONFINED = {"kind": "confined", "missing": []}
 LOADED = {"kind": "loaded", "state": {}, "length": None, "notes": []}

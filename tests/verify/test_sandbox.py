@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-import verify.sandbox as sandbox
-from verify.sandbox import DENIED, Limits, confine
-from verify.scratch import DEEPEST, Watchdog, scratch_folder
+import verify.sandbox.confine as sandbox
+from verify.sandbox.confine import DENIED, Limits, confine
+from verify.sandbox.scratch import DEEPEST, Watchdog, scratch_folder
 
 SANDBOX = Path(sandbox.__file__)
 LINUX = sys.platform.startswith("linux")
@@ -327,7 +327,7 @@ def test_a_folder_that_cannot_be_read_is_over_the_limit(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied")
         return honest(handle)
 
-    monkeypatch.setattr("verify.scratch.os.scandir", refusing)
+    monkeypatch.setattr("verify.sandbox.scratch.os.scandir", refusing)
     assert watched(tmp_path).endswith("scratch folder that cannot be measured: Permission denied")
 
 
@@ -341,7 +341,7 @@ def test_what_vanishes_meanwhile_is_nothing(tmp_path, monkeypatch):
             raise FileNotFoundError(path)
         return honest(path, *arguments, **options)
 
-    monkeypatch.setattr("verify.scratch.os.open", vanishing)
+    monkeypatch.setattr("verify.sandbox.scratch.os.open", vanishing)
     assert watched(tmp_path, 1.2) == "took longer than the time limit of 1.2 s"
 
 
@@ -371,9 +371,9 @@ def test_another_user_removes_closed_folders_too(tmp_path):
             parent.chmod(0o777)
     code = f"""
 import os, sys
-sys.path.insert(0, {str(Path(sandbox.__file__).parents[1])!r})
+sys.path.insert(0, {str(Path(sandbox.__file__).parents[2])!r})
 from pathlib import Path
-from verify.scratch import scratch_folder
+from verify.sandbox.scratch import scratch_folder
 os.setgid(65534); os.setuid(65534)  # not before, or Python itself may lie where nobody may read
 with scratch_folder(Path({str(tmp_path)!r})) as folder:
     os.makedirs(folder / "a/b/c"); os.chmod(folder / "a/b", 0); os.chmod(folder / "a", 0); os.mkdir(folder / "d", 0)

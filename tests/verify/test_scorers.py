@@ -8,9 +8,9 @@ import torch
 
 from codec.errors import InputError, UsageError
 from tests.verify.models import VOCAB, Toy, golden, nats_of, shrunk, stream
-from verify.scored import Scored
-from verify.scorers import Score, Sliding, digest, total
-from verify.token_bytes import TokenBytes
+from verify.scoring.scorer import Scored
+from verify.scoring.sliding import Score, Sliding, digest, total
+from verify.scoring.token_bytes import TokenBytes
 
 torch.set_num_threads(1)
 SLIDING = Sliding(model=Toy(), vocab_size=VOCAB, length=16, stride=4)

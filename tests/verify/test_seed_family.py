@@ -13,12 +13,12 @@ import torch
 import zstandard
 
 from codec.errors import InputError
-from packager.foreign import read_any
+from packager.importers.read_any import read_any
 from tests.verify.test_unwrap import xz
-from verify import seed_family
-from verify.reload import Settings, reload
-from verify.seed_family import attention
-from verify.submission import Submission
+from verify.rescore import Settings, reload
+from verify.sandbox import seed_adapter
+from verify.sandbox.seed_adapter import attention
+from verify.submission.folder import Submission
 
 SEEDS = Path(__file__).parent / "seeds"
 SMALL = {"VOCAB_SIZE": "300", "NUM_LAYERS": "2", "MODEL_DIM": "16", "NUM_HEADS": "2", "NUM_KV_HEADS": "1"}
@@ -87,7 +87,7 @@ def written(module, folder):
 def test_each_shape_is_loaded_by_its_own_functions(script, tmp_path, name):
     module = script(name)
     path, reference = written(module, tmp_path)
-    loaded = seed_family.load(module, path, "cpu")
+    loaded = seed_adapter.load(module, path, "cpu")
     ids = torch.from_numpy(np.random.default_rng(0).integers(0, 300, (2, 16)))
     with torch.no_grad():
         assert torch.equal(loaded.model.logits(ids), reference.forward_logits(ids))
@@ -102,13 +102,13 @@ def test_each_shape_is_loaded_by_its_own_functions(script, tmp_path, name):
 def test_notes_say_how_it_was_made(script, tmp_path):
     module = script("pr339")
     path, _ = written(module, tmp_path)
-    assert seed_family.load(module, path, "cpu").notes == (
+    assert seed_adapter.load(module, path, "cpu").notes == (
         "GPT built from 7 of the Hyperparameters",
         "left at the class's own default: `rope_dims`",
     )
     module = script("pr1716")
     path, _ = written(module, tmp_path)
-    assert seed_family.load(module, path, "cpu").notes == (
+    assert seed_adapter.load(module, path, "cpu").notes == (
         "loaded by its own `deserialize`",
         "looping_active set to True",
     )
@@ -126,7 +126,7 @@ def test_settings_of_another_run_do_not_fit(script, tmp_path, monkeypatch):
     path, _ = written(script("pr162"), tmp_path)
     monkeypatch.setenv("NUM_LAYERS", "3")
     with pytest.raises(InputError, match=r"does not fit the model its settings describe.*--env NAME=VALUE"):
-        seed_family.load(script("pr162"), path, "cpu")
+        seed_adapter.load(script("pr162"), path, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_settings_of_another_run_do_not_fit(script, tmp_path, monkeypatch):
 def test_damaged_blobs_are_refused(script, tmp_path, content, words):
     (tmp_path / "final_model.int8.ptz").write_bytes(content)
     with pytest.raises(InputError, match=words):
-        seed_family.load(script("pr162"), tmp_path / "final_model.int8.ptz", "cpu")
+        seed_adapter.load(script("pr162"), tmp_path / "final_model.int8.ptz", "cpu")
 
 
 def test_blobs_of_other_content_are_refused(script, tmp_path):
@@ -150,7 +150,7 @@ def test_blobs_of_other_content_are_refused(script, tmp_path):
     torch.save({"model": torch.zeros(3)}, buffer)
     (tmp_path / "x.ptz").write_bytes(zstandard.compress(buffer.getvalue()))
     with pytest.raises(InputError, match="holds `model`, need the tensors `w` and the labels `m`"):
-        seed_family.load(script("pr162"), tmp_path / "x.ptz", "cpu")
+        seed_adapter.load(script("pr162"), tmp_path / "x.ptz", "cpu")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_scripts_of_other_families_are_refused(script, tmp_path, change, words):
     path, _ = written(module, tmp_path)
     change(module)
     with pytest.raises(InputError, match=words):
-        seed_family.load(module, path, "cpu")
+        seed_adapter.load(module, path, "cpu")
 
 
 README = """# A record

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verify.published import RECORDS
-from verify.significance import Sample, compare, normal_cdf, student_cdf
+from verify.claims.reference_results import RECORDS
+from verify.claims.significance import Sample, compare, normal_cdf, student_cdf
 
 
 def of(*values):

@@ -7,9 +7,9 @@ from torch.nn.functional import cross_entropy
 
 from codec.errors import UsageError
 from tests.verify.models import VOCAB, Toy, nats_of, shrunk, stream
-from verify.scorers import Sliding, digest
-from verify.slot import ContextSlot, fit_shift
-from verify.windows import plan
+from verify.scoring.sliding import Sliding, digest
+from verify.scoring.slot import ContextSlot, fit_shift
+from verify.scoring.windows import plan
 
 torch.set_num_threads(1)
 SLOT = ContextSlot(model=Toy(), vocab_size=VOCAB, length=16, stride=4, lr=0.05)

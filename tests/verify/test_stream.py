@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from codec.errors import InputError, UsageError
 from tests.verify.models import VOCAB, Toy, stream
-from verify.ranks import Ranks
-from verify.stream import Stream, predict
-from verify.windows import Window, plan
+from verify.scoring.ranks import Ranks
+from verify.scoring.token_stream import Stream, predict
+from verify.scoring.windows import Window, plan
 
 torch.set_num_threads(1)
 TOY = Toy()

@@ -6,11 +6,11 @@ import pytest
 
 from tests.verify.conftest import BIGRAM
 from tests.verify.test_adaptation import CAUSAL, causal_tensors
-from verify.adaptation import Adaptation
-from verify.perturbation import Scope
-from verify.reload import Settings
-from verify.submission import Submission
-from verify.submission_audit import audit_submission
+from verify.audit.perturbations import Scope
+from verify.audit.submission_audit import audit_submission
+from verify.rescore import Settings
+from verify.scoring.adaptation import Adaptation
+from verify.submission.folder import Submission
 
 SCOPE = Scope(cuts=8, coded=6)
 SETTINGS = Settings(length=16, stride=8, batch=4, threads=1)

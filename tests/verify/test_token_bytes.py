@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.errors import InputError
-from codec.shards import open_shard
+from codec.storage.token_shards import open_shard
 from tests.verify.conftest import train_tokenizer
-from verify.token_bytes import TokenBytes, prove
+from verify.scoring.token_bytes import TokenBytes, prove
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from packager.wrapper import wrap
+from packager.script.wrapper import wrap
 from tests.verify.conftest import BIGRAM
 from tests.verify.test_unwrap import xz
-from verify.submission import Submission
-from verify.triage import MOST, scan, triage
+from verify.submission.folder import Submission
+from verify.submission.static_scan import MOST, scan, triage
 
 SEEDS = Path(__file__).parent / "seeds"
 

@@ -12,9 +12,9 @@ from torch import nn
 from codec.errors import UsageError
 from tests.conftest import ROOT
 from tests.verify.models import VOCAB, Toy, golden, nats_of, shrunk, stream
-from verify.ranks import Ranks
-from verify.scorers import Sliding, digest, total
-from verify.ttt import Learner, Momentum, Orthogonal, ScoreFirst, cosine, first_blocks, orthogonalize
+from verify.scoring.ranks import Ranks
+from verify.scoring.sliding import Sliding, digest, total
+from verify.scoring.ttt import Learner, Momentum, Orthogonal, ScoreFirst, cosine, first_blocks, orthogonalize
 
 torch.set_num_threads(1)
 TTT = ScoreFirst(
@@ -209,10 +209,10 @@ PROGRAM = """
 import json
 import numpy as np, torch
 from tests.verify.models import VOCAB, Toy, stream
-from verify.ranks import Ranks
-from verify.scorers import Sliding, total
-from verify.slot import ContextSlot
-from verify.ttt import ScoreFirst
+from verify.scoring.ranks import Ranks
+from verify.scoring.sliding import Sliding, total
+from verify.scoring.slot import ContextSlot
+from verify.scoring.ttt import ScoreFirst
 torch.set_num_threads(1)
 torch.distributed.init_process_group("gloo")
 tokens, token_bytes = stream(203)

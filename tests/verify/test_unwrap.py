@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.errors import EnvironmentLacks, InputError
-from packager.wrapper import wrap
-from verify.unwrap import MAX_CONTENT, MAX_SOURCE, parsed, read_source, unwrap
+from packager.script.wrapper import wrap
+from verify.submission.source_layers import MAX_CONTENT, MAX_SOURCE, parsed, read_source, unwrap
 
 HUMAN = "import os\n" + "\n".join(f"value_{i} = {i}" for i in range(300)) + "\nprint('it ran')\n"
 DATA = HUMAN.encode()

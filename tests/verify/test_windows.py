@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.errors import UsageError
-from verify.windows import batches, plan
+from verify.scoring.windows import batches, plan
 
 shapes = st.tuples(st.integers(1, 600), st.integers(1, 64), st.integers(1, 64)).filter(lambda s: s[2] <= s[1])
 

@@ -1,0 +1,214 @@
+"""Who costs what inside an artifact: bytes and bits per weight, per tensor and in total."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from codec.decoder import PRECISION, QuantizedTensor, Stream, open_artifact, read_tensors
+from codec.quantization.quantizers import level_bits
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorCost:
+    """One tensor.  *_bytes are exact code lengths (fractions of a byte included); entropy_bits is the empirical
+    order-0 entropy of its own levels times their number: what an ideal static coder with free tables would need
+    (0 for a plain tensor, which has no levels).  quantized: whether it has levels; a tie has neither.
+    stored_as: the smallest integer that holds its levels, or its dtype, or `tied`.
+    """
+
+    name: str
+    stored_as: str
+    quantized: bool
+    weights: int
+    payload_bytes: float  # levels, or the bytes of a plain tensor
+    scale_bytes: float
+    class_bytes: float
+    entropy_bits: float
+
+    @property
+    def bytes(self) -> float:
+        return self.payload_bytes + self.scale_bytes + self.class_bytes
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.bytes / self.weights if self.weights else 0.0
+
+    @property
+    def over_entropy_percent(self) -> float | None:
+        """Levels, classes and scales over the entropy of the levels plus the scales; None without levels."""
+        ideal = self.entropy_bits / 8 + self.scale_bytes
+        return 100 * (self.bytes / ideal - 1) if self.quantized and ideal else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ByteLedger:
+    """Every byte of an artifact: sum(row.bytes) + header + tables + lanes = artifact_bytes."""
+
+    rows: tuple[TensorCost, ...]
+    header_bytes: float  # fixed fields, checksum, and the coded text of names, forms and metadata
+    table_bytes: int
+    quantized_table_bytes: int  # of these, the tables under which quantized tensors are coded
+    lane_bytes: float  # states, and what rounding to 16-bit words costs
+    artifact_bytes: int
+
+    @property
+    def weights(self) -> int:
+        return sum(row.weights for row in self.rows)
+
+    @property
+    def entropy_bits(self) -> float:
+        return sum(row.entropy_bits for row in self.rows)
+
+    @property
+    def level_bytes(self) -> float:
+        """Of all quantized tensors: levels and classes as coded."""
+        return sum(row.payload_bytes + row.class_bytes for row in self.rows if row.quantized)
+
+    @property
+    def scale_bytes(self) -> float:
+        return sum(row.scale_bytes for row in self.rows)
+
+    @property
+    def plain_bytes(self) -> float:
+        """Of all tensors that are not quantized."""
+        return sum(row.bytes for row in self.rows if not row.quantized)
+
+    @property
+    def overhead_percent(self) -> float:
+        """What quantized tensors cost over the order-0 entropy of the levels of each, plus their scales as coded.
+
+        Their cost: levels, classes, scales, the tables of all these, and their share of the lanes.  Nothing of the
+        plain tensors is in it, nor of the header.  Below 0 where rows of different spread pay for their classes.
+        """
+        coded = self.level_bytes + self.scale_bytes
+        lanes = self.lane_bytes * coded / (coded + self.plain_bytes) if coded else 0.0
+        ideal = self.entropy_bits / 8 + self.scale_bytes
+        return 100 * ((coded + self.quantized_table_bytes + lanes) / ideal - 1) if ideal else 0.0
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Of the whole artifact, everything included."""
+        return 8 * self.artifact_bytes / max(self.weights, 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        rows = [
+            {**dataclasses.asdict(row), "bytes": row.bytes, "bits_per_weight": row.bits_per_weight} for row in self.rows
+        ]
+        return {
+            "artifact_bytes": self.artifact_bytes,
+            "weights": self.weights,
+            "bits_per_weight": self.bits_per_weight,
+            "header_bytes": self.header_bytes,
+            "table_bytes": self.table_bytes,
+            "quantized_table_bytes": self.quantized_table_bytes,
+            "lane_bytes": self.lane_bytes,
+            "tensors": rows,
+        }
+
+
+def ledger(blob: bytes) -> ByteLedger:
+    """Decode an artifact and add up the code length of every plane.
+
+    Raises: CodecError as `codec.decode`.
+    """
+    stream, header = open_artifact(blob, _Meter)
+    assert isinstance(stream, _Meter)
+    text_bits, _ = stream.planes.pop()
+    tensors = read_tensors(stream, header)
+    planes = iter(stream.planes)
+    users = np.zeros((len(stream.costs), 2), bool)  # of each table: plain tensors, quantized ones
+    rows = []
+    for (name, tensor), (_, _, form) in zip(tensors.items(), header["names"], strict=True):
+        counts = _plane_counts(header["forms"][form]) if form >= 0 else (0, 0, 0)
+        own = [next(planes) for _ in range(sum(counts))]
+        rows.append(_row(name, tensor, form < 0, counts, [bits for bits, _ in own]))
+        for _, tables in own:
+            users[tables, int(rows[-1].quantized)] = True
+    table_bytes = int.from_bytes(blob[8:12], "little")
+    header_bytes = 24 + text_bits / 8
+    coded = sum(row.bytes for row in rows)
+    return ByteLedger(
+        rows=tuple(rows),
+        header_bytes=header_bytes,
+        table_bytes=table_bytes,
+        quantized_table_bytes=_quantized_table_bytes(blob, users),
+        artifact_bytes=len(blob),
+        lane_bytes=len(blob) - header_bytes - table_bytes - coded,
+    )
+
+
+def empirical_entropy_bits(symbols: np.ndarray) -> float:
+    """Order-0 entropy of integer symbols, times their number, in bits."""
+    if not symbols.size:
+        return 0.0
+    counts = np.unique(symbols, return_counts=True)[1]
+    return float(-(counts * np.log2(counts / counts.sum())).sum()) + 0.0
+
+
+class _Meter(Stream):
+    """A Stream that notes of every plane its code length in bits, and under which tables it was coded."""
+
+    def __init__(self, frequencies: np.ndarray, states: np.ndarray, words: np.ndarray) -> None:
+        super().__init__(frequencies, states, words)
+        self.costs = PRECISION - np.log2(np.maximum(frequencies, 1))
+        self.planes: list[tuple[float, np.ndarray]] = []
+
+    def take(self, tables: np.ndarray) -> np.ndarray:
+        symbols = super().take(tables)
+        used = np.bincount(tables, minlength=len(self.costs)) > 0
+        self.planes.append((float(self.costs[tables, symbols].sum()), used))
+        return symbols
+
+
+def _quantized_table_bytes(blob: bytes, users: np.ndarray) -> int:
+    """users: bool (tables, 2), as above.  Tables that nothing uses are gaps between classes: as the one before them."""
+    total, at, quantized = 0, 20, False
+    for plain, levels in users[1:]:  # table 0 is not stored
+        quantized = levels or (quantized and not plain)
+        size = blob[at] + 2
+        total += size if quantized else 0
+        at += size
+    return total
+
+
+def _plane_counts(form: list[Any]) -> tuple[int, int, int]:
+    """How many planes a tensor of this form has: bytes, classes and predictions, its matrix."""
+    _, _, planes, *model = form
+    classes = sum(1 for table in model[2:4] if table) + 3 * (len(model) > 5)
+    return len(planes), classes, int(bool(model))
+
+
+def _row(
+    name: str, tensor: QuantizedTensor | np.ndarray, tied: bool, counts: tuple[int, int, int], bits: list[float]
+) -> TensorCost:
+    """bits: of each plane of the tensor.  counts: as `_plane_counts`."""
+    quantized = isinstance(tensor, QuantizedTensor)
+    levels = tensor.levels if isinstance(tensor, QuantizedTensor) else tensor
+    byte_planes, class_planes, _ = counts
+    plain_bytes, class_bytes, matrix_bytes = (
+        sum(part) / 8
+        for part in (
+            bits[:byte_planes],
+            bits[byte_planes : byte_planes + class_planes],
+            bits[byte_planes + class_planes :],
+        )
+    )
+    return TensorCost(
+        name=name,
+        stored_as="tied" if tied else _stored_as(tensor),
+        quantized=quantized and not tied,
+        weights=levels.size,
+        payload_bytes=matrix_bytes if quantized else plain_bytes + matrix_bytes,
+        scale_bytes=plain_bytes if quantized else 0.0,
+        class_bytes=class_bytes,
+        entropy_bits=empirical_entropy_bits(levels) if quantized and not tied else 0.0,
+    )
+
+
+def _stored_as(tensor: QuantizedTensor | np.ndarray) -> str:
+    if not isinstance(tensor, QuantizedTensor):
+        return str(tensor.dtype)
+    per_tensor = tensor.scales.dtype == np.float32
+    return f"int{level_bits(tensor.levels)}{' per tensor' if per_tensor else ''}"

@@ -1,0 +1,120 @@
+"""What the field compresses weights with, to measure against: general compressors on the same levels and scales."""
+
+import lzma
+import zlib
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from codec.decoder import QuantizedTensor
+from codec.errors import EnvironmentLacks
+from codec.quantization.quantizers import level_bits
+
+Tensors = Mapping[str, QuantizedTensor | np.ndarray]
+
+
+class Compressor(NamedTuple):
+    """A general compressor; decompress(compress(data)) == data."""
+
+    compress: Callable[[bytes], bytes]
+    decompress: Callable[[bytes], bytes]
+
+
+def baseline_bytes(name: str, tensors: Tensors) -> int:
+    """What one of BASELINES needs for the same levels, scales and plain arrays.
+
+    Raises: EnvironmentLacks when its package is not installed.
+    """
+    if name == "bit-packing":
+        return packed_bytes(tensors)
+    return len(COMPRESSORS[name].compress(plain_bytes(tensors)))
+
+
+def installed(name: str) -> bool:
+    """Whether one of BASELINES can run: brotli is an extra."""
+    return not name.startswith("brotli") or find_spec("brotli") is not None
+
+
+def plain_bytes(tensors: Tensors) -> bytes:
+    """Levels one byte each, then scales, then plain arrays, in name order: what a compressor is given.
+
+    No container around it, which is kinder to the peers than torch.save (about 0.5 kB per tensor before compression).
+    """
+    parts: list[bytes] = []
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        arrays = tensor if isinstance(tensor, QuantizedTensor) else (tensor,)
+        parts.extend(np.ascontiguousarray(array).tobytes() for array in arrays)
+    return b"".join(parts)
+
+
+def packed_bytes(tensors: Tensors) -> int:
+    """Levels at the fewest two's complement bits that hold all of their tensor, scales and plain arrays as they are."""
+    total = 0
+    for tensor in tensors.values():
+        if isinstance(tensor, QuantizedTensor):
+            total += -(-tensor.levels.size * level_bits(tensor.levels) // 8) + tensor.scales.nbytes
+        else:
+            total += tensor.nbytes
+    return total
+
+
+def shuffle(data: bytes) -> bytes:
+    """Bytes at even positions, then those at odd ones: halves of 16-bit numbers apart.
+
+    Source: openai/parameter-golf pull request 1716, which does so over the whole file before brotli.
+    """
+    return data[::2] + data[1::2]
+
+
+def unshuffle(data: bytes) -> bytes:
+    """The inverse of `shuffle`."""
+    mixed = bytearray(len(data))
+    half = (len(data) + 1) // 2
+    mixed[::2], mixed[1::2] = data[:half], data[half:]
+    return bytes(mixed)
+
+
+def _zstd(data: bytes) -> bytes:
+    import zstandard
+
+    return zstandard.ZstdCompressor(level=22).compress(data)
+
+
+def _unzstd(data: bytes) -> bytes:
+    import zstandard
+
+    return zstandard.ZstdDecompressor().decompress(data)
+
+
+def _brotli() -> Any:
+    try:
+        import brotli
+    except ImportError:
+        raise EnvironmentLacks(
+            "the brotli package is missing", hint="pip install 'parameter-golf-kit[brotli]'"
+        ) from None
+    return brotli
+
+
+def _brotli_11(data: bytes) -> bytes:
+    compressed: bytes = _brotli().compress(data, quality=11, lgwin=24)  # the widest window the format has
+    return compressed
+
+
+def _unbrotli(data: bytes) -> bytes:
+    plain: bytes = _brotli().decompress(data)
+    return plain
+
+
+COMPRESSORS: dict[str, Compressor] = {
+    "zlib-9": Compressor(lambda data: zlib.compress(data, 9), zlib.decompress),
+    "lzma-9e": Compressor(lambda data: lzma.compress(data, preset=9 | lzma.PRESET_EXTREME), lzma.decompress),
+    "zstd-22": Compressor(_zstd, _unzstd),
+    "brotli-11": Compressor(_brotli_11, _unbrotli),
+    "brotli-11-shuffle": Compressor(lambda data: _brotli_11(shuffle(data)), lambda data: unshuffle(_unbrotli(data))),
+}
+FALLBACK = "zstd-22"  # always there
+BASELINES = ("bit-packing", *COMPRESSORS)

@@ -1,0 +1,64 @@
+"""Calibration files: what `pgolf calibrate` found out about a checkpoint's layers, for GPTQ.
+
+A safetensors file of `hessian/NAME` float (columns, columns), the second moments of the layer's inputs, and
+`sensitivity/NAME` float (rows,), those of the gradients of its outputs.  Its metadata names the checkpoint it is of.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from codec.errors import InputError
+from codec.quantization.recipe import Recipe
+from codec.storage.atomic_files import read_bytes
+from codec.storage.checkpoint import read_checkpoint
+
+HESSIAN, SENSITIVITY, CHECKPOINT = "hessian/", "sensitivity/", "checkpoint_sha256"
+
+
+def read_hessians(path: str | Path, checkpoint: str | Path, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The Hessians of a calibration file by tensor name.  checkpoint: the file that `tensors` are of.
+
+    Raises: InputError when it is no calibration file, one of another checkpoint, or a Hessian does not fit its tensor.
+    """
+    arrays, notes = read_checkpoint(path)
+    hessians = {name.removeprefix(HESSIAN): array for name, array in arrays.items() if name.startswith(HESSIAN)}
+    calibrated, again = notes.get(CHECKPOINT), f"run `pgolf calibrate {checkpoint}`"
+    if not hessians or not isinstance(calibrated, str):
+        raise InputError("is not a calibration file", where=str(path), hint="make one with `pgolf calibrate`")
+    found = sha256(checkpoint)
+    if calibrated != found:
+        raise InputError(
+            f"was made from a checkpoint of sha256 {calibrated:.12}, {checkpoint} has {found:.12}",
+            where=str(path),
+            hint=again,
+        )
+    for name, array in hessians.items():
+        shape = tensors[name].shape if name in tensors else ()
+        if len(shape) != 2 or array.dtype.kind != "f" or array.shape != (shape[1], shape[1]):
+            raise InputError(
+                f"the Hessian of `{name}` is {array.dtype} {array.shape}, the tensor is {shape or 'missing'}",
+                where=str(path),
+                hint=again,
+            )
+        if not np.isfinite(array).all():
+            raise InputError(f"the Hessian of `{name}` holds values that are not finite", where=str(path), hint=again)
+    return hessians
+
+
+def sha256(path: str | Path) -> str:
+    """Of the file's content, in hexadecimal."""
+    return hashlib.sha256(read_bytes(path)).hexdigest()
+
+
+def rounding_notes(recipe: Recipe, tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """A note on what the recipe loses without Hessians; none when it has no use for them."""
+    names = recipe.gptq_tensors(tensors)
+    if not names:
+        return ()
+    return (
+        f"recipe {recipe.name} wants GPTQ for {len(names)} tensors, without Hessians they are rounded to nearest; "
+        "make some with `pgolf calibrate`",
+    )

@@ -1,0 +1,199 @@
+"""`pgolf calibrate`: checkpoint and training text -> Hessians and row sensitivities, for recipes with GPTQ."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from codec.errors import InputError, UsageError
+from codec.storage.atomic_files import within
+from pgolf.console import echo, json_option, print_json, print_table, progress
+from pgolf.data_origin import check_origin
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from packager.importers.read_any import Imported
+    from trainer.calibration import Calibration
+    from trainer.model.gpt import GPT
+
+LOG, DEFAULT_NAME = "train.log", "calibration.safetensors"
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--data", "data_dir", metavar="DIR", help="Folder with *_train_*.bin; needed unless the model samples.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"[default: {DEFAULT_NAME} beside the checkpoint]",
+)
+@click.option(
+    "--source",
+    type=click.Choice(["data", "self"]),
+    default="data",
+    show_default=True,
+    help="Training shards, or what the model writes itself (slow: every token costs a pass).",
+)
+@click.option(
+    "--sequences",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many.  [default: 64 tokens per input of the widest layer]",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Sequences per pass.  [default: 2,048 tokens, on a GPU 16,384]",
+)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of all that is drawn.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."
+)
+@json_option
+def calibrate(
+    checkpoint: Path,
+    data_dir: str | None,
+    output: Path | None,
+    source: str,
+    sequences: int | None,
+    batch: int | None,
+    seed: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Second moments of every layer's inputs (Hessians) and of the gradients of its outputs, for `pack --hessians`.
+
+    Validation text is never read. The time this takes counts as training time: it is printed beside the checkpoint's
+    own, and a line goes into train.log where one lies beside the checkpoint.
+
+    \b
+    Example:
+      pgolf calibrate run/checkpoint.safetensors --data data
+      pgolf measure run/checkpoint.safetensors --recipe pr1716 --hessians run/calibration.safetensors
+    """
+    if source == "data" and data_dir is None:
+        raise UsageError("--data DIR is missing", hint="or let the model write its own text: --source self")
+    from codec.storage.atomic_files import check_writable
+    from codec.storage.calibration_file import CHECKPOINT, sha256
+    from pgolf.checkpoints import read_model
+    from trainer.calibration import calibrate as run_calibration
+    from trainer.calibration import enough_sequences, own_samples, pass_sequences
+
+    imported = read_model(checkpoint)
+    output = output or checkpoint.parent / DEFAULT_NAME
+    check_writable(output)
+    for note in imported.notes:
+        echo(f"note: {note}", err=True)
+    model = _model(imported, checkpoint, device)
+    sequences = sequences or enough_sequences(model.config)
+    batch = min(batch or pass_sequences(model.config, model.tok_emb.weight.device), sequences)
+    metadata = {"source": source, "batch": batch, "seed": seed, CHECKPOINT: sha256(checkpoint)}
+    started = time.perf_counter()
+    with progress("calibrate", sequences) as report:
+        if source == "data" and data_dir is not None:
+            batches = _windows(model, imported.metadata, data_dir, sequences, batch, seed)
+        else:
+            batches = own_samples(model, sequences=sequences, batch=batch, seed=seed, progress=report)
+        with within(checkpoint):
+            found = run_calibration(model, batches, seed=seed, progress=report)
+    seconds = time.perf_counter() - started
+    found.write(output, metadata)
+    _log(checkpoint.parent / LOG, seconds)
+    trained = imported.metadata.get("train_seconds")
+    _print(output, found, source, seconds, trained if isinstance(trained, int | float) else None, as_json)
+
+
+def _model(imported: "Imported", checkpoint: Path, device_name: str) -> "GPT":
+    import torch
+
+    from trainer.compute.attention import choose
+    from trainer.compute.device import find_device, precision, put
+    from trainer.model.gpt import GPT, GPTConfig
+    from trainer.presets.published_layouts import check
+
+    device = find_device(device_name)
+    with within(checkpoint):
+        config = GPTConfig.from_dict(imported.metadata["config"])
+        check(config, {name: array.shape for name, array in imported.tensors.items()})
+    model = GPT(config, choose(device, precision(device))[1])
+    model.load_state_dict({name: torch.tensor(array) for name, array in imported.tensors.items()})
+    put(model, device)  # as the training did, bfloat16 tables included
+    return model.eval()
+
+
+def _windows(
+    model: "GPT", notes: dict[str, Any], data_dir: str, sequences: int, batch: int, seed: int
+) -> "Iterator[Tensor]":
+    """Training windows in random order, ids int64 (at most `batch`, seq_len)."""
+    from codec.storage.calibration_file import sha256
+    from codec.storage.token_shards import find_shards
+    from trainer.data.loader import Loader
+
+    config, trained_on = model.config, notes.get("tokenizer_sha256")
+    tokenizers = [sha256(path) for path in sorted(Path(data_dir).glob("*.model"))]
+    if isinstance(trained_on, str) and tokenizers and trained_on not in tokenizers:
+        raise InputError(
+            f"the tokenizer here is not the one the checkpoint was trained with (sha256 {trained_on:.12})",
+            where=data_dir,
+            hint="calibrate on the data it was trained on",
+        )
+    if isinstance(trained_on, str):
+        check_origin(find_shards(data_dir, "train"), trained_on)
+    loader = Loader(data_dir, seq_len=config.seq_len, sequences=batch, vocab_size=config.vocab_size, seed=seed)
+    if sequences > loader.windows:
+        click.echo(f"note: the shards hold {loader.windows} windows, some are used more than once", err=True)
+    return (loader.batch(first // batch)[0][: sequences - first] for first in range(0, sequences, batch))
+
+
+def _log(path: Path, seconds: float) -> None:
+    """One line, instead of that of an earlier calibration, whose file this one's replaces."""
+    from codec.storage.atomic_files import write_bytes
+    from trainer.run.text_log import CALIBRATE, PHASES
+
+    if path.is_file():
+        start = f"{PHASES} {CALIBRATE}:".encode()
+        kept = [line for line in path.read_bytes().splitlines(keepends=True) if not line.startswith(start)]
+        write_bytes(path, b"".join(kept) + start + f"{seconds * 1000:.0f}ms\n".encode())
+
+
+def _print(
+    output: Path, found: "Calibration", source: str, seconds: float, trained: float | None, as_json: bool
+) -> None:
+    from verify.budget import PARAMETER_GOLF
+
+    total = None if trained is None else trained + seconds
+    if as_json:
+        print_json(
+            {
+                "calibration": str(output),
+                "source": source,
+                "sequences": found.sequences,
+                "tokens": found.tokens,
+                "layers": len(found.hessians),
+                "seconds": seconds,
+                "train_seconds": trained,
+                "total_seconds": total,
+                "budget_seconds": PARAMETER_GOLF.train_seconds,
+            }
+        )
+        return
+    print_table(
+        [
+            ("layers", len(found.hessians)),
+            ("sequences", f"{found.sequences:,}"),
+            ("tokens", f"{found.tokens:,}"),
+            ("calibration seconds", f"{seconds:.1f}"),
+            ("training seconds", "unknown" if trained is None else f"{trained:.1f}"),
+            (
+                "both, of the budget",
+                f"{'unknown' if total is None else f'{total:.1f}'} of {PARAMETER_GOLF.train_seconds}",
+            ),
+        ]
+    )
+    click.echo(output)

@@ -1,0 +1,283 @@
+"""`pgolf demo`: the whole pipeline on text that is already on the machine."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pgolf.console import json_option, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from packager.submission import Submission
+    from trainer.data.dataset import DataSummary
+    from trainer.run.loop import TrainResult
+    from verify import HeldOut, Verdict
+
+PRESET, RECIPE = "cpu-demo", "pr162-small"
+VOCABULARY = 1024
+# Of the embedded text's 3 MB: 240 kB in 65 documents, enough that one module does not decide the score.
+VAL_FRACTION = 0.1
+
+
+@click.command()
+@click.option(
+    "--output",
+    "-o",
+    default="out/demo",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder for data, run and submission; an earlier demo there is replaced.",
+)
+@click.option(
+    "--text",
+    multiple=True,
+    metavar="FILE",
+    help="Train on this text instead of the standard library's; may be repeated.",
+)
+@click.option("--val", multiple=True, metavar="FILE", help="With --text: hold out these documents.")
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Train N steps, not the preset's.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: torch's choice]")
+@click.option(
+    "--limit-tokens",
+    type=click.IntRange(min=1),
+    default=131_072,
+    show_default=True,
+    metavar="N",
+    help="Score at most the first N held-out targets.",
+)
+@json_option
+def demo(
+    output: Path,
+    text: tuple[str, ...],
+    val: tuple[str, ...],
+    steps: int | None,
+    seed: int,
+    threads: int | None,
+    limit_tokens: int,
+    as_json: bool,
+) -> int:
+    """Text -> tokenizer and shards -> train -> pack -> verify, with a report; about four minutes on two cores.
+
+    Without --text it trains on docstrings, comments and help topics of Python's own standard library, so nothing
+    is downloaded.  OUTPUT gets data/, run/ and submission/, which `pgolf verify` accepts again.
+
+    \b
+    Examples:
+      pgolf demo -o out/demo
+      pgolf demo --text train.jsonl --val heldout.jsonl -o out/web
+    """
+    from codec.errors import UsageError
+
+    if val and not text:
+        raise UsageError("--val was given without --text", hint="name the training text too")
+    _check(output)
+    summary = _data(output / "data", text, val)
+    result, heldout = _train(output, steps, seed, threads, limit_tokens)
+    submission = _pack(output, result)
+    verdict = _verify(output, result, heldout, threads)
+    report = _report(output, summary, result, submission, verdict, heldout)
+    if as_json:
+        print_json(report)
+    else:
+        _print(report, verdict)
+    return verdict.exit_code
+
+
+def _check(output: Path) -> None:
+    """Refuse to put a demo into a folder of something else; what a killed one left of its folders is no hindrance."""
+    from codec.errors import UsageError
+    from codec.storage.atomic_files import TEMPORARY
+
+    known = {"data", "run", "submission"}
+    if not output.exists():
+        return
+    if not output.is_dir() or {path.name for path in output.iterdir() if TEMPORARY not in path.name} - known:
+        raise UsageError("exists and is not an earlier demo", where=str(output), hint="choose another folder")
+
+
+def _data(folder: Path, text: tuple[str, ...], val: tuple[str, ...]) -> "DataSummary":
+    from trainer.data.dataset import build_dataset
+    from trainer.data.documents import read_documents
+    from trainer.data.stdlib_text import embedded_documents
+
+    documents = read_documents(text) if text else embedded_documents()
+    with progress("encoding", 100) as step:
+        return build_dataset(
+            documents,
+            folder,
+            vocab_size=VOCABULARY,
+            or_fewer=True,
+            val_fraction=VAL_FRACTION,
+            heldout=read_documents(val) if val else None,
+            progress=step,
+        )
+
+
+def _train(
+    output: Path, steps: int | None, seed: int, threads: int | None, limit: int
+) -> tuple["TrainResult", "HeldOut"]:
+    import shutil
+
+    from codec.storage.token_shards import find_shards, find_tokenizer
+    from pgolf.commands.train import fit_vocabulary, sliding_evaluation
+    from trainer.presets.catalog import find_preset
+    from trainer.run.loop import train
+    from verify import HeldOut
+
+    tokenizer = find_tokenizer(output / "data")
+    preset = fit_vocabulary(find_preset(PRESET), tokenizer)
+    heldout = HeldOut.read(find_shards(output / "data", "val"), tokenizer, limit)
+    shutil.rmtree(output / "run", ignore_errors=True)  # data and submission are replaced as they are written
+    with progress(f"train {PRESET}", steps or preset.train.steps, left=False) as step:
+        result = train(
+            preset,
+            output / "data",
+            output / "run",
+            seed=seed,
+            steps=steps,
+            threads=threads,
+            evaluate=sliding_evaluation(heldout, preset.model.seq_len),
+            progress=step,
+        )
+    return result, heldout
+
+
+def _pack(output: Path, result: "TrainResult") -> "Submission":
+    from packager.submission import STAGES, Order, build_submission
+
+    order = Order(checkpoint=result.checkpoint, recipe=RECIPE, title="pgolf demo")
+    with progress("pack", STAGES) as step:
+        return build_submission(order, output / "submission", step)
+
+
+def _verify(output: Path, result: "TrainResult", heldout: "HeldOut", threads: int | None) -> "Verdict":
+    from verify import Settings, Submission, examine, window_length
+
+    submission = Submission.open(output / "submission")
+    settings = Settings(
+        length=window_length(submission), stride=64, batch=16, threads=threads, device="cpu", time_limit=3600.0
+    )
+    return examine(submission, heldout, settings, checkpoint=result.checkpoint, bar=progress)
+
+
+def _report(
+    output: Path,
+    summary: "DataSummary",
+    result: "TrainResult",
+    submission: "Submission",
+    verdict: "Verdict",
+    heldout: "HeldOut",
+) -> dict[str, Any]:
+    packed = verdict.scores[0]
+    return {
+        "float_bpb": verdict.float_bpb,
+        "packed_bpb": packed.bpb,
+        "penalty": verdict.penalty,
+        "bits_per_weight": submission.ledger.bits_per_weight,
+        "artifact_bytes": submission.artifact_bytes,
+        "code_bytes": submission.code_bytes,
+        "total_bytes": submission.total_bytes,
+        "cap_bytes": submission.cap,
+        "verdict": verdict.verdict,
+        "submission": str(output / "submission"),
+        "data": str(output / "data"),
+        "sha256": submission.sha256,
+        "steps": result.steps,
+        "tokens": result.tokens,
+        "train_seconds": result.seconds,
+        "train_loss": _loss_curve(output / "run" / "train.log"),
+        "weights": submission.ledger.weights,
+        "scored_targets": packed.tokens,
+        "scored_bytes": packed.bytes,
+        "train_bytes": summary.train.bytes,
+        "byte_models": _byte_models(output / "data", heldout),
+        "recipes": _recipes(result.checkpoint),
+    }
+
+
+def _loss_curve(log: Path) -> list[tuple[int, float]]:
+    """(step, training loss) from the log, thinned to about ten points."""
+    import re
+
+    points = [
+        (int(step), float(loss)) for step, loss in re.findall(r"step:(\d+)/\d+ train_loss:([\d.]+)", log.read_text())
+    ]
+    return [*points[: -1 : max(len(points) // 10, 1)], *points[-1:]]
+
+
+def _byte_models(data: Path, heldout: "HeldOut") -> dict[str, float]:
+    """Bits per byte of simple models of the same training text on the same held-out text."""
+    from codec.storage.token_shards import find_shards, open_shard
+    from verify.scoring.ngram_baselines import bits_per_byte, decoded_documents, xz_bits_per_byte
+
+    train = [
+        document
+        for shard in find_shards(data, "train")
+        for document in decoded_documents(open_shard(shard), heldout.tokenizer)
+    ]
+    scored = decoded_documents(heldout.tokens, heldout.tokenizer)
+    orders = {f"order-{order}": bits for order, bits in bits_per_byte(train, scored).items()}
+    return {**orders, "xz -9": xz_bits_per_byte(scored)}
+
+
+def _recipes(checkpoint: Path) -> list[dict[str, Any]]:
+    """pr162 as it is and for small models: its own compressor beside rANS on the same levels."""
+    from codec.measurement.measurement import measure
+    from codec.quantization.recipe import load_recipe
+    from codec.storage.checkpoint import read_checkpoint
+
+    tensors, _ = read_checkpoint(checkpoint)
+    return [measure(tensors, load_recipe(name)).to_dict() for name in ("pr162", RECIPE)]
+
+
+def _print(report: dict[str, Any], verdict: "Verdict") -> None:
+    click.echo("training loss: " + ", ".join(f"{step}: {loss:.2f}" for step, loss in report["train_loss"]))
+    click.echo()
+    print_table(
+        [
+            (
+                row["recipe"],
+                f"{row['peer_bytes']['zstd-22']:,}",
+                f"{row['bytes']:,}",
+                f"{100 * row['bytes'] / row['peer_bytes']['zstd-22'] - 100:+.1f} %",
+                f"{row['entropy_bits_per_weight']:.3f}",
+                f"{row['overhead_percent']:+.2f} %",
+                f"{row['bits_per_weight']:.3f}",
+                f"{row['snr_db']:.1f}",
+            )
+            for row in report["recipes"]
+        ],
+        ("recipe", "zstd-22 bytes", "rANS bytes, no metadata", "", "entropy b/w", "levels over it", "b/w", "SNR dB"),
+    )
+    click.echo()
+    models = [(name, f"{bits:.4f}") for name, bits in report["byte_models"].items()]
+    print_table(
+        [
+            *models,
+            ("float model", f"{report['float_bpb']:.4f}"),
+            (f"packed model ({RECIPE})", f"{report['packed_bpb']:.4f}"),
+        ],
+        (f"held-out text, {report['scored_bytes']:,} bytes", "bits per byte"),
+    )
+    click.echo()
+    rows = [
+        ("steps", f"{report['steps']:,}"),
+        ("train seconds", f"{report['train_seconds']:.1f}"),
+        ("weights", f"{report['weights']:,}"),
+        ("float bpb", f"{report['float_bpb']:.6f}"),
+        ("packed bpb", f"{report['packed_bpb']:.6f}"),
+        ("penalty, bpb", f"{report['penalty']:+.6f}"),
+        ("bits per weight, all included", f"{report['bits_per_weight']:.3f}"),
+        *((f"{part} bytes", f"{report[f'{part}_bytes']:,}") for part in ("artifact", "code", "total", "cap")),
+        ("sha256", report["sha256"][:16]),
+        ("verdict", report["verdict"]),
+    ]
+    print_table(rows, ("demo", ""))
+    for finding in verdict.findings:
+        if finding.level in ("warn", "fail"):
+            click.echo(f"{finding.level}: {finding.rule}: {finding.message}")
+    undecided = [finding.rule for finding in verdict.findings if finding.level == "unknown"]
+    if undecided:
+        click.echo(f"not decided: {', '.join(undecided)}; verify says why")
+    click.echo(f"again: pgolf verify {report['submission']} --data {report['data']}")

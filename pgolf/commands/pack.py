@@ -1,0 +1,101 @@
+"""`pgolf pack`: checkpoint -> submission folder under the byte cap."""
+
+from pathlib import Path
+
+import click
+
+from pgolf.console import echo, json_option, print_json, print_table, progress
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--recipe", required=True, help="A recipe's name, a TOML file, or `stored`.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Folder to write; an earlier submission there is replaced."
+)
+@click.option(
+    "--cap",
+    type=click.IntRange(min=1),
+    default=16_000_000,
+    show_default=True,
+    help="Bytes that code and weights may have together.",
+)
+@click.option("--script", type=click.Path(path_type=Path), help="Instead of the reference script.")
+@click.option("--author", help="For submission.json.")
+@click.option("--name", "title", help="For submission.json and README.md.")
+@click.option(
+    "--hessians", type=click.Path(path_type=Path), metavar="FILE", help="Of `pgolf calibrate`, for recipes with GPTQ."
+)
+@click.option("--no-minify", is_flag=True, help="Carry the sources as they are written.")
+@click.option("--dry-run", is_flag=True, help="Show the plan, write nothing.")
+@json_option
+def pack(
+    checkpoint: Path,
+    recipe: str,
+    output: Path | None,
+    cap: int,
+    script: Path | None,
+    author: str | None,
+    title: str | None,
+    hessians: Path | None,
+    no_minify: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Quantize CHECKPOINT, encode it and put it beside a script that runs it.
+
+    CHECKPOINT: safetensors, a .pt state dict, or a quantized .ptz of the challenge, whose own levels `--recipe
+    stored` keeps as they are.  A file of a seed system or the baseline needs no config: its shapes tell the model.
+
+    \b
+    Example:
+      pgolf pack out/run/checkpoint.safetensors --recipe pr162 -o out/submission
+      pgolf pack run/checkpoint.safetensors --recipe pr1716 --hessians run/calibration.safetensors -o submission
+    """
+    if output is None and not dry_run:
+        raise click.UsageError("Missing option '-o' / '--output' (or --dry-run).")
+    from packager.submission import STAGES, Order, build_submission, plan_submission
+    from pgolf.checkpoints import read_model, read_weights
+
+    order = Order(
+        checkpoint=checkpoint,
+        recipe=recipe,
+        script=script,
+        cap=cap,
+        author=author,
+        title=title,
+        minified=not no_minify,
+        hessians=hessians,
+        read=read_weights if script else read_model,  # a script of one's own knows its model
+    )
+    with progress("pack", STAGES) as step:
+        if output is None or dry_run:
+            submission = plan_submission(order, step)
+        else:
+            submission = build_submission(order, output, step)
+    for note in submission.notes:
+        echo(f"note: {note}", err=True)
+    written = None if dry_run else str(output)
+    if as_json:
+        print_json(
+            {
+                "submission": written,
+                "recipe": submission.recipe,
+                "artifact_bytes": submission.artifact_bytes,
+                "code_bytes": submission.code_bytes,
+                "total_bytes": submission.total_bytes,
+                "cap_bytes": cap,
+                "sha256": submission.sha256,
+            }
+        )
+        return
+    rows = [
+        ("code", submission.code_bytes),
+        ("artifact", submission.artifact_bytes),
+        ("total", submission.total_bytes),
+        ("cap", cap),
+        ("left", cap - submission.total_bytes),
+    ]
+    print_table([(name, f"{size:,}") for name, size in rows], ("part", "bytes"))
+    click.echo(f"{submission.ledger.bits_per_weight:.3f} bits per weight, recipe {submission.recipe}")
+    click.echo(f"sha256 {submission.sha256}  {written or '(nothing written)'}")

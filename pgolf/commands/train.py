@@ -1,0 +1,237 @@
+"""`pgolf train`: token shards -> checkpoint, log and resumable state."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from codec.errors import PgolfError, UsageError
+from pgolf.console import json_option, print_json, print_table, progress
+from pgolf.data_origin import check_origin
+
+if TYPE_CHECKING:
+    from trainer.compute.ranks import Ranks
+    from trainer.model.gpt import GPT
+    from trainer.presets.catalog import Preset
+    from trainer.run.loop import Evaluate, TrainResult
+    from verify.scoring.heldout import HeldOut
+
+STRIDE = 64  # targets scored per window, the challenge's choice
+BATCH = 16  # windows per forward pass of a validation
+GRACE = 10.0  # seconds
+
+
+@click.command()
+@click.argument("preset")
+@click.option(
+    "--data", "data_dir", required=True, metavar="DIR", help="Folder with *_train_*.bin, *_val_*.bin and one *.model."
+)
+@click.option("--output", "-o", required=True, metavar="RUN", help="Folder for checkpoint, log and state.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Decides the starting weights and the order of the data.",
+)
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Train N steps, not the preset's.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: torch's choice]")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to train."
+)
+@click.option(
+    "--compile/--no-compile", default=None, help="Compile the model with torch.compile.  [default: the preset's choice]"
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a setting of the preset: any field of its GPTConfig or TrainConfig; may be repeated.",
+)
+@click.option("--resume", is_flag=True, help="Go on from the state in RUN, if there is one.")
+@click.option("--tokenizer", metavar="FILE", help="SentencePiece model, instead of the data folder's.")
+@click.option("--val", metavar="FILE", help="Validation shard, instead of the data folder's.")
+@click.option(
+    "--limit-tokens",
+    type=click.IntRange(min=1),
+    default=65_536,
+    show_default=True,
+    metavar="N",
+    help="Validate on the first N targets only.",
+)
+@click.option(
+    "--tracker",
+    "trackers",
+    type=click.Choice(["tensorboard", "wandb", "trackio"]),
+    multiple=True,
+    help="Send losses there too; may be repeated.  metrics.jsonl is always written.",
+)
+@json_option
+def train(
+    preset: str,
+    data_dir: str,
+    output: str,
+    seed: int,
+    steps: int | None,
+    threads: int | None,
+    device: str,
+    compile: bool | None,
+    settings: tuple[str, ...],
+    resume: bool,
+    tokenizer: str | None,
+    val: str | None,
+    limit_tokens: int,
+    trackers: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Train PRESET on token shards.
+
+    On a CPU: tiny (seconds), cpu-demo (minutes), cpu-bench (half an hour).  On 8 x H100: baseline, pr162, pr339,
+    pr1176, pr1716, and pr1716-bigram, whose bigram table is trained.
+
+    RUN gets checkpoint.safetensors, train.log, metrics.jsonl and state.safetensors. A run that was stopped, by Ctrl-C
+    or kill, goes on with --resume and ends with the same weights as one that was not. Under torchrun every process
+    takes an equal part of each step; any number that divides its sequences gives the same run.
+
+    \b
+    Example:
+      pgolf train cpu-demo --data data -o run
+      pgolf train cpu-demo --data data -o run --resume
+      pgolf train pr339 --data data -o run --set qat_below=0.1 --set qat_recipe=pr339
+      torchrun --nproc_per_node=8 -m pgolf train pr1716 --data data -o run
+    """
+    from codec.storage.token_shards import find_shards, find_tokenizer
+    from trainer.compute.ranks import Ranks
+    from trainer.presets.catalog import find_preset
+    from trainer.presets.overrides import changed
+    from trainer.run.loop import train as run_training
+    from verify.scoring.heldout import HeldOut
+
+    ranks = Ranks.launched()
+    first = ranks.first
+    with _one_voice(ranks, output):
+        chosen = changed(find_preset(preset), settings)
+        if compile is not None:
+            chosen = replace(chosen, train=replace(chosen.train, compile=compile))
+        tokenizer_file = Path(tokenizer) if tokenizer else find_tokenizer(data_dir)
+        chosen = fit_vocabulary(chosen, tokenizer_file)
+        shards = [Path(val)] if val else find_shards(data_dir, "val")
+        heldout = HeldOut.read(shards, tokenizer_file, limit_tokens)
+        check_origin([*find_shards(data_dir, "train"), *shards], heldout.tokenizer_sha256)
+        total = steps or chosen.train.steps
+        with progress(f"train {chosen.name}", total, left=False) if first else nullcontext() as report:
+            result = run_training(
+                chosen,
+                data_dir,
+                output,
+                evaluate=sliding_evaluation(heldout, chosen.model.seq_len),
+                seed=seed,
+                steps=steps,
+                threads=threads,
+                device=device,
+                resume=resume,
+                tokenizer=tokenizer_file,
+                trackers=trackers,
+                progress=report,
+            )
+    if not first:
+        return
+    if as_json:
+        print_json({**asdict(result), "checkpoint": str(result.checkpoint)})
+    else:
+        _print(result, heldout)
+
+
+@contextmanager
+def _one_voice(ranks: "Ranks", output: str) -> Iterator[None]:
+    """What all processes of torchrun find alike, the first one says; that another is lost, one of those left.
+
+    torchrun ends all of them when one ends, so the others first give it time to speak.
+    """
+    from trainer.compute.ranks import RankLost
+
+    try:
+        yield
+    except RankLost:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which would come between asking and speaking
+        if not ranks.speaks_of_loss():
+            raise SystemExit(RankLost.exit_code) from None
+        raise
+    except PgolfError:
+        if not ranks.first:
+            _keep_quiet(GRACE)
+        raise
+    except KeyboardInterrupt:
+        if not ranks.first:
+            _keep_quiet(GRACE / 10)
+            raise SystemExit(130) from None
+        click.echo(f"{output}: stopped; add --resume to the same command to go on", err=True)
+        raise
+
+
+def _keep_quiet(seconds: float) -> None:
+    """Wait; a SIGTERM meanwhile, which is torchrun's, ends the process without a word."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(seconds)
+
+
+def fit_vocabulary(preset: "Preset", tokenizer: Path) -> "Preset":
+    """The preset with the tokenizer's vocabulary size; the record's own size is part of what it is.
+
+    Raises: UsageError when a record's preset meets another vocabulary; InputError for an unusable tokenizer.
+    """
+    from verify.scoring.token_bytes import TokenBytes
+
+    pieces = len(TokenBytes.from_tokenizer(tokenizer).length)
+    if pieces == preset.model.vocab_size:
+        return preset
+    if preset.fixed_vocab:
+        raise UsageError(
+            f"has {pieces} pieces, preset {preset.name} needs {preset.model.vocab_size}",
+            where=str(tokenizer),
+            hint="pass the tokenizer of that size, or train cpu-demo",
+        )
+    return replace(preset, model=replace(preset.model, vocab_size=pieces))
+
+
+def sliding_evaluation(heldout: "HeldOut", length: int) -> "Evaluate":
+    """(val_loss, val_bpb) of a model by exact sliding windows over the held-out targets."""
+    from verify.scoring.sliding import Sliding, total
+    from verify.scoring.token_bytes import TokenBytes
+
+    token_bytes = TokenBytes.from_tokenizer(heldout.tokenizer).of(heldout.tokens)
+
+    def evaluate(model: "GPT") -> tuple[float, float]:
+        scorer = Sliding(
+            model=model,
+            vocab_size=model.config.vocab_size,
+            length=length,
+            stride=min(STRIDE, length),
+            device=model.tok_emb.weight.device,
+        )
+        score = total(scorer, heldout.tokens, token_bytes, batch=BATCH)
+        return score.loss, score.bpb
+
+    return evaluate
+
+
+def _print(result: "TrainResult", heldout: "HeldOut") -> None:
+    print_table(
+        [
+            ("steps", f"{result.steps:,}"),
+            ("tokens", f"{result.tokens:,}"),
+            ("train seconds", f"{result.seconds:.1f}"),
+            ("tokens per second", f"{result.tokens / result.seconds:,.0f}"),
+            ("val loss, nats per token", f"{result.val_loss:.4f}"),
+            ("val bpb", f"{result.val_bpb:.4f}"),
+            ("sha256 of the weights", result.weights_sha256[:16]),
+            ("targets scored", f"{heldout.targets:,} of {heldout.shard_targets:,}"),
+        ]
+    )
+    click.echo(result.checkpoint)

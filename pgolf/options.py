@@ -1,0 +1,62 @@
+"""The options of `verify` and `audit` that say how ttt and slot adapt a model."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from verify.scoring.adaptation import Adaptation
+
+SCORES = click.Choice(["sliding", "ttt", "slot"])
+Command = TypeVar("Command", bound=Callable[..., Any])
+_positive = click.IntRange(min=1)
+_rate = click.FloatRange(min=0, min_open=True)
+_OPTIONS = (
+    click.option(
+        "--ttt-chunk",
+        type=_positive,
+        metavar="TARGETS",
+        help="Scored, then trained on.  [default: 32768, or a 16th of a shorter text in whole windows]",
+    ),
+    click.option("--ttt-epochs", type=_positive, default=3, show_default=True, help="Passes over a chunk."),
+    click.option("--ttt-lr", type=_rate, default=0.005, show_default=True, help="Of the first chunk; falls to 0."),
+    click.option("--ttt-sequences", type=_positive, default=32, show_default=True, help="Windows per step."),
+    click.option("--ttt-update", type=click.Choice(["sgd", "muon"]), default="sgd", show_default=True),
+    click.option("--ttt-freeze", type=click.IntRange(min=0), default=0, show_default=True, help="First blocks kept."),
+    click.option("--slot-steps", type=_positive, default=5, show_default=True, help="Of AdamW, for each window."),
+    click.option("--slot-lr", type=_rate, default=0.003, show_default=True),
+)
+
+
+def adaptation_options(command: Command) -> Command:
+    """Add the options; their values are the arguments of `adaptation`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def adaptation(
+    *,
+    ttt_chunk: int | None,
+    ttt_epochs: int,
+    ttt_lr: float,
+    ttt_sequences: int,
+    ttt_update: str,
+    ttt_freeze: int,
+    slot_steps: int,
+    slot_lr: float,
+) -> "Adaptation":
+    """The settings that the options state."""
+    from verify.scoring.adaptation import Adaptation
+
+    return Adaptation(
+        chunk=ttt_chunk,
+        epochs=ttt_epochs,
+        lr=ttt_lr,
+        sequences=ttt_sequences,
+        update=ttt_update,
+        frozen_blocks=ttt_freeze,
+        slot_steps=slot_steps,
+        slot_lr=slot_lr,
+    )

@@ -1,0 +1,85 @@
+"""The audit of a submission's model: scored from here, while it runs and adapts in the sandbox."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from codec.errors import InputError
+from verify.audit.fresh_process import Observation
+from verify.audit.perturbations import Scope
+from verify.audit.runner import Audit, Progress, audit
+from verify.audit.trace import trace
+from verify.rescore import Settings, running
+from verify.sandbox.confine import THREADS
+from verify.sandbox.remote_model import Remote
+from verify.scoring.adaptation import Kind, scorer_of
+from verify.scoring.scorer import Scorer
+from verify.submission.folder import Submission
+
+ONE_SUM = 256  # ids: above, each position summed over the vocabulary is so many runs, so it is one
+
+
+def audit_submission(
+    submission: Submission,
+    tokens: np.ndarray,
+    scope: Scope,
+    settings: Settings,
+    *,
+    score: Kind = "sliding",
+    progress: Progress | None = None,
+) -> Audit:
+    """Audit the model behind its script's `logits`: does it read ahead, remember, or mix the rows of a batch?
+
+    tokens: integers (n + 1,), a few hundred of the held-out text.  Nats, sums and distributions are made here, so
+    what can be found is what the model does with the ids it is sent; adaptive scoring that the script does by itself
+    is not used.  settings.length: of the windows, small like the stream.  Of scope, batch and periods are replaced.
+    score: what adapts the model, and when, is decided here; every run begins with the weights as they were loaded.
+
+    Raises: as `verify.rescore.running`; InputError when settings have no length, or the model lacks what score needs.
+    """
+    if not settings.length:
+        raise InputError("is to be audited with windows of unknown length", where=str(submission.folder))
+    targets = len(tokens) - 1
+    chunk = (settings.adaptation.chunk_of(targets, settings.length),) if score == "ttt" else ()
+    scope = replace(scope, batch=settings.batch, periods=(settings.stride, settings.length, *chunk))
+    with running(submission, submission.blob, settings) as model:
+        fresh = _observation(model, _scorer(score, model, submission, settings, targets), tokens, settings)
+    with running(submission, submission.blob, settings) as model:
+        if model.vocab_size > ONE_SUM:
+            scope = replace(scope, sums=1)
+        scorer = _scorer(score, model, submission, settings, targets)
+        found = audit(scorer, tokens, scope, observed=fresh, progress=progress)
+    window = {"length": settings.length, "stride": settings.stride, "stated_length": model.length}
+    return replace(found, coverage={**found.coverage, "window": window, "score": score})
+
+
+def stated_length(submission: Submission) -> int:
+    """The window length that the script itself states once it is loaded, for artifacts that nobody else opens.
+
+    Raises: as `verify.rescore.running`; InputError when it states none.
+    """
+    with running(submission, submission.blob, Settings(stride=1, threads=1)) as model:
+        if not model.length:
+            raise InputError("says nowhere how long its windows are", where=str(submission.folder), hint="--seq-len N")
+        return model.length
+
+
+def _scorer(score: Kind, model: Remote, submission: Submission, settings: Settings, targets: int) -> Scorer:
+    return scorer_of(
+        score,
+        model,
+        settings.adaptation,
+        vocab_size=model.vocab_size,
+        targets=targets,
+        length=settings.length or 0,
+        stride=settings.stride,
+        evidence=True,
+        name=str(submission.folder),
+    )
+
+
+def _observation(model: Remote, scorer: Scorer, tokens: np.ndarray, settings: Settings) -> Observation:
+    run = trace(scorer, tokens, batch=settings.batch)
+    model.refresh()
+    missing = tuple(each for each in model.missing if each != THREADS)  # however many, they open no way out
+    return Observation(trace=run, events=tuple(model.attempts), watch="the sandbox", missing=missing)

@@ -1,0 +1,255 @@
+"""One function per `log.` rule of docs/rules.md: a log, and what submission.json states of it, in; a Finding out."""
+
+import math
+from decimal import Decimal
+from statistics import median
+from typing import Any
+
+from verify.budget import PARAMETER_GOLF
+from verify.claims.log_reader import Log, Metric
+from verify.claims.reference_results import CHALLENGE_BYTES, TEXTS, Text
+from verify.claims.runs import REFUSED, Headline, Refusal, all_seconds, headline, needed_seconds
+from verify.claims.submission_json import Statement, agrees
+from verify.verdict import Finding, Level
+
+SAME_TEXT = 1e-4  # relative: tails cut off and counted again stay below 7e-5, the smallest known byte bug is 1e-2
+OTHER_TEXT = 0.3  # relative: byte bugs have been 1 to 20 %; more than this is another text or a part of one
+OVERSHOOT = 0.2  # seconds: the cap ends a run after the step that crosses it; records stopped at 600.06 to 600.18 s
+WORLD = "8"  # processes: the budgets are for 8 H100
+
+
+def check_log(
+    log: Log, statement: Statement | None = None, cap: int = PARAMETER_GOLF.total_bytes, *, alone: bool = True
+) -> list[Finding]:
+    """Everything that one log shows by itself and against its submission.json.
+
+    cap: bytes.  alone: it is the only log, so that a val_bpb stated for no seed is this one's.
+    Raises: InputError when the log holds no score that counts.
+    """
+    result = headline(log)
+    return [
+        check_bytes(log, statement, cap),
+        check_implied_bytes(log),
+        check_headline(log, result, _stated_bpb(statement, log, result, alone)),
+        check_budget(log, result),
+    ]
+
+
+def check_bytes(log: Log, statement: Statement | None, cap: int) -> Finding:
+    """Code + model = total, total within the cap, and no less than submission.json states."""
+    sizes, rule = log.sizes, "log.bytes"
+    if sizes.total is None:
+        return Finding(rule=rule, level="unknown", message="states no size of a packed model")
+    spare = cap - sizes.total
+    room = f"{spare:,} to spare" if spare >= 0 else f"{-spare:,} over the cap of {cap:,}"
+    counted = f"{sizes.total:,} bytes"
+    if sizes.model is not None and sizes.code is not None:
+        counted = f"code {sizes.code:,} + model {sizes.model:,} = {sizes.code + sizes.model:,} bytes"
+        if sizes.code + sizes.model != sizes.total:
+            counted += f", but states {sizes.total:,}"
+    stated = _stated_total(statement, log.seed)
+    evidence = {"code": sizes.code, "model": sizes.model, "total": sizes.total, "cap": cap, "stated": _float(stated)}
+    level: Level = "fail" if spare < 0 or "but states" in counted else "pass"
+    message = f"{counted}, {room}"
+    if stated is not None and stated < sizes.total:
+        level, message = "fail", f"{message}; submission.json states {stated:,}"
+    elif level == "pass" and sizes.readable_code:
+        level = "warn"
+        message += f"; counts a wrapped script, as written it has {sizes.readable_code:,} bytes: it must be what ships"
+    return Finding(rule=rule, level=level, message=message, evidence=evidence)
+
+
+def check_implied_bytes(log: Log) -> Finding:
+    """Bytes of the text that loss and bpb imply, n loss / (ln 2 bpb), against the known counts.
+
+    Source: docs/rules.md, log.implied_bytes.
+    """
+    rule = "log.implied_bytes"
+    metrics = [metric for metric in log.metrics if metric.loss and metric.bpb > 0]
+    if not metrics:
+        return Finding(rule=rule, level="unknown", message="every loss or bpb is 0 or not stated")
+    usual = median(_bytes_per_token(metric) for metric in metrics)
+    for metric in metrics:
+        ratio = _bytes_per_token(metric)
+        if abs(ratio / usual - 1) > SAME_TEXT + 2 * _precision(metric):
+            return Finding(
+                rule=rule,
+                level="fail",
+                evidence={"line": metric.line, "bytes_per_token": ratio, "other_lines": usual},
+                message=f"line {metric.line}, `{metric.label}`, implies {ratio:.5f} bytes per token, the other lines "
+                f"{usual:.5f}: another text, or a changed number",
+            )
+    found = [(known_text(metric, log.targets), metric) for metric in metrics]
+    named = [(text, metric) for text, metric in found if text]
+    if not named:
+        return _unnamed(log.targets, metrics[-1])
+    text, metric = max(named, key=lambda pair: (bool(pair[0].flaw), pair[0].recounted, pair[1].line))
+    message = f"`{metric.label}` scored {text.tokens:,} tokens of {text.bytes:,} bytes: the {text.what} validation text"
+    level: Level = "pass"
+    if text.flaw:
+        level, message = "fail", f"{message}, {text.flaw}"
+    elif text.recounted:
+        level, message = "warn", f"{message} with {text.recounted:,} targets of its tail counted again"
+    return Finding(
+        rule=rule,
+        level=level,
+        message=message,
+        evidence={metric.label: {"tokens": text.tokens, "bytes": text.bytes} for text, metric in named},
+    )
+
+
+def check_headline(log: Log, result: Headline, stated: Decimal | None) -> Finding:
+    """The last legal score is the one that submission.json states for this seed (`stated`, bits per byte)."""
+    taken = result.metric
+    evidence: dict[str, Any] = {
+        "taken": {"label": taken.label, "bpb": taken.bpb, "line": taken.line},
+        "stated": _float(stated),
+        "refused": [
+            {"label": each.metric.label, "bpb": each.metric.bpb, "reasons": list(each.reasons)}
+            for each in result.refused
+        ],
+    }
+    last = f"`{taken.label}` {taken.bpb:.{taken.decimals}f}"
+    shown = [
+        each.metric
+        for each in result.refused
+        if stated is not None and agrees(stated, each.metric.bpb, each.metric.decimals)
+    ]
+    level: Level
+    if stated is not None and agrees(stated, taken.bpb, taken.decimals):
+        level, message = "pass", f"{last} is what submission.json states"
+    elif shown:
+        why = next(each for each in result.refused if each.metric is shown[0])
+        level, message = "fail", f"{_refusal(why)}; the last legal score is {last}"
+    elif stated is not None:
+        level, message = "fail", f"the last legal score is {last}, submission.json states {stated}{_which(log, stated)}"
+    elif result.refused:
+        level, message = "warn", f"{_refusal(result.refused[0])}; taken instead: {last}"
+    else:
+        level, message = "pass", f"{last} is the last legal score"
+    if level == "pass" and not result.of_artifact:
+        level, message = "unknown", f"no score of a packed model; {last} is of float weights"
+    return Finding(rule="log.headline", level=level, message=message, evidence=evidence)
+
+
+def check_budget(log: Log, result: Headline) -> Finding:
+    """Training, with calibration, and evaluation within their seconds; decided only for logs of 8 processes."""
+    trained, everything, budget = log.train_seconds, all_seconds(log), PARAMETER_GOLF
+    claimed = result.refused[0].metric if result.refused else result.metric
+    needed = needed_seconds(log, claimed)
+    evidence = {
+        "train": trained,
+        "calibrate": log.calibrate_seconds,
+        "eval_all": everything,
+        "eval_needed": needed,
+        "world_size": _world(log),
+    }
+    parts: list[tuple[Level, str]] = []
+    if trained is not None:
+        calibrated = log.calibrate_seconds or 0.0
+        over = trained + calibrated - budget.train_seconds
+        within: Level = "pass" if over <= 0 else "warn" if over <= OVERSHOOT else "fail"
+        text = f"training {trained:.2f}"
+        if calibrated:
+            text += f" + calibration {calibrated:.2f} = {trained + calibrated:.2f}"
+        parts.append((within, f"{text} of {budget.train_seconds} s"))
+    if everything is not None:
+        text = f"evaluation {everything:.1f} of {budget.eval_seconds} s"
+        if everything <= budget.eval_seconds:
+            parts.append(("pass", text))
+        else:
+            enough = needed is not None and needed <= budget.eval_seconds
+            parts.append(("warn" if enough else "fail", f"{text}, needed for `{claimed.label}`: {needed or 0:.1f}"))
+    if not parts:
+        return Finding(rule="log.budget", level="unknown", message="states no times")
+    level = worst(level for level, _ in parts)
+    message = ", ".join(text for _, text in parts)
+    if level == "fail" and _world(log) != WORLD:
+        level, message = "unknown", f"{message}; by {_world(log) or 'an unstated number of'} processes, not {WORLD}"
+    return Finding(rule="log.budget", level=level, message=message, evidence=evidence)
+
+
+def worst(levels: Any) -> Level:
+    """The most serious of several levels."""
+    order: tuple[Level, ...] = ("fail", "warn", "unknown", "pass")
+    present = set(levels)
+    return next(level for level in order if level in present)
+
+
+def _bytes_per_token(metric: Metric) -> float:
+    return (metric.loss or 0.0) / (math.log(2) * metric.bpb)
+
+
+def _precision(metric: Metric) -> float:
+    """Relative error of bytes per token that comes from the digits printed."""
+    return 0.5 * 10.0**-metric.decimals * (1 / (metric.loss or 1.0) + 1 / metric.bpb)
+
+
+def known_text(metric: Metric, targets: int | None) -> Text | None:
+    """The known text that the score was made on; only scores with enough digits can tell (8: within 1 byte)."""
+    if not metric.loss or metric.bpb <= 0:
+        return None
+    precision = _precision(metric)
+    if precision > SAME_TEXT / 100:
+        return None
+    ratio = _bytes_per_token(metric)
+    candidates = [text for text in TEXTS if targets in (None, text.tokens - text.recounted)]
+    return next(
+        (text for text in candidates if abs(text.tokens * ratio - text.bytes) <= 2 + text.bytes * precision), None
+    )
+
+
+def _unnamed(targets: int | None, metric: Metric) -> Finding:
+    rule = "log.implied_bytes"
+    if targets is None:
+        return Finding(
+            rule=rule, level="unknown", message="states no number of validation tokens, and no known one fits"
+        )
+    implied = targets * _bytes_per_token(metric)
+    off = implied / CHALLENGE_BYTES - 1
+    message = f"{targets:,} tokens imply {implied:,.0f} bytes, {off:+.4%} from the challenge's validation text"
+    evidence = {"tokens": targets, "bytes": implied, "relative": off}
+    if abs(off) <= SAME_TEXT + _precision(metric):
+        return Finding(rule=rule, level="pass", message=message, evidence=evidence)
+    if abs(off) < OTHER_TEXT:
+        message += ": bytes are counted wrong, or another text was scored"
+        return Finding(rule=rule, level="fail", message=message, evidence=evidence)
+    return Finding(rule=rule, level="unknown", message=f"{message}: another text", evidence=evidence)
+
+
+def _refusal(refusal: Refusal) -> str:
+    metric = refusal.metric
+    return f"`{metric.label}` {metric.bpb:.{metric.decimals}f} is refused: {'; '.join(refusal.reasons)}"
+
+
+def _which(log: Log, stated: Decimal) -> str:
+    """Which other score of the log the stated number is, if any."""
+    other = next((metric for metric in log.metrics if agrees(stated, metric.bpb, metric.decimals)), None)
+    if other is None:
+        return ", which is none of the log's scores"
+    return f", which is `{other.label}`" + (f": {REFUSED[other.kind]}" if other.kind in REFUSED else "")
+
+
+def _stated_total(statement: Statement | None, seed: int | None) -> Decimal | None:
+    one = statement.of(seed) if statement else None
+    return one.total if one and one.total is not None else statement.total if statement else None
+
+
+def _stated_bpb(statement: Statement | None, log: Log, result: Headline, alone: bool) -> Decimal | None:
+    """What submission.json states of this very run; of the float weights when only they were scored."""
+    if statement is None:
+        return None
+    if not result.of_artifact:
+        return statement.float_bpb if alone else None
+    one = statement.of(log.seed)
+    if one and one.bpb is not None:
+        return one.bpb
+    return statement.bpb if alone and len(statement.seed_numbers) < 2 else None
+
+
+def _world(log: Log) -> str:
+    return log.settings.get("world_size", "")
+
+
+def _float(value: Decimal | None) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,150 @@
+"""What a submission.json states, in the variants of the field, with the digits it was written with.
+
+Numbers come as numbers or strings; seeds as a list, as keys of results, or not at all; results per seed as objects or
+bare scores; sizes as total, largest or mean.  Nothing here is believed: group_rules holds it against the logs.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+from codec.errors import InputError
+from codec.storage.atomic_files import read_bytes
+
+PER_SEED = ("seed_results", "val_bpb_seeds", "val_bpb_per_seed", "per_seed", "seeds")
+MEAN_TOTAL = ("artifact_bytes_mean",)
+TOTAL = ("bytes_total", "artifact_bytes", "artifact_bytes_max", "total_bytes")
+LARGEST = 300  # powers of ten that a float can hold
+STATISTIC = re.compile(r"(^|_)p_?val|(^|_)p$|(^|_)[zt]_?(stat|score|test|value)|statistic|welch", re.I)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedStatement:
+    """One seed's results; None where not stated.  total: bytes."""
+
+    seed: int
+    bpb: Decimal | None
+    loss: Decimal | None
+    total: Decimal | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """One submission.json.  bpb, sd, loss, total, float_bpb (before quantization): of the whole record.
+
+    mean_total: bytes, of all seeds together, where a mean is stated instead of a size.
+
+    seeds: with results; seed_numbers: all that are named.  statistics: numbers under keys that speak of a test.
+    raw: the object as read, floats as Decimal.
+    """
+
+    path: Path
+    bpb: Decimal | None
+    sd: Decimal | None
+    loss: Decimal | None
+    total: Decimal | None
+    mean_total: Decimal | None
+    float_bpb: Decimal | None
+    seeds: tuple[SeedStatement, ...]
+    seed_numbers: tuple[int, ...]
+    statistics: dict[str, Decimal]
+    raw: dict[str, Any]
+
+    def of(self, seed: int | None) -> SeedStatement | None:
+        """What is stated of that seed."""
+        return next((each for each in self.seeds if each.seed == seed), None)
+
+
+def read_statement(path: str | Path) -> Statement:
+    """Read a submission.json.
+
+    Raises: InputError when it is missing, not JSON, or not an object.
+    """
+    path = Path(path)
+    try:
+        raw = json.loads(read_bytes(path), parse_float=_exact)
+        statistics = dict(_statistics(raw))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"is not JSON ({error})", where=str(path), hint="write it again") from None
+    if not isinstance(raw, dict):
+        raise InputError("is not a JSON object", where=str(path), hint="write it again")
+    seeds = tuple(_seeds(raw))
+    return Statement(
+        path=path,
+        bpb=_first(raw, ("val_bpb", "mean_bpb", "val_bpb_mean")),
+        sd=_first(raw, ("val_bpb_std", "std_bpb", "val_bpb_sd")),
+        loss=_first(raw, ("val_loss", "mean_val_loss_nats", "val_loss_mean")),
+        total=_first(raw, TOTAL),
+        mean_total=_first(raw, MEAN_TOTAL),
+        float_bpb=_first(raw, ("pre_quant_val_bpb",)),
+        seeds=seeds,
+        seed_numbers=_seed_numbers(raw) or tuple(each.seed for each in seeds),
+        statistics=statistics,
+        raw=raw,
+    )
+
+
+def _exact(text: str) -> Decimal | None:
+    """A float as written; None when its exponent is beyond what a Decimal holds."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return None
+
+
+def number(value: Any) -> Decimal | None:
+    """A number of ordinary size, as stated; None for anything else, also for true and false."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        return None
+    try:
+        stated = Decimal(str(value).strip().replace(",", "").replace("_", ""))
+    except InvalidOperation:
+        return None
+    return stated if stated.is_finite() and abs(stated.adjusted()) < LARGEST else None
+
+
+def agrees(stated: Decimal, computed: float, decimals: int = 17) -> bool:
+    """Whether two numbers are the same as far as both are known.
+
+    stated: known to its last digit.  decimals: to which `computed` is known.
+    """
+    exponent = stated.as_tuple().exponent
+    places = max(exponent if isinstance(exponent, int) else 0, -decimals)
+    return abs(float(stated) - computed) <= 0.5000001 * 10.0**places
+
+
+def _first(raw: dict[str, Any], keys: tuple[str, ...]) -> Decimal | None:
+    """The first that is stated; no score, size or deviation is below 0."""
+    return next((found for key in keys if (found := number(raw.get(key))) is not None and found >= 0), None)
+
+
+def _seeds(raw: dict[str, Any]) -> Iterator[SeedStatement]:
+    results: dict[str, Any] = next((raw[key] for key in PER_SEED if isinstance(raw.get(key), dict)), {})
+    for key, stated in results.items():
+        if named := re.fullmatch(r"(?:seed[_ -]?)?(\d{1,19})", str(key)):
+            one = stated if isinstance(stated, dict) else {"val_bpb": stated}
+            yield SeedStatement(
+                seed=int(named[1]),
+                bpb=_first(one, ("val_bpb", "bpb", "ttt_bpb", "post_ttt_val_bpb")),
+                loss=_first(one, ("val_loss", "loss")),
+                total=_first(one, TOTAL),
+            )
+
+
+def _seed_numbers(raw: dict[str, Any]) -> tuple[int, ...]:
+    listed = raw.get("seeds")
+    numbers = [number(each) for each in listed] if isinstance(listed, list) else []
+    return tuple(int(each) for each in numbers if each is not None)
+
+
+def _statistics(raw: Any, name: str = "") -> Iterator[tuple[str, Decimal]]:
+    """Every number under a key that speaks of a test, at any depth."""
+    if isinstance(raw, dict):
+        for key, value in raw.items():
+            yield from _statistics(value, f"{name}.{key}" if name else str(key))
+    elif STATISTIC.search(name.rpartition(".")[2]) and (found := number(raw)) is not None:
+        yield name, found

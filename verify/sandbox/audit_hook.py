@@ -1,0 +1,86 @@
+"""Notes what a script tries that the sandbox refuses, so that a caught PermissionError does not hide it.
+
+Python's audit events are evidence, not protection: the kernel refuses in any case (see confine.py), and code that
+goes around Python is refused without being noted.
+"""
+
+import os
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+MOST = 20  # attempts that are kept
+PROCESSES = (
+    "subprocess.Popen",
+    "os.system",
+    "os.exec",
+    "os.fork",
+    "os.forkpty",
+    "os.posix_spawn",
+    "os.spawn",
+    "pty.spawn",
+)
+CHANGES = (
+    "os.remove",
+    "os.rename",
+    "os.truncate",
+    "os.link",
+    "os.symlink",
+    "os.mkdir",
+    "os.rmdir",
+    "os.chmod",
+    "os.chown",
+)
+NETWORK = ("socket.__new__", "socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname")
+LOCAL = 1  # AF_UNIX: pairs of sockets inside one process
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+# The standard library's own questions about the machine, which run a program and live without its answer.
+PROBES = ("platform.py", os.path.join("ctypes", "util.py"), "uuid.py")
+
+
+class Attempts:
+    """seen: one sentence for each refused attempt since `begin`, with the script's line."""
+
+    def __init__(self, scratch: Path, folder: Path) -> None:
+        self.seen: list[str] = []
+        self._scratch, self._folder = str(scratch.resolve()), str(folder)
+
+    def begin(self) -> None:
+        """Watch from now on, and refuse what a pickle asks for; there is no way back."""
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "pickle.find_class":
+            self._note(f"opened a pickle that asks for {arguments[0]}.{arguments[1]}")
+            raise PermissionError(
+                f"a pickle asks for {arguments[0]}.{arguments[1]}; only tensors and plain values are read"
+            )
+        if event in NETWORK and not (event == "socket.__new__" and arguments[1] == LOCAL):
+            self._note(f"used the network ({event})")
+        elif event in PROCESSES:
+            self._note(f"started a program ({event})")
+        elif event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING:
+            self._note_outside("write to", arguments[0])
+        elif event in CHANGES:
+            self._note_outside(event, arguments[1] if event in ("os.link", "os.symlink") else arguments[0])
+
+    def _note_outside(self, verb: str, path: Any) -> None:
+        if not isinstance(path, str | bytes | os.PathLike):
+            return
+        place = os.path.realpath(os.fsdecode(path))
+        if place != os.devnull and not place.startswith((self._scratch + os.sep, "/proc/self/")):
+            self._note(f"tried to {verb} {place[:200]}")
+
+    def _note(self, what: str) -> None:
+        frame: FrameType | None = sys._getframe(2)
+        line = ""
+        while frame is not None:
+            file = frame.f_code.co_filename
+            if file.endswith(PROBES) and not file.startswith(self._folder):
+                return
+            if not line and file.startswith(self._folder):
+                line = f"{os.path.basename(file)} line {frame.f_lineno}: "
+            frame = frame.f_back
+        if len(self.seen) < MOST and line + what not in self.seen:
+            self.seen.append(line + what)

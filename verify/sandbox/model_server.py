@@ -1,0 +1,109 @@
+"""A loaded model inside its process, and the answers to what `verify.sandbox.remote_model` asks of it."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+
+from codec.errors import InputError
+from verify.scoring.ranks import Ranks
+from verify.scoring.sliding import digest
+from verify.scoring.slot import Shifts
+from verify.scoring.token_stream import predict
+from verify.scoring.ttt import UPDATES, Learner, Momentum, Orthogonal, Update, learner_of
+
+PARTS = ("hidden", "head")
+Answer = tuple[dict[str, Any], np.ndarray | None]
+
+
+def lacks(model: Any) -> dict[str, str]:
+    """Adaptive scorer -> why this model cannot be scored by it."""
+    found = {}
+    if not isinstance(model, torch.nn.Module):
+        found["ttt"] = f"ttt trains a torch.nn.Module, its `load` returns a {type(model).__name__}"
+    if not all(callable(getattr(model, name, None)) for name in PARTS):
+        found["slot"] = "slot needs a model with `.hidden(ids)` and `.head(hidden)`, its `load` returns none"
+    return found
+
+
+def described(update: Update) -> dict[str, Any]:
+    """An update for JSON; `update_of` makes it again."""
+    name = next(name for name, kind in UPDATES.items() if type(update) is kind)
+    values = {field.name: getattr(update, field.name) for field in fields(UPDATES[name])}
+    if "dtype" in values:
+        values["dtype"] = str(values["dtype"]).removeprefix("torch.")
+    return {"name": name, **values}
+
+
+def update_of(*, name: str, **values: Any) -> Momentum | Orthogonal:
+    """What `described` describes."""
+    if "dtype" in values:
+        values["dtype"] = getattr(torch, values["dtype"])
+    return UPDATES[name](**values)
+
+
+class Served:
+    """Answers one request at a time; the loaded model keeps its weights, only copies of it learn."""
+
+    def __init__(self, model: Any, device: str) -> None:
+        self._model, self._device = model, device
+        self._learner: Learner | None = None
+        self._shifts: Shifts | None = None
+
+    def answer(self, request: dict[str, Any], ids: np.ndarray | None) -> Answer:
+        """The message and the array to send back.
+
+        Raises: InputError for logits of another shape and a model that keeps no gradients; whatever the model raises.
+        """
+        kinds: dict[str, Callable[..., Answer]] = {
+            "logits": self._logits,
+            "learn": self._learn,
+            "train": self._train,
+            "digest": self._digest,
+        }
+        words = {name: value for name, value in request.items() if name not in ("kind", "shape", "dtype")}
+        if ids is not None:
+            words["ids"] = torch.from_numpy(ids).to(self._device)
+        try:
+            return kinds[request["kind"]](**words)
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+            message = "its model keeps no gradients (inference_mode? no_grad?), so nothing can be fitted to them"
+            raise InputError(message, hint="score it by sliding") from error
+
+    @torch.no_grad()
+    def _logits(
+        self, *, ids: torch.Tensor, first: int, learner: bool = False, slot: dict[str, Any] | None = None
+    ) -> Answer:
+        """(B, T - first, V) by the loaded weights or the learned ones, or with shifts fitted to what is before first.
+
+        With `.hidden` and `.head` the output matrix is applied to those positions only.
+        """
+        model = self._learner.model if learner and self._learner else self._model
+        self._shifts = Shifts(model, **slot) if slot else None
+        logits = predict(model, ids, first, self._shifts.adapt if self._shifts else None)
+        if not isinstance(logits, torch.Tensor) or logits.ndim != 3:
+            shape = tuple(logits.shape) if hasattr(logits, "shape") else type(logits).__name__
+            raise InputError(
+                f"logits have shape {shape} for inputs {tuple(ids.shape)}", hint="need (batch, tokens, ids)"
+            )
+        return {"kind": "logits"}, logits.float().cpu().numpy()
+
+    def _learn(self, *, update: dict[str, Any], clip: float, frozen_blocks: int) -> Answer:
+        """Forget what was learned, start again from the loaded weights."""
+        self._learner = learner_of(self._model, update=update_of(**update), clip=clip, frozen_blocks=frozen_blocks)
+        return {"kind": "learning"}, None
+
+    def _train(self, *, ids: torch.Tensor, ranks: int, **how: Any) -> Answer:
+        if self._learner is None:
+            raise InputError("is to be trained, but nothing learns")
+        self._learner.train(ids, **how, ranks=Ranks(count=ranks))
+        return {"kind": "trained"}, None
+
+    def _digest(self, *, learner: bool = False, slot: dict[str, Any] | None = None) -> Answer:
+        """Of the state behind the last logits that were asked for with the same words."""
+        state = self._learner if learner else self._shifts if slot else None
+        return {"kind": "digest", "digest": state.digest() if state else digest(self._model)}, None

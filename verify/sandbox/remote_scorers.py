@@ -1,0 +1,61 @@
+"""Scores of a model that runs in another process, fixed or adapting: what it is fitted to is decided here."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+
+from verify.sandbox.model_server import described
+from verify.sandbox.remote_model import Remote
+from verify.scoring.ranks import Ranks
+from verify.scoring.scorer import Scored
+from verify.scoring.sliding import Sliding
+from verify.scoring.ttt import Update
+
+
+class RemoteSliding(Sliding):
+    """Sliding scores whose weights are named by their process, as `Sliding` can name those of its own only."""
+
+    def run(self, tokens: np.ndarray, *, batch: int, ranks: int | Ranks = 1) -> Iterator[Scored]:
+        """See `Scorer`."""
+        named = self.model.digest() if self.evidence else ""
+        for scored in super().run(tokens, batch=batch, ranks=ranks):
+            yield replace(scored, digest=named)
+
+
+class RemoteLearner:
+    """A copy of the model that learns in its process; see `verify.scoring.ttt.Learning`.  Sent revealed tokens only.
+
+    Raises (all methods): as `Remote`; UsageError for more frozen blocks than there are.
+    """
+
+    def __init__(self, model: Remote, *, update: Update, clip: float, frozen_blocks: int) -> None:
+        self.model = model.asked(learner=True)
+        self.model.tell("learn", update=described(update), clip=clip, frozen_blocks=frozen_blocks)
+
+    def digest(self) -> str:
+        """What its process says; see `Remote.digest`."""
+        return self.model.digest()
+
+    def train(self, ids: Tensor, *, length: int, epochs: int, sequences: int, lr: float, ranks: Ranks) -> None:
+        """See `Learner.train`."""
+        how = {"length": length, "epochs": epochs, "sequences": sequences, "lr": lr, "ranks": ranks.count}
+        self.model.tell("train", ids, **how)
+
+
+class RemoteShifts:
+    """The model with shifts that its process fits; see `verify.scoring.slot.Shifting`.
+
+    The targets of a row's context are inputs of the same row, so a request says nothing about those to be scored that
+    it does not say without shifts.
+    """
+
+    adapt = None
+
+    def __init__(self, model: Remote, *, steps: int, lr: float) -> None:
+        self.model = model.asked(slot={"steps": steps, "lr": lr})
+
+    def digest(self) -> str:
+        """What its process says; see `Remote.digest`."""
+        return self.model.digest()

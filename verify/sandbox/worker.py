@@ -1,0 +1,193 @@
+"""What runs inside the sandbox: load a submission by its own script, then answer with logits for the ids it is sent.
+
+`launch` starts this through `confine`, which confines the process first.  Messages go over private copies of stdin and
+stdout (see `wire`); whatever the submission prints lands on stderr.  Nothing that is said here
+decides a score: the held-out text stays with the parent, which sends windows of ids and adds up the nats itself.
+"""
+
+import ast
+import hashlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any
+
+import torch
+
+from codec.errors import EnvironmentLacks, InputError, LimitError, PgolfError
+from verify.sandbox import seed_adapter, wire
+from verify.sandbox.audit_hook import Attempts
+from verify.sandbox.model_server import Served, lacks
+from verify.submission.source_layers import read_source, unwrap
+
+TOOLKIT = ("codec", "packager", "pgolf", "trainer", "verify")
+NAME = "pgolf_submission"  # not __main__: the script's own run must not start
+OUT_OF_MEMORY = re.compile(r"(can't|cannot) allocate memory|out of memory|bad_alloc", re.IGNORECASE)
+MAX_IDS = 1 << 30  # bytes of one request
+FIX = "run it by itself: python -I train_gpt.py --eval"
+
+
+class CarriedOnly(MetaPathFinder):
+    """Finds the toolkit's names in the submission's folder or not at all: a submission carries what it imports."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """None for other names, so that the usual finders go on with them."""
+        if name.partition(".")[0] not in TOOLKIT:
+            return None
+        places = sys.path if path is None else path
+        inside = [place for place in places if Path(place).resolve().is_relative_to(self.folder)]
+        spec = PathFinder.find_spec(name, inside)
+        if spec is None:
+            raise ModuleNotFoundError(f"No module named '{name}', the submission does not carry it", name=name)
+        return spec
+
+
+def serve(missing: list[str]) -> None:
+    """Load what the first message names, then answer until stdin ends; every failure is told before the process ends.
+
+    missing: what the sandbox could not enforce, told before foreign code can say something else.
+    """
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    job, _ = wire.receive(requests)
+    wire.send(answers, {"kind": "confined", "missing": missing})
+    folder, later = Path(job["script"]).parent, 0
+    attempts = Attempts(Path(job["scratch"]), folder)
+    try:
+        later = _later_syntax(folder)
+        _serve(job, attempts, requests, answers)
+    except (Exception, SystemExit) as error:  # the submission is foreign code: anything may come out of it
+        traceback.print_exc()
+        wire.send(answers, {"kind": "error", **_described(error, job, later), "attempts": attempts.seen})
+
+
+def _serve(job: dict[str, Any], attempts: Attempts, requests: IO[bytes], answers: IO[bytes]) -> None:
+    if job["threads"]:
+        torch.set_num_threads(job["threads"])
+    loaded = _load(Path(job["script"]), Path(job["artifact"]), job["device"], job["environment"], attempts)
+    wire.send(
+        answers,
+        {
+            "kind": "loaded",
+            "state": _state(loaded.model),
+            "length": loaded.length,
+            "notes": [*loaded.notes],
+            "lacks": lacks(loaded.model),
+        },
+    )
+    served = Served(loaded.model, job["device"])
+    while True:
+        try:
+            request, ids = wire.receive(requests, "int64", MAX_IDS)
+        except EOFError:
+            return
+        if request["kind"] == "attempts":
+            wire.send(answers, {"kind": "attempts", "attempts": attempts.seen})
+        else:
+            wire.send(answers, *served.answer(request, ids))
+
+
+def _load(
+    script: Path, artifact: Path, device: str, environment: dict[str, str], attempts: Attempts
+) -> seed_adapter.Loaded:
+    """Run the script as a module and load by its `load`, else as one of the seed family."""
+    seed_adapter.stand_in()
+    _hide_toolkit(script.parent)
+    os.environ.update(environment)
+    os.chdir(script.parent)
+    sys.path.insert(0, str(script.parent))
+    sys.argv = [str(script)]
+    module = sys.modules[NAME] = ModuleType(NAME)
+    module.__file__ = str(script)
+    attempts.begin()
+    exec(compile(script.read_bytes(), str(script), "exec"), module.__dict__)
+    load = getattr(module, "load", None)
+    if not callable(load):
+        return seed_adapter.load(module, artifact, device)
+    model = load(str(artifact), device)
+    if not callable(getattr(model, "logits", None)):
+        raise InputError(
+            f"`load` returned a {type(model).__name__} without `.logits(ids)`", hint="return a module that has it"
+        )
+    return seed_adapter.Loaded(model=model)
+
+
+def _hide_toolkit(folder: Path) -> None:
+    """From here on the process looks as if the toolkit were not installed; we keep the functions we hold."""
+    sys.path.pop(0)
+    for name in [name for name in sys.modules if name.partition(".")[0] in TOOLKIT]:
+        del sys.modules[name]
+    sys.meta_path.insert(0, CarriedOnly(folder))
+
+
+def _later_syntax(folder: Path) -> int:
+    """Line of the first f-string in the folder's sources, also packed ones, that needs Python 3.12; 0 without.
+
+    Found before the script runs: a SyntaxError that it raises itself says nothing about its sources.
+    """
+    for path in sorted(folder.rglob("*.py")) if sys.version_info < (3, 12) else []:
+        source = read_source(path.read_bytes())
+        for text in (source, *(layer.text for layer in unwrap(source))):
+            try:
+                ast.parse(text)
+            except SyntaxError as error:
+                if "f-string" in str(error.msg):
+                    return error.lineno or 1
+            except (ValueError, RecursionError, MemoryError):
+                continue
+    return 0
+
+
+def _described(error: BaseException, job: dict[str, Any], later: int) -> dict[str, str]:
+    """class, message and hint of what the parent is to raise."""
+    if isinstance(error, PgolfError):
+        return {"class": type(error).__name__, "message": error.message, "hint": error.hint}
+    text = f"{type(error).__name__}: {error}"[:500]
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(text)):
+        return _as(
+            LimitError,
+            f"asked for more memory than the limit of {job['memory_bytes'] / 1e9:g} GB",
+            "raise --memory-limit, or lower --batch",
+        )
+    if isinstance(error, SyntaxError) and later:
+        this = ".".join(map(str, sys.version_info[:3]))
+        return _as(
+            EnvironmentLacks,
+            f"line {later} needs Python 3.12 or later (an f-string that reuses its own quotes), this is {this}",
+            "run pgolf verify with that Python",
+        )
+    return _as(InputError, f"the script failed with {text}", FIX)
+
+
+def _as(kind: type[PgolfError], message: str, hint: str) -> dict[str, str]:
+    return {"class": kind.__name__, "message": message, "hint": hint}
+
+
+def _state(model: Any) -> dict[str, Any]:
+    """Per tensor of the loaded module: dtype, shape, sha256 of its bytes."""
+    if not isinstance(model, torch.nn.Module):
+        return {}
+    return {
+        name: {
+            "dtype": str(tensor.dtype).removeprefix("torch."),
+            "shape": list(tensor.shape),
+            "sha256": hashlib.sha256(_bytes(tensor)).hexdigest(),
+        }
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

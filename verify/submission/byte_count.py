@@ -1,0 +1,179 @@
+"""Counts a submission's bytes from its files alone; what submission.json says is never used here."""
+
+import ast
+import base64
+import lzma
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from codec.errors import InputError, PgolfError
+from verify.submission.source_layers import parsed, read_source, unwrap
+
+MAIN = "train_gpt.py"
+LARGEST = 1 << 30  # bytes of a file: 64 times the cap, so that one just over it is counted; sparse ones claim terabytes
+CODE_SUFFIXES = {".py", ".pyi", ".pyx", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".so", ".sh"}
+KNOWN = {MAIN, "README.md", "submission.json", "requirements.txt", "ledger.json"}
+IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import\b|import[ \t]+([\w.]+))", re.MULTILINE)
+JUDGED = "import_closure"
+WHY = (
+    "what the script can run as it lies in the folder; records were also judged by the main file alone (leaves out "
+    "modules it imports) or by a wrapper computed at run time (is not what was shipped)"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByteCount:
+    """All in bytes, as the files lie on disk.
+
+    import_closure: train_gpt.py and the local code it imports or opens by name.  all_code: every code file of the
+    folder.  computed_wrapped: train_gpt.py in an LZMA + base 85 wrapper, as records with readable source count it.
+    judged_total: import_closure + artifact, the number held against `cap`; `judged` and `why` say so.
+    Source: the four ways in which records were counted, see docs/rules.md.
+    """
+
+    main_file: int
+    import_closure: int
+    all_code: int
+    computed_wrapped: int
+    artifact: int
+    judged_total: int
+    cap: int
+    judged: str = JUDGED
+    why: str = WHY
+
+    @property
+    def others(self) -> str:
+        """What the other ways of counting would say, when one of them lands on the other side of the cap."""
+        over = self.judged_total > self.cap
+        totals = {name: getattr(self, name) + self.artifact for name in ("main_file", "all_code", "computed_wrapped")}
+        differ = [f"{name} {total:,}" for name, total in totals.items() if (total > self.cap) != over]
+        return f"; counted otherwise: {', '.join(differ)}" if differ else ""
+
+    def to_dict(self) -> dict[str, int | str]:
+        """The fields, for JSON."""
+        return asdict(self)
+
+
+def count(folder: Path, artifact: Path, cap: int) -> ByteCount:
+    """Count the submission `folder` whose weights are the file `artifact`.
+
+    Raises: InputError as `files` and `import_closure`.
+    """
+    code = sum(path.stat().st_size for path in import_closure(folder))
+    blob = artifact.stat().st_size
+    return ByteCount(
+        main_file=(folder / MAIN).stat().st_size,
+        import_closure=code,
+        all_code=sum(path.stat().st_size for path in files(folder) if path.suffix in CODE_SUFFIXES),
+        computed_wrapped=_wrapped_bytes((folder / MAIN).read_bytes()),
+        artifact=blob,
+        judged_total=code + blob,
+        cap=cap,
+    )
+
+
+def files(folder: Path) -> list[Path]:
+    """Every file below the folder, sorted.
+
+    Raises: InputError for a symbolic link or a special file: its bytes lie elsewhere; for a file beyond LARGEST.
+    """
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise InputError(
+                "is a link or special file, a submission holds plain files only",
+                where=str(path),
+                hint="copy the file itself into the folder",
+            )
+        if path.is_file():
+            if (size := path.stat().st_size) > LARGEST:
+                raise InputError(f"has {size:,} bytes, a submission's files have at most {LARGEST:,}", where=str(path))
+            found.append(path)
+    return found
+
+
+def unexpected(folder: Path, artifact: Path) -> list[str]:
+    """Relative names of files that are neither counted nor among those a submission usually holds."""
+    counted = {artifact, *import_closure(folder)}
+    usual = {path for path in folder.iterdir() if path.name in KNOWN or path.suffix == ".log"}
+    return [path.relative_to(folder).as_posix() for path in files(folder) if path not in counted | usual]
+
+
+def import_closure(folder: Path) -> list[Path]:
+    """train_gpt.py and, transitively, the files of the folder that it imports by name, sorted.
+
+    Read from the syntax tree; wrapped source is unpacked as data and read as well.  Nothing is executed.
+    Raises: InputError when a file is missing or is not Python.
+    """
+    waiting, found = [folder / MAIN], set[Path]()
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            if path.suffix == ".py":
+                waiting += _imported_files(path, folder)
+    return sorted(found)
+
+
+def _imported_files(path: Path, folder: Path) -> Iterator[Path]:
+    try:
+        source = read_source(path.read_bytes())
+        layers = unwrap(source)
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from None
+    except PgolfError as error:
+        error.where = error.where or str(path)
+        raise
+    _check_syntax(source, path)
+    for text in (source, *(layer.text for layer in layers)):
+        tree = parsed(text)
+        if tree is None:  # written for a later Python, or not for this one
+            for names in IMPORT.findall(text):
+                yield from _module_files(folder, "".join(names))
+            continue
+        for node in ast.walk(tree):
+            yield from _named_files(node, path, folder)
+
+
+def _check_syntax(source: str, path: Path) -> None:
+    """Refuse what no Python can read; a later Python's syntax is left to whoever runs it."""
+    if parsed(source) is None and not IMPORT.search(source):
+        try:
+            ast.parse(source)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise InputError(f"is not Python source ({error})", where=str(path)) from None
+
+
+def _named_files(node: ast.AST, path: Path, folder: Path) -> Iterator[Path]:
+    """Code of the folder that a node imports, or names as text: `exec(open("model.py").read())` runs it as well."""
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            yield from _module_files(folder, alias.name)
+    elif isinstance(node, ast.ImportFrom):
+        base = path.parents[node.level - 1] if 0 < node.level <= len(path.parents) else folder
+        prefix = f"{node.module}." if node.module else ""
+        for alias in node.names:  # `from a import b`: b may be a module
+            yield from _module_files(base, prefix + alias.name)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str) and Path(node.value).suffix in CODE_SUFFIXES:
+        named = Path(node.value)
+        if len(node.value) < 200 and not named.is_absolute() and ".." not in named.parts and (folder / named).is_file():
+            yield folder / named
+
+
+def _module_files(base: Path, dotted: str) -> Iterator[Path]:
+    """The files that importing `dotted` from `base` would read: packages on the way, and the module."""
+    place = base
+    for part in dotted.split("."):
+        yield from (path for path in (place / f"{part}.py", place / part / "__init__.py") if path.is_file())
+        yield from (path for path in place.glob(f"{part}.*so") if path.is_file())
+        place = place / part
+
+
+def _wrapped_bytes(source: bytes) -> int:
+    if unwrap(read_source(source)):
+        return len(source)
+    shell = 'import lzma,base64;exec(lzma.decompress(base64.b85decode("")))\n'
+    packed = lzma.compress(source, lzma.FORMAT_ALONE, preset=9 | lzma.PRESET_EXTREME)
+    return len(shell) + len(base64.b85encode(packed))

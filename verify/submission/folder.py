@@ -1,0 +1,137 @@
+"""A submission folder as it lies on disk, with its artifact decoded when it is one of this toolkit's."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codec.decoder import MAGIC, decode, read_meta
+from codec.errors import CodecError, InputError
+from codec.storage.atomic_files import read_bytes
+from verify.submission import run_settings
+from verify.submission.byte_count import LARGEST, MAIN, files, import_closure
+
+ARTIFACT = "model.bin"
+BLOBS = "*.ptz"  # what the seed family's scripts write: final_model.int8.ptz, final_model.int6.ptz
+# First bytes -> what they say.  lzma's own files and brotli have none that tells them from anything else.
+CONTAINERS = {
+    b"PK\x03\x04": "torch.save's zip",
+    b"\x80": "a pickle",
+    b"\x28\xb5\x2f\xfd": "zstd data",
+    b"\xfd7zXZ\0": "xz data",
+    b"\x5d\0\0": "lzma data",
+    b"\x78": "zlib data",
+    b"BSHF": "shuffled bytes",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """artifact: path of the weights.  tensors: what they decode to.  meta: what is stored beside them.
+
+    Artifacts of other formats are left closed, only the sandbox opens them: tensors and meta are then {} and `foreign`
+    says what they look like.  code: train_gpt.py and the local code it imports.  claims: submission.json ({} when there
+    is none).  environment: settings that the README's or a log's run command states, `stated_in` the file's name.
+    tolerated: names of code files that may lie in the folder uncounted.
+    """
+
+    folder: Path
+    artifact: Path
+    blob: bytes
+    meta: dict[str, Any]
+    tensors: dict[str, np.ndarray]
+    code: tuple[Path, ...]
+    claims: dict[str, Any]
+    foreign: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    stated_in: str = ""
+    tolerated: frozenset[str] = frozenset()
+
+    @classmethod
+    def open(
+        cls, folder: str | Path, *, artifact: str | Path | None = None, tolerated: frozenset[str] = frozenset()
+    ) -> "Submission":
+        """Read the folder; nothing of it is executed, and no pickle is opened.
+
+        artifact: the weights, when the folder does not hold them under a known name.
+
+        Raises: InputError when files are missing, unreadable or links; CodecError when the artifact is damaged.
+        """
+        folder = Path(folder)
+        if not (folder / MAIN).is_file():
+            raise InputError(
+                f"is not a submission folder, it has no {MAIN}", where=str(folder), hint="make one with `pgolf pack`"
+            )
+        files(folder)  # refuses links before anything is read through one
+        claims = _claims(folder / "submission.json")
+        artifact = Path(artifact) if artifact else folder / _artifact_name(claims, folder)
+        blob = read_bytes(artifact, LARGEST)
+        foreign = "" if blob.startswith(MAGIC[:3]) else _look(blob)
+        meta, tensors = ({}, {}) if foreign and artifact.name != ARTIFACT else _decoded(blob, foreign, artifact)
+        environment, stated_in = run_settings.settings(folder)
+        return cls(
+            folder=folder,
+            artifact=artifact,
+            blob=blob,
+            meta=meta,
+            tensors=tensors,
+            code=tuple(import_closure(folder)),
+            claims=claims,
+            foreign=foreign,
+            environment=environment,
+            stated_in=stated_in,
+            tolerated=tolerated,
+        )
+
+
+def _look(blob: bytes) -> str:
+    return next((name for magic, name in CONTAINERS.items() if blob.startswith(magic)), "of an unknown format")
+
+
+def _decoded(blob: bytes, foreign: str, artifact: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    if foreign in ("torch.save's zip", "a pickle"):
+        raise CodecError(
+            f"is {foreign}, not an artifact: opening one can run any code",
+            where=str(artifact),
+            hint="make the artifact with `pgolf pack`",
+        )
+    try:
+        return read_meta(blob), decode(blob)
+    except CodecError as error:
+        raise CodecError(error.message, where=error.where or str(artifact), hint=error.hint) from None
+
+
+def _claims(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        claims = json.loads(read_bytes(path))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"is not JSON ({error})", where=str(path), hint="write it again") from None
+    if not isinstance(claims, dict):
+        raise InputError("is not a JSON object", where=str(path), hint="write it again")
+    return claims
+
+
+def _artifact_name(claims: dict[str, Any], folder: Path) -> str:
+    """The name that submission.json states, else the one of `pgolf pack`, else the only blob of the seed family."""
+    name = claims.get("artifact")
+    if isinstance(name, str):
+        if Path(name).name != name:
+            raise InputError(
+                f"names the artifact {name!r}, need the name of a file in the folder",
+                where=str(folder / "submission.json"),
+            )
+        return name
+    blobs = sorted(path.name for path in folder.glob(BLOBS))
+    if (folder / ARTIFACT).exists() or len(blobs) == 1:
+        return ARTIFACT if (folder / ARTIFACT).exists() else blobs[0]
+    if blobs:
+        raise InputError(f"holds {len(blobs)} artifacts: {', '.join(blobs)}", where=str(folder), hint="--artifact FILE")
+    raise InputError(
+        f"no such file: the folder has neither {ARTIFACT} nor {BLOBS}",
+        where=str(folder / ARTIFACT),
+        hint="copy the weights there or pass --artifact FILE",
+    )
