@@ -25,7 +25,8 @@ from codec.storage.atomic_files import write_bytes
 from pgolf.console import print_table
 from trainer.model.gpt import GPT, GPTConfig
 from trainer.presets.catalog import PRESETS
-from verify.scoring.sliding import Sliding, total
+from verify.scoring.score import total
+from verify.scoring.sliding import Sliding
 from verify.scoring.windows import plan
 
 VERSIONS = ("parameter-golf-kit", "numpy", "torch")

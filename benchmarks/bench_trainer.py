@@ -23,9 +23,9 @@ from codec.errors import PgolfError
 from codec.storage.atomic_files import write_bytes
 from pgolf.console import print_table
 from trainer.model.gpt import GPT
+from trainer.model.init import initialize
 from trainer.optim.muon import optimizers
 from trainer.presets.catalog import PRESETS, Preset
-from trainer.run.state import initialize
 
 VERSIONS = ("parameter-golf-kit", "numpy", "torch")
 PARTS = ("forward", "forward_backward", "muon", "adamw", "peer_muon", "peer_adamw")

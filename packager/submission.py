@@ -16,26 +16,24 @@ from typing import Any
 import numpy as np
 
 from codec import ByteLedger, QuantizedTensor, Recipe, encode, ledger, load_recipe, quantize_checkpoint
+from codec.budget import PARAMETER_GOLF
 from codec.errors import InputError, LimitError, UsageError
+from codec.progress import Progress, silent
+from codec.quantization.recipe import rounding_notes
 from codec.storage.atomic_files import new_folder, read_bytes, within
-from codec.storage.calibration_file import read_hessians, rounding_notes, sha256
-from packager.importers.read_any import STORED, Imported, read_any
+from codec.storage.calibration_file import read_hessians, sha256
+from packager.importers.imported import STORED, Imported
+from packager.importers.read_any import read_any
 from packager.script.bundle import Bundle, bundle
 from packager.script.minify import minify
 from packager.script.wrapper import wrap
 
-CAP = 16_000_000  # decimal bytes, code and weights together: the challenge's limit
 SCRIPT, ARTIFACT, RECORD, LOG = "train_gpt.py", "model.bin", "submission.json", "train.log"
 LEDGER, README, REQUIREMENTS = "ledger.json", "README.md", "requirements.txt"
 FILES = {SCRIPT, ARTIFACT, RECORD, LEDGER, README, REQUIREMENTS}  # and a log: no record of others has model.bin
 DECIDING = ("numpy", "python-minifier")  # packages whose version can change the bytes of a submission
 KEPT = ("config", "layout", "tokenizer_sha256")  # of a checkpoint's metadata, inside the artifact
 STAGES = 4
-Progress = Callable[[int, str], None]
-
-
-def silent(done: int, note: str) -> None:
-    """A progress callback that says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +48,7 @@ class Order:
     checkpoint: Path
     recipe: str
     script: Path | None = None
-    cap: int = CAP
+    cap: int = PARAMETER_GOLF.total_bytes
     author: str | None = None
     title: str | None = None
     minified: bool = True

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from packager.importers.read_any import Imported
+    from packager.importers.imported import Imported
 
 BANKED = "banked"  # the layout of pull request 1176's checkpoints
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-Progress = Callable[[int, str], None]  # (units done so far, a short note such as "bpb 2.31")
+from codec.progress import Progress
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of a table."

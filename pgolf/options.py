@@ -1,13 +1,22 @@
-"""The options of `verify` and `audit` that say how ttt and slot adapt a model."""
+"""Options that several commands share: the byte cap, and how ttt and slot adapt a model."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from codec.budget import PARAMETER_GOLF
+
 if TYPE_CHECKING:
     from verify.scoring.adaptation import Adaptation
 
+cap_option = click.option(
+    "--cap",
+    type=click.IntRange(min=1),
+    default=PARAMETER_GOLF.total_bytes,
+    show_default=True,
+    help="Bytes that code and weights may have together.",
+)
 SCORES = click.Choice(["sliding", "ttt", "slot"])
 Command = TypeVar("Command", bound=Callable[..., Any])
 _positive = click.IntRange(min=1)

@@ -6,7 +6,7 @@ sensitivities s_i = mean (dL/dy_i)^2 its rows: to second order the loss, summed 
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.errors import InputError
+from codec.progress import Progress
 from codec.storage.calibration_file import HESSIAN, SENSITIVITY
 from codec.storage.checkpoint import write_checkpoint
 from trainer.compute.device import autocast
@@ -29,7 +30,6 @@ HEAD = "tok_emb.weight"  # the embedding is the output matrix; its inputs are th
 # GPTQ gains over rounding; at 2048 inputs they are pull request 1019's 64 sequences of 2048.
 TOKENS_PER_INPUT = 64
 TEMPERATURE = 0.8  # of the model's own samples, as pull request 1019 draws them
-Progress = Callable[[int, str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

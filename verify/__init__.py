@@ -1,12 +1,14 @@
 """Reload, re-score and judge a submission; trusts its files only as far as they prove themselves."""
 
-from verify.budget import PARAMETER_GOLF, Budget
+from codec.budget import PARAMETER_GOLF, Budget
+from verify.finding import Finding
 from verify.pipeline import examine, window_length
-from verify.rescore import Settings
+from verify.sandbox.launch import Settings
 from verify.scoring.heldout import HeldOut
-from verify.scoring.sliding import Score, Sliding, total
+from verify.scoring.score import Score, total
+from verify.scoring.sliding import Sliding
 from verify.submission.folder import Submission
-from verify.verdict import Finding, Verdict
+from verify.verdict import Verdict
 
 __all__ = [
     "PARAMETER_GOLF",

@@ -1,38 +1,31 @@
 """The whole examination of one submission: count, reload, score, compare."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from codec.budget import PARAMETER_GOLF
 from codec.encoder import encode
 from codec.errors import InputError
+from codec.progress import Bar, silent_bar
 from codec.storage.checkpoint import read_checkpoint
 from verify import submission_rules as checks
 from verify.audit.prefix_probe import check_prefix
-from verify.budget import PARAMETER_GOLF
-from verify.claimed import check_claimed_score
 from verify.claims.group_rules import check_group
 from verify.claims.runs import read_group
-from verify.rescore import Reloaded, Settings, reload
+from verify.finding import Finding
+from verify.rescore import Reloaded, reload
+from verify.sandbox.launch import Settings
 from verify.scoring.adaptation import Kind
 from verify.scoring.heldout import HeldOut
 from verify.scoring.reservoir import Sample
 from verify.submission.byte_count import count
 from verify.submission.folder import Submission
 from verify.submission.static_scan import triage
-from verify.verdict import Finding, Verdict
-
-Progress = Callable[[int, str], None]
-Bar = Callable[[str, int], AbstractContextManager[Progress]]
-
-
-@contextmanager
-def silent(label: str, total: int) -> Iterator[Progress]:
-    """A progress bar that shows nothing."""
-    yield lambda done, note: None
+from verify.submission_rules import check_claimed_score
+from verify.verdict import Verdict
 
 
 def examine(
@@ -43,7 +36,7 @@ def examine(
     scores: Sequence[Kind] = (),
     checkpoint: str | Path | None = None,
     cap: int = PARAMETER_GOLF.total_bytes,
-    bar: Bar = silent,
+    bar: Bar = silent_bar,
 ) -> Verdict:
     """Judge a submission on held-out text.
 

@@ -1,29 +1,11 @@
 """Findings and the verdict that follows from them."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from codec.errors import printable
-from verify.scoring.sliding import Score
+from verify.finding import Finding
+from verify.scoring.score import Score
 from verify.submission.byte_count import ByteCount
-
-Level = Literal["pass", "fail", "warn", "unknown"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One checked rule, by its id in docs/rules.md.  unknown: not decided, the message says why.
-
-    A message that quotes a submission cannot act on a terminal or look like two; evidence is for JSON, and as it was.
-    """
-
-    rule: str
-    level: Level
-    message: str
-    evidence: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "message", printable(self.message))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -250,3 +250,14 @@ def _known(name: str, known: list[str], what: str, where: str) -> str:
         where="" if where == what else where,
         hint=f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}",
     )
+
+
+def rounding_notes(recipe: Recipe, tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """A note on what the recipe loses without Hessians; none when it has no use for them."""
+    names = recipe.gptq_tensors(tensors)
+    if not names:
+        return ()
+    return (
+        f"recipe {recipe.name} wants GPTQ for {len(names)} tensors, without Hessians they are rounded to nearest; "
+        "make some with `pgolf calibrate`",
+    )

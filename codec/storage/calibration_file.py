@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from codec.errors import InputError
-from codec.quantization.recipe import Recipe
 from codec.storage.atomic_files import read_bytes
 from codec.storage.checkpoint import read_checkpoint
 
@@ -51,14 +50,3 @@ def read_hessians(path: str | Path, checkpoint: str | Path, tensors: Mapping[str
 def sha256(path: str | Path) -> str:
     """Of the file's content, in hexadecimal."""
     return hashlib.sha256(read_bytes(path)).hexdigest()
-
-
-def rounding_notes(recipe: Recipe, tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """A note on what the recipe loses without Hessians; none when it has no use for them."""
-    names = recipe.gptq_tensors(tensors)
-    if not names:
-        return ()
-    return (
-        f"recipe {recipe.name} wants GPTQ for {len(names)} tensors, without Hessians they are rounded to nearest; "
-        "make some with `pgolf calibrate`",
-    )

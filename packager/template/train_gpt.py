@@ -13,7 +13,8 @@ from codec.errors import CodecError, EnvironmentLacks, InputError, PgolfError, U
 from codec.storage.token_shards import find_shards, find_tokenizer, open_shard
 from trainer.model.config import GPTConfig
 from trainer.model.gpt import GPT
-from verify.scoring.sliding import Sliding, total
+from verify.scoring.score import total
+from verify.scoring.sliding import Sliding
 from verify.scoring.token_bytes import TokenBytes
 
 

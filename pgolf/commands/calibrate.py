@@ -15,7 +15,7 @@ from pgolf.data_origin import check_origin
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from packager.importers.read_any import Imported
+    from packager.importers.imported import Imported
     from trainer.calibration import Calibration
     from trainer.model.gpt import GPT
 
@@ -165,7 +165,7 @@ def _log(path: Path, seconds: float) -> None:
 def _print(
     output: Path, found: "Calibration", source: str, seconds: float, trained: float | None, as_json: bool
 ) -> None:
-    from verify.budget import PARAMETER_GOLF
+    from codec.budget import PARAMETER_GOLF
 
     total = None if trained is None else trained + seconds
     if as_json:

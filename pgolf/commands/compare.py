@@ -10,11 +10,12 @@ import click
 
 from codec.errors import UsageError
 from pgolf.console import echo, json_option, print_json, print_table
+from pgolf.options import cap_option
 
 if TYPE_CHECKING:
     from verify.claims.runs import Group, Run
     from verify.claims.significance import Comparison, Sample
-    from verify.verdict import Finding
+    from verify.finding import Finding
 
 LARGEST_BPB = 20.0  # a larger number is a pull request's, not a score
 
@@ -28,9 +29,7 @@ LARGEST_BPB = 20.0  # a larger number is a pull request's, not a score
     help="What to beat: a mean in bits per byte, a log, folder or submission.json, or a published record's number. "
     "Repeat it for several runs or seeds.",
 )
-@click.option(
-    "--cap", type=click.IntRange(min=1), default=16_000_000, show_default=True, help="Bytes of code + artifact."
-)
+@cap_option
 @click.option(
     "--write",
     type=click.Path(path_type=Path),

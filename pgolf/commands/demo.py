@@ -120,7 +120,7 @@ def _train(
     import shutil
 
     from codec.storage.token_shards import find_shards, find_tokenizer
-    from pgolf.commands.train import fit_vocabulary, sliding_evaluation
+    from pgolf.evaluation import fit_vocabulary, sliding_evaluation
     from trainer.presets.catalog import find_preset
     from trainer.run.loop import train
     from verify import HeldOut

@@ -52,10 +52,10 @@ def measure(
     from codec.measurement.compressors import BASELINES, FALLBACK, installed
     from codec.measurement.measurement import measure as measure_recipe
     from codec.measurement.measurement import measure_treated
-    from codec.quantization.recipe import load_recipe
+    from codec.quantization.recipe import load_recipe, rounding_notes
     from codec.storage.atomic_files import within
-    from codec.storage.calibration_file import read_hessians, rounding_notes
-    from packager.importers.read_any import STORED
+    from codec.storage.calibration_file import read_hessians
+    from packager.importers.imported import STORED
     from pgolf import plots as picture
     from pgolf.checkpoints import read_weights
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pgolf.console import echo, json_option, print_json, print_table, progress
+from pgolf.options import cap_option
 
 
 @click.command()
@@ -13,13 +14,7 @@ from pgolf.console import echo, json_option, print_json, print_table, progress
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Folder to write; an earlier submission there is replaced."
 )
-@click.option(
-    "--cap",
-    type=click.IntRange(min=1),
-    default=16_000_000,
-    show_default=True,
-    help="Bytes that code and weights may have together.",
-)
+@cap_option
 @click.option("--script", type=click.Path(path_type=Path), help="Instead of the reference script.")
 @click.option("--author", help="For submission.json.")
 @click.option("--name", "title", help="For submission.json and README.md.")

@@ -10,19 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from codec.errors import PgolfError, UsageError
+from codec.errors import PgolfError
 from pgolf.console import json_option, print_json, print_table, progress
 from pgolf.data_origin import check_origin
+from pgolf.evaluation import fit_vocabulary, sliding_evaluation
 
 if TYPE_CHECKING:
     from trainer.compute.ranks import Ranks
-    from trainer.model.gpt import GPT
-    from trainer.presets.catalog import Preset
-    from trainer.run.loop import Evaluate, TrainResult
+    from trainer.run.loop import TrainResult
     from verify.scoring.heldout import HeldOut
 
-STRIDE = 64  # targets scored per window, the challenge's choice
-BATCH = 16  # windows per forward pass of a validation
 GRACE = 10.0  # seconds
 
 
@@ -179,46 +176,6 @@ def _keep_quiet(seconds: float) -> None:
     """Wait; a SIGTERM meanwhile, which is torchrun's, ends the process without a word."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     time.sleep(seconds)
-
-
-def fit_vocabulary(preset: "Preset", tokenizer: Path) -> "Preset":
-    """The preset with the tokenizer's vocabulary size; the record's own size is part of what it is.
-
-    Raises: UsageError when a record's preset meets another vocabulary; InputError for an unusable tokenizer.
-    """
-    from verify.scoring.token_bytes import TokenBytes
-
-    pieces = len(TokenBytes.from_tokenizer(tokenizer).length)
-    if pieces == preset.model.vocab_size:
-        return preset
-    if preset.fixed_vocab:
-        raise UsageError(
-            f"has {pieces} pieces, preset {preset.name} needs {preset.model.vocab_size}",
-            where=str(tokenizer),
-            hint="pass the tokenizer of that size, or train cpu-demo",
-        )
-    return replace(preset, model=replace(preset.model, vocab_size=pieces))
-
-
-def sliding_evaluation(heldout: "HeldOut", length: int) -> "Evaluate":
-    """(val_loss, val_bpb) of a model by exact sliding windows over the held-out targets."""
-    from verify.scoring.sliding import Sliding, total
-    from verify.scoring.token_bytes import TokenBytes
-
-    token_bytes = TokenBytes.from_tokenizer(heldout.tokenizer).of(heldout.tokens)
-
-    def evaluate(model: "GPT") -> tuple[float, float]:
-        scorer = Sliding(
-            model=model,
-            vocab_size=model.config.vocab_size,
-            length=length,
-            stride=min(STRIDE, length),
-            device=model.tok_emb.weight.device,
-        )
-        score = total(scorer, heldout.tokens, token_bytes, batch=BATCH)
-        return score.loss, score.bpb
-
-    return evaluate
 
 
 def _print(result: "TrainResult", heldout: "HeldOut") -> None:

@@ -8,7 +8,7 @@ import click
 from codec.errors import EnvironmentLacks, UsageError
 from pgolf.console import json_option, print_json, print_table, progress
 from pgolf.data_origin import check_origin
-from pgolf.options import SCORES, adaptation, adaptation_options
+from pgolf.options import SCORES, adaptation, adaptation_options, cap_option
 
 if TYPE_CHECKING:
     from verify import HeldOut, Settings, Verdict
@@ -40,7 +40,7 @@ _limit = click.FloatRange(min=0, min_open=True)
 )
 @click.option("--time-limit", type=_limit, default=3600.0, show_default=True, help="Seconds of each scoring process.")
 @click.option("--memory-limit", type=_limit, default=16.0, show_default=True, help="Gigabytes of that process.")
-@click.option("--cap", type=_positive, default=16_000_000, show_default=True, help="Bytes of code + artifact.")
+@cap_option
 @click.option("--artifact", type=_file, help="The weights, when the folder has none or several.")
 @click.option("--env", "environment", multiple=True, metavar="NAME=VALUE", help="Setting of the script's run; repeat.")
 @click.option("--extra", multiple=True, metavar="FILE", help="Code file that may lie in the folder uncounted; repeat.")
@@ -86,7 +86,7 @@ def verify(
       pgolf verify RECORD --data DIR --artifact final_model.int6.ptz --env NUM_LAYERS=11
     """
     from verify import HeldOut, Settings, Submission, examine, window_length
-    from verify.claimed import evaluation
+    from verify.submission_rules import evaluation
 
     _check_device(device)
     subject = Submission.open(submission, artifact=artifact, tolerated=frozenset(extra))

@@ -6,8 +6,8 @@ import pytest
 from codec import load_recipe, quantize_checkpoint
 from codec.errors import InputError
 from codec.measurement.measurement import measure
-from codec.quantization.recipe import Recipe, Rule
-from codec.storage.calibration_file import CHECKPOINT, HESSIAN, read_hessians, rounding_notes, sha256
+from codec.quantization.recipe import Recipe, Rule, rounding_notes
+from codec.storage.calibration_file import CHECKPOINT, HESSIAN, read_hessians, sha256
 from codec.storage.checkpoint import write_checkpoint
 
 NAME = "blocks.0.mlp.fc.weight"

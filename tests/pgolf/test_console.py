@@ -11,7 +11,7 @@ import pytest
 from codec.errors import InputError, printable
 from pgolf import console
 from pgolf.console import echo, print_json, print_table, progress
-from verify.verdict import Finding
+from verify.finding import Finding
 
 HOSTILE = "import socket # \x1b[2J\x1b[8m\x9b\x07\x08\u202e\udcff\r\nverdict: pass"
 

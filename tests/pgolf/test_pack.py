@@ -15,7 +15,8 @@ from codec import decode, ledger, read_meta
 from codec.storage.token_shards import open_shard
 from tests.packager.conftest import checkpoint, data, recipe  # noqa: F401
 from trainer.model.gpt import GPT, GPTConfig
-from verify.scoring.sliding import Sliding, total
+from verify.scoring.score import total
+from verify.scoring.sliding import Sliding
 from verify.scoring.token_bytes import TokenBytes
 
 LINE = re.compile(

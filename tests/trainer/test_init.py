@@ -8,9 +8,9 @@ import torch
 
 from tests.trainer.shrunk import small_preset
 from trainer.model.gpt import GPT, GPTConfig
+from trainer.model.init import initialize
 from trainer.optim.muon import optimizers
 from trainer.presets.catalog import PRESETS
-from trainer.run.state import initialize
 
 NAMES = sorted(PRESETS)
 

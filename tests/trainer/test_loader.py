@@ -12,7 +12,7 @@ from codec.errors import InputError, UsageError
 from codec.storage.token_shards import shard_bytes
 from trainer.compute.ranks import Ranks
 from trainer.data.loader import Loader
-from trainer.presets.catalog import LOADERS
+from trainer.presets.train_config import LOADERS
 
 
 def write(folder: Path, *lengths: int) -> list[np.ndarray]:

@@ -17,7 +17,8 @@ from codec.storage.checkpoint import read_checkpoint, weights_sha256, write_chec
 from codec.storage.token_shards import shard_bytes
 from tests.trainer.runs import TINY, assert_equal, evaluate, go, weights
 from trainer.model.gpt import GPT, GPTConfig
-from trainer.presets.catalog import TrainConfig, find_preset
+from trainer.presets.catalog import find_preset
+from trainer.presets.train_config import TrainConfig
 from trainer.run.state import save_state
 from verify.claims.log_reader import read_log
 

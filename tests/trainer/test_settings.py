@@ -6,8 +6,9 @@ import pytest
 
 from codec.errors import UsageError
 from trainer.model.config import GPTConfig
-from trainer.presets.catalog import PRESETS, TrainConfig
+from trainer.presets.catalog import PRESETS
 from trainer.presets.overrides import changed
+from trainer.presets.train_config import TrainConfig
 
 PR339 = PRESETS["pr339"]
 

@@ -9,10 +9,11 @@ from codec.errors import InputError, UsageError
 from codec.storage.checkpoint import read_checkpoint, write_checkpoint
 from tests.trainer.shrunk import small_preset
 from trainer.model.gpt import GPT
+from trainer.model.init import initialize
 from trainer.optim.averaging import find_average
 from trainer.optim.muon import optimizers
 from trainer.optim.schedule import Decision
-from trainer.run.state import Parts, Place, initialize, load_state, save_state
+from trainer.run.state import Parts, Place, load_state, save_state
 
 PRESET = small_preset("pr1716")
 IDENTITY = {"preset": "pr1716", "seed": 3, "train": {"steps": 20, "matrix_lr": 0.1}}

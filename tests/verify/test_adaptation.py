@@ -5,9 +5,11 @@ import pytest
 
 from codec.errors import InputError, UsageError
 from tests.verify.models import nats_of
-from verify.rescore import Settings, reload, running
+from verify.rescore import reload
 from verify.sandbox import wire
-from verify.scoring.adaptation import Adaptation, scorer_of
+from verify.sandbox.launch import Settings, running
+from verify.sandbox.remote_scorers import scorer_of
+from verify.scoring.adaptation import Adaptation
 from verify.scoring.sliding import Sliding, digest
 from verify.scoring.slot import ContextSlot
 from verify.scoring.ttt import Momentum, Orthogonal, ScoreFirst

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from codec.errors import InputError
-from verify.audit.arithmetic import Decoder, Encoder
+from verify.audit.round_trip import Decoder, Encoder
 
 
 @st.composite

@@ -12,12 +12,12 @@ from codec.errors import CodecError, InputError
 from codec.storage.checkpoint import write_checkpoint
 from tests.verify.conftest import BIGRAM
 from verify import HeldOut, Settings, Submission, examine
-from verify.claimed import check_claimed_score
-from verify.scoring.sliding import Score
+from verify.finding import Finding
+from verify.scoring.score import Score
 from verify.submission import run_settings
 from verify.submission.byte_count import count
-from verify.submission_rules import check_claimed_bytes, check_claimed_hashes
-from verify.verdict import Finding, Verdict
+from verify.submission_rules import check_claimed_bytes, check_claimed_hashes, check_claimed_score
+from verify.verdict import Verdict
 
 SETTINGS = Settings(length=16, stride=4, threads=1)
 OF_ROOT = set() if os.getuid() else {"sandbox.missing"}  # the kernel limits no thread of root

@@ -17,9 +17,10 @@ from tests.verify.records import (
     write_1716,
 )
 from verify.claims.group_rules import check_group
+from verify.claims.headline import headline
 from verify.claims.log_reader import read_log
 from verify.claims.log_rules import check_log
-from verify.claims.runs import headline, read_group
+from verify.claims.runs import read_group
 from verify.claims.significance import Sample, compare
 from verify.claims.submission_json import read_statement
 from verify.claims.write_submission_json import record

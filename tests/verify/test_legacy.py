@@ -16,7 +16,7 @@ from benchmarks.published_procedures import (
 )
 from tests.verify.models import golden, shrunk
 from tests.verify.test_ttt import check_moved, taught
-from verify.scoring.sliding import Score, total
+from verify.scoring.score import Score, total
 from verify.scoring.ttt import Momentum, Orthogonal, cosine
 
 torch.set_num_threads(1)

@@ -12,8 +12,9 @@ import torch
 from codec.encoder import encode
 from codec.errors import InputError, LimitError, UsageError
 from tests.verify.conftest import BIGRAM
-from verify.rescore import Settings, reload, running
+from verify.rescore import reload
 from verify.sandbox import confine as sandbox
+from verify.sandbox.launch import Settings, running
 from verify.submission.folder import Submission
 
 SETTINGS = Settings(length=16, stride=4, threads=1)

@@ -8,8 +8,9 @@ import torch
 
 from codec.errors import InputError, UsageError
 from tests.verify.models import VOCAB, Toy, golden, nats_of, shrunk, stream
+from verify.scoring.score import Score, total
 from verify.scoring.scorer import Scored
-from verify.scoring.sliding import Score, Sliding, digest, total
+from verify.scoring.sliding import Sliding, digest
 from verify.scoring.token_bytes import TokenBytes
 
 torch.set_num_threads(1)

@@ -15,8 +15,9 @@ import zstandard
 from codec.errors import InputError
 from packager.importers.read_any import read_any
 from tests.verify.test_unwrap import xz
-from verify.rescore import Settings, reload
+from verify.rescore import reload
 from verify.sandbox import seed_adapter
+from verify.sandbox.launch import Settings
 from verify.sandbox.seed_adapter import attention
 from verify.submission.folder import Submission
 

@@ -8,7 +8,7 @@ from tests.verify.conftest import BIGRAM
 from tests.verify.test_adaptation import CAUSAL, causal_tensors
 from verify.audit.perturbations import Scope
 from verify.audit.submission_audit import audit_submission
-from verify.rescore import Settings
+from verify.sandbox.launch import Settings
 from verify.scoring.adaptation import Adaptation
 from verify.submission.folder import Submission
 

@@ -13,7 +13,8 @@ from codec.errors import UsageError
 from tests.conftest import ROOT
 from tests.verify.models import VOCAB, Toy, golden, nats_of, shrunk, stream
 from verify.scoring.ranks import Ranks
-from verify.scoring.sliding import Sliding, digest, total
+from verify.scoring.score import total
+from verify.scoring.sliding import Sliding, digest
 from verify.scoring.ttt import Learner, Momentum, Orthogonal, ScoreFirst, cosine, first_blocks, orthogonalize
 
 torch.set_num_threads(1)
@@ -210,7 +211,8 @@ import json
 import numpy as np, torch
 from tests.verify.models import VOCAB, Toy, stream
 from verify.scoring.ranks import Ranks
-from verify.scoring.sliding import Sliding, total
+from verify.scoring.sliding import Sliding
+from verify.scoring.score import total
 from verify.scoring.slot import ContextSlot
 from verify.scoring.ttt import ScoreFirst
 torch.set_num_threads(1)

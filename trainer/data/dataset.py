@@ -13,6 +13,7 @@ import numpy as np
 import sentencepiece
 
 from codec.errors import InputError
+from codec.progress import Progress
 from codec.storage.atomic_files import new_folder, read_bytes, write_bytes
 from codec.storage.token_shards import shard_bytes
 from trainer.data.documents import Split, split_by_hash, split_given
@@ -20,8 +21,6 @@ from trainer.data.tokenizer import BOS, load_tokenizer, train_tokenizer
 
 TOKENIZER, SUMMARY = "tokenizer.model", "data.json"
 BATCH = 256  # documents encoded at a time: bounds memory and paces the progress bar
-
-Progress = Callable[[int, str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

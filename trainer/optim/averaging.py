@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.optim.schedule import Decision
-from trainer.presets.catalog import TrainConfig
+from trainer.presets.train_config import TrainConfig
 
 
 class Average(ABC):

@@ -9,7 +9,7 @@ from torch.optim import AdamW, Optimizer
 
 from trainer.compute.ranks import Ranks
 from trainer.model.gpt import GPT
-from trainer.presets.catalog import TrainConfig
+from trainer.presets.train_config import TrainConfig
 
 Triple = tuple[float, float, float]
 

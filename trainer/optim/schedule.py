@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from trainer.presets.catalog import TrainConfig
+from trainer.presets.train_config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

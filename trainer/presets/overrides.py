@@ -9,7 +9,8 @@ from typing import Any
 
 from codec.errors import UsageError
 from trainer.model.config import GPTConfig
-from trainer.presets.catalog import Preset, TrainConfig
+from trainer.presets.catalog import Preset
+from trainer.presets.train_config import TrainConfig
 
 FROM_DATA = "vocab_size"  # the tokenizer's
 

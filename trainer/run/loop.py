@@ -11,12 +11,14 @@ from typing import Any
 import torch
 
 from codec.errors import PgolfError
+from codec.progress import Progress
 from trainer.compute.device import autocast, cpu_threads, find_device, synchronize
 from trainer.compute.ranks import RankLost, Ranks
 from trainer.data.loader import Loader
 from trainer.model.gpt import GPT
 from trainer.optim.schedule import Decision, decide
-from trainer.presets.catalog import Preset, TrainConfig
+from trainer.presets.catalog import Preset
+from trainer.presets.train_config import TrainConfig
 from trainer.run.run_folder import CHECKPOINT, STATE, Records, check_folder
 from trainer.run.run_identity import open_data
 from trainer.run.signals import held, interruptions
@@ -25,7 +27,6 @@ from trainer.run.step import Stepper
 from trainer.run.trackers import Opener, find_tracker
 
 Evaluate = Callable[[GPT], tuple[float, float]]  # model -> (val_loss in nats per token, val_bpb)
-Progress = Callable[[int, str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

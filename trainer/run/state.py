@@ -1,6 +1,5 @@
 """The state of a run: how it begins, and the file from which it goes on after a kill."""
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from codec.errors import InputError, UsageError
@@ -18,40 +17,6 @@ from trainer.model.gpt import GPT
 from trainer.optim.averaging import Average
 
 _ADAM = ("exp_avg", "exp_avg_sq", "step")
-VALUE_TABLE_STD = 0.01
-
-
-def initialize(model: GPT, seed: int) -> None:
-    """Starting weights; vectors and scalars keep what the model's constructor gave them.
-
-    Token table N(0, embed_std^2), value table N(0, 0.01^2), bigram table zero.  Output projections and gates zero,
-    other linear layers orthogonal, those with a side below 64 uniform(+-1/sqrt(inputs)).  The bigram projection is
-    orthogonal at any width and scaled by bigram_gain_init; it may not be zero, or table and projection would keep
-    each other's gradient at zero.
-    Source: the code of pull requests 162, 339, 1176 and 1716.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    nn.init.normal_(model.tok_emb.weight, std=model.config.embed_std, generator=generator)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear):
-            _initialize_linear(name, module, generator)
-    if model.bigram is not None:
-        nn.init.zeros_(model.bigram.embed.weight)
-        with torch.no_grad():
-            model.bigram.proj.weight.mul_(model.config.bigram_gain_init)
-    if model.config.value_embed_layers:
-        nn.init.normal_(model.ve_shared.embed.weight, std=VALUE_TABLE_STD, generator=generator)
-
-
-def _initialize_linear(name: str, layer: nn.Linear, generator: torch.Generator) -> None:
-    block_output = name.startswith("blocks.") and name.endswith(".proj")
-    if block_output or name.endswith(("attn_gate_proj", "smear_gate")):
-        nn.init.zeros_(layer.weight)
-    elif name == "bigram.proj" or min(layer.weight.shape) >= 64:
-        nn.init.orthogonal_(layer.weight, generator=generator)
-    else:
-        bound = 1 / math.sqrt(layer.in_features)
-        nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

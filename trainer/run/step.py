@@ -13,12 +13,14 @@ from trainer.compute.attention import choose
 from trainer.compute.device import Forward, autocast, compiled, precision, put, synchronize
 from trainer.compute.ranks import Ranks
 from trainer.model.gpt import GPT
+from trainer.model.init import initialize
 from trainer.optim.averaging import find_average
 from trainer.optim.muon import optimizers
 from trainer.optim.qat import fake_quantized
 from trainer.optim.schedule import Decision
-from trainer.presets.catalog import Preset, TrainConfig
-from trainer.run.state import Parts, initialize
+from trainer.presets.catalog import Preset
+from trainer.presets.train_config import TrainConfig
+from trainer.run.state import Parts
 
 Batch = tuple[Tensor, Tensor]  # inputs, targets, each int64 (sequences of this rank, seq_len)
 

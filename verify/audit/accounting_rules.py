@@ -10,7 +10,7 @@ from verify.audit.evidence import evidence, finding, number, told
 from verify.audit.fresh_process import Observation
 from verify.audit.round_trip import RoundTrip
 from verify.audit.trace import Trace, score_difference
-from verify.verdict import Finding
+from verify.finding import Finding
 
 SPARE_BITS = 2  # a code may be so many bits longer than the scores ask for: one for its end, one for rounding
 

@@ -13,7 +13,7 @@ import numpy as np
 from verify.audit.evidence import evidence, finding, number, told
 from verify.audit.perturbations import Perturbation
 from verify.audit.trace import Trace, row_difference, score_difference
-from verify.verdict import Finding
+from verify.finding import Finding
 
 FLOAT = 1e-5  # nats; float32 sums in another order (batch shapes, kernels) move a score by about 1e-6
 NOISE = 1e-3  # nats; more than any kernel makes two runs differ by

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from verify.audit.trace import Difference
-from verify.verdict import Finding, Level
+from verify.finding import Finding, Level
 
 
 def finding(

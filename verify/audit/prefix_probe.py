@@ -8,7 +8,8 @@ import torch
 from verify.audit.causality_rules import FLOAT, MARGIN, NOISE
 from verify.audit.evidence import finding, told
 from verify.audit.trace import Difference, differing
-from verify.rescore import Settings, running
+from verify.finding import Finding
+from verify.sandbox.launch import Settings, running
 from verify.sandbox.remote_model import Remote
 from verify.scoring.heldout import HeldOut
 from verify.scoring.reservoir import Sample
@@ -16,7 +17,6 @@ from verify.scoring.scorer import Scored
 from verify.scoring.token_stream import predict
 from verify.scoring.windows import Window, plan
 from verify.submission.folder import Submission
-from verify.verdict import Finding
 
 CHOICES = 1 << 16  # tokens from whose ids the other text is drawn
 
@@ -28,7 +28,7 @@ def check_prefix(submission: Submission, heldout: HeldOut, settings: Settings, s
     script that behaves in its first requests contradicts what it said in later ones.  Every row has a cut of its own
     or, for each other batch, all have the same, so that rows cannot tell each other what follows.
 
-    settings.length: as scored.  sample: of the run that scored.  Raises: as `verify.rescore.running`.
+    settings.length: as scored.  sample: of the run that scored.  Raises: as `verify.sandbox.launch.running`.
     """
     rule, batches = "score.prefix", sample.batches
     windows = plan(heldout.targets, settings.length or 0, settings.stride)

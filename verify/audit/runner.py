@@ -1,12 +1,13 @@
 """The audit: run a scorer over a stream and over changed streams, and say what was found with which coverage."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from codec.errors import InputError, PgolfError
+from codec.progress import Progress
 from verify.audit import accounting_rules as accounts
 from verify.audit import causality_rules as checks
 from verify.audit.fresh_process import Observation
@@ -22,12 +23,11 @@ from verify.audit.perturbations import (
 )
 from verify.audit.round_trip import RoundTrip, round_trip
 from verify.audit.trace import Trace, trace
+from verify.finding import Finding
 from verify.scoring.scorer import Scored, Scorer
-from verify.verdict import Finding
 
 STRUCTURE_CUTS = 4  # each with three changes
 SHORTEST = 16  # tokens: below there is nothing to cut
-Progress = Callable[[int, str], None]
 Runs = tuple[checks.Run, ...]
 
 

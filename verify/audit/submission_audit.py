@@ -5,14 +5,16 @@ from dataclasses import replace
 import numpy as np
 
 from codec.errors import InputError
+from codec.progress import Progress
 from verify.audit.fresh_process import Observation
 from verify.audit.perturbations import Scope
-from verify.audit.runner import Audit, Progress, audit
+from verify.audit.runner import Audit, audit
 from verify.audit.trace import trace
-from verify.rescore import Settings, running
 from verify.sandbox.confine import THREADS
+from verify.sandbox.launch import Settings, running
 from verify.sandbox.remote_model import Remote
-from verify.scoring.adaptation import Kind, scorer_of
+from verify.sandbox.remote_scorers import scorer_of
+from verify.scoring.adaptation import Kind
 from verify.scoring.scorer import Scorer
 from verify.submission.folder import Submission
 
@@ -35,7 +37,8 @@ def audit_submission(
     is not used.  settings.length: of the windows, small like the stream.  Of scope, batch and periods are replaced.
     score: what adapts the model, and when, is decided here; every run begins with the weights as they were loaded.
 
-    Raises: as `verify.rescore.running`; InputError when settings have no length, or the model lacks what score needs.
+    Raises: as `launch.running`; InputError when settings have no length, or the model lacks what score
+    needs.
     """
     if not settings.length:
         raise InputError("is to be audited with windows of unknown length", where=str(submission.folder))
@@ -56,7 +59,7 @@ def audit_submission(
 def stated_length(submission: Submission) -> int:
     """The window length that the script itself states once it is loaded, for artifacts that nobody else opens.
 
-    Raises: as `verify.rescore.running`; InputError when it states none.
+    Raises: as `verify.sandbox.launch.running`; InputError when it states none.
     """
     with running(submission, submission.blob, Settings(stride=1, threads=1)) as model:
         if not model.length:

@@ -5,12 +5,13 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from verify.budget import PARAMETER_GOLF
-from verify.claims.log_rules import check_log, worst
-from verify.claims.runs import STATED, Group, headline
+from codec.budget import PARAMETER_GOLF
+from verify.claims.headline import headline
+from verify.claims.log_rules import check_log
+from verify.claims.runs import STATED, Group
 from verify.claims.significance import Comparison, Outcome
 from verify.claims.submission_json import Statement, agrees
-from verify.verdict import Finding, Level
+from verify.finding import Finding, Level, worst
 
 PLACES = re.compile(
     r"(^|_)(seed|rank)$|run_id|logfile|_(dir|path|files)$|^rank|tokenizer_path|pattern"

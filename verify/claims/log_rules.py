@@ -5,12 +5,12 @@ from decimal import Decimal
 from statistics import median
 from typing import Any
 
-from verify.budget import PARAMETER_GOLF
+from codec.budget import PARAMETER_GOLF
+from verify.claims.headline import REFUSED, Headline, Refusal, all_seconds, headline, needed_seconds
 from verify.claims.log_reader import Log, Metric
 from verify.claims.reference_results import CHALLENGE_BYTES, TEXTS, Text
-from verify.claims.runs import REFUSED, Headline, Refusal, all_seconds, headline, needed_seconds
 from verify.claims.submission_json import Statement, agrees
-from verify.verdict import Finding, Level
+from verify.finding import Finding, Level, worst
 
 SAME_TEXT = 1e-4  # relative: tails cut off and counted again stay below 7e-5, the smallest known byte bug is 1e-2
 OTHER_TEXT = 0.3  # relative: byte bugs have been 1 to 20 %; more than this is another text or a part of one
@@ -167,13 +167,6 @@ def check_budget(log: Log, result: Headline) -> Finding:
     if level == "fail" and _world(log) != WORLD:
         level, message = "unknown", f"{message}; by {_world(log) or 'an unstated number of'} processes, not {WORLD}"
     return Finding(rule="log.budget", level=level, message=message, evidence=evidence)
-
-
-def worst(levels: Any) -> Level:
-    """The most serious of several levels."""
-    order: tuple[Level, ...] = ("fail", "warn", "unknown", "pass")
-    present = set(levels)
-    return next(level for level in order if level in present)
 
 
 def _bytes_per_token(metric: Metric) -> float:

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from verify.budget import PARAMETER_GOLF
+from codec.budget import PARAMETER_GOLF
 
 Name = Literal["z", "t", "welch"]
 

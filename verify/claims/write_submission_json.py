@@ -4,12 +4,13 @@ from decimal import Decimal
 from typing import Any
 
 from codec.errors import InputError, UsageError
+from verify.claims.headline import headline
 from verify.claims.log_reader import Log
 from verify.claims.log_rules import known_text
-from verify.claims.runs import Group, headline
+from verify.claims.runs import Group
 from verify.claims.significance import Comparison
 from verify.claims.submission_json import number
-from verify.verdict import Finding
+from verify.finding import Finding
 
 WORDS = ("author", "github_id", "name", "blurb", "date", "track")  # said by people: kept from the earlier file, or null
 PLACE = ("hardware", "pytorch_version")
@@ -84,7 +85,7 @@ def _seed(log: Log) -> int:
 
 
 def _evaluation(log: Log) -> dict[str, Any]:
-    """In the words that `verify.claimed.evaluation` uses."""
+    """In the words that `verify.submission_rules.evaluation` uses."""
     metric, settings = headline(log).metric, log.settings
     text = known_text(metric, log.targets)
     stride = settings.get("eval_stride", metric.notes.get("stride"))

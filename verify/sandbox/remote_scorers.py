@@ -2,16 +2,20 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from codec.errors import InputError
 from verify.sandbox.model_server import described
 from verify.sandbox.remote_model import Remote
+from verify.scoring.adaptation import Adaptation, Kind
 from verify.scoring.ranks import Ranks
-from verify.scoring.scorer import Scored
+from verify.scoring.scorer import Scored, Scorer
 from verify.scoring.sliding import Sliding
-from verify.scoring.ttt import Update
+from verify.scoring.slot import ContextSlot
+from verify.scoring.ttt import UPDATES, ScoreFirst, Update
 
 
 class RemoteSliding(Sliding):
@@ -59,3 +63,45 @@ class RemoteShifts:
     def digest(self) -> str:
         """What its process says; see `Remote.digest`."""
         return self.model.digest()
+
+
+def scorer_of(
+    kind: Kind,
+    model: Remote,
+    adaptation: Adaptation,
+    *,
+    vocab_size: int,
+    targets: int,
+    length: int,
+    stride: int,
+    evidence: bool = False,
+    name: str = "",
+) -> Scorer:
+    """A scorer over a model in another process.  targets: of the text.  evidence: see `Sliding`.  name: else its kind.
+
+    Raises: InputError when the model lacks what the scorer needs; UsageError for settings that make no sense.
+    """
+    if kind in model.lacks:
+        raise InputError(model.lacks[kind], where=model.where, hint="score it by sliding")
+    common: dict[str, Any] = {
+        "model": model,
+        "vocab_size": vocab_size,
+        "length": length,
+        "stride": stride,
+        "evidence": evidence,
+        "name": name or kind,
+    }
+    if kind == "sliding":
+        return RemoteSliding(**common)
+    if kind == "slot":
+        return ContextSlot(**common, steps=adaptation.slot_steps, lr=adaptation.slot_lr, shifts=RemoteShifts)
+    return ScoreFirst(
+        **common,
+        chunk=adaptation.chunk_of(targets, length),
+        epochs=adaptation.epochs,
+        sequences=adaptation.sequences,
+        lr=adaptation.lr,
+        update=UPDATES[adaptation.update](),
+        frozen_blocks=adaptation.frozen_blocks,
+        learner=RemoteLearner,
+    )

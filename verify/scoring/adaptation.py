@@ -3,13 +3,6 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from codec.errors import InputError
-from verify.sandbox.remote_model import Remote
-from verify.sandbox.remote_scorers import RemoteLearner, RemoteShifts, RemoteSliding
-from verify.scoring.scorer import Scorer
-from verify.scoring.slot import ContextSlot
-from verify.scoring.ttt import UPDATES, ScoreFirst
-
 Kind = Literal["sliding", "ttt", "slot"]
 RECORD_CHUNK = 32768  # targets, of every record since pull request 461
 LEAST_CHUNKS = 16  # of a short text: with fewer, too little of it is scored by weights that have learned
@@ -38,45 +31,3 @@ class Adaptation:
     def to_dict(self, targets: int, length: int) -> dict[str, Any]:
         """The settings with the chunk that they come to, for JSON."""
         return {**asdict(self), "chunk": self.chunk_of(targets, length)}
-
-
-def scorer_of(
-    kind: Kind,
-    model: Remote,
-    adaptation: Adaptation,
-    *,
-    vocab_size: int,
-    targets: int,
-    length: int,
-    stride: int,
-    evidence: bool = False,
-    name: str = "",
-) -> Scorer:
-    """A scorer over a model in another process.  targets: of the text.  evidence: see `Sliding`.  name: else its kind.
-
-    Raises: InputError when the model lacks what the scorer needs; UsageError for settings that make no sense.
-    """
-    if kind in model.lacks:
-        raise InputError(model.lacks[kind], where=model.where, hint="score it by sliding")
-    common: dict[str, Any] = {
-        "model": model,
-        "vocab_size": vocab_size,
-        "length": length,
-        "stride": stride,
-        "evidence": evidence,
-        "name": name or kind,
-    }
-    if kind == "sliding":
-        return RemoteSliding(**common)
-    if kind == "slot":
-        return ContextSlot(**common, steps=adaptation.slot_steps, lr=adaptation.slot_lr, shifts=RemoteShifts)
-    return ScoreFirst(
-        **common,
-        chunk=adaptation.chunk_of(targets, length),
-        epochs=adaptation.epochs,
-        sequences=adaptation.sequences,
-        lr=adaptation.lr,
-        update=UPDATES[adaptation.update](),
-        frozen_blocks=adaptation.frozen_blocks,
-        learner=RemoteLearner,
-    )

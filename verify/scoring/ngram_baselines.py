@@ -15,10 +15,10 @@ import numpy.typing as npt
 import sentencepiece
 
 from codec.errors import InputError
+from verify.scoring.token_bytes import BOS
 
 MAX_ORDER = 3  # a context of 3 bytes and its next byte fill one uint32
 ORDERS = (1, 2, 3)
-BOS = 1
 
 Keys = npt.NDArray[np.uint32]
 Floats = npt.NDArray[np.float64]

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from codec.errors import PgolfError
+from verify.finding import Finding
 from verify.submission.folder import Submission
 from verify.submission.source_layers import parsed, read_source, unwrap
 from verify.submission.taint import Flow, differentiations, own, scopes
-from verify.verdict import Finding
 
 MOST = 50  # hits of one rule that are kept
 BLOB = 1000  # characters of a literal without blanks; the longest name or path has a tenth of it

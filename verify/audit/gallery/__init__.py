@@ -12,11 +12,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from codec.errors import InputError
+from codec.progress import Progress
 from verify.audit.fresh_process import Errand, observe
 from verify.audit.gallery import cheats, honest
 from verify.audit.gallery.toy import CHUNK, LENGTH, STRIDE, Model, Procedure, Steps, stream, target_bytes
 from verify.audit.perturbations import Scope
-from verify.audit.runner import Audit, Progress, audit
+from verify.audit.runner import Audit, audit
 from verify.audit.trace import trace
 from verify.scoring.scorer import Scorer
 

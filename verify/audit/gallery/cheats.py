@@ -7,7 +7,6 @@ import numpy as np
 
 from verify.audit.gallery.honest import score_first
 from verify.audit.gallery.toy import (
-    BOS,
     CHARACTERS,
     CHUNK,
     FIRST_CHARACTER,
@@ -27,6 +26,7 @@ from verify.audit.gallery.toy import (
     told,
 )
 from verify.scoring.scorer import Scored
+from verify.scoring.token_bytes import BOS
 from verify.scoring.windows import Window, plan
 
 HELD_OUT = "heldout.bin"

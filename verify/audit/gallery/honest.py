@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from verify.audit.gallery.toy import (
-    BOS,
     CHUNK,
     LENGTH,
     STRIDE,
@@ -18,6 +17,7 @@ from verify.audit.gallery.toy import (
     told,
 )
 from verify.scoring.scorer import Scored
+from verify.scoring.token_bytes import BOS
 from verify.scoring.windows import plan
 
 MIXED = 0.3  # weight of counts in a mixture

@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 
 from verify.scoring.scorer import Scored
+from verify.scoring.token_bytes import BOS
 from verify.scoring.windows import Window, plan
 
 DOCUMENTS = (
@@ -23,7 +24,6 @@ DOCUMENTS = (
     "a dog — a naïve dog — ate the cake",
 )
 CHARACTERS = tuple(sorted(set("".join(DOCUMENTS))))
-BOS = 1
 FIRST_CHARACTER = 2  # 0 is padding, as in the challenge's tokenizers
 VOCAB = FIRST_CHARACTER + len(CHARACTERS)
 WIDTH = 8

@@ -1,0 +1,31 @@
+"""One checked rule with its level, message and evidence."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from codec.errors import printable
+
+Level = Literal["pass", "fail", "warn", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One checked rule, by its id in docs/rules.md.  unknown: not decided, the message says why.
+
+    A message that quotes a submission cannot act on a terminal or look like two; evidence is for JSON, and as it was.
+    """
+
+    rule: str
+    level: Level
+    message: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", printable(self.message))
+
+
+def worst(levels: Any) -> Level:
+    """The most serious of several levels."""
+    order: tuple[Level, ...] = ("fail", "warn", "unknown", "pass")
+    present = set(levels)
+    return next(level for level in order if level in present)

@@ -1,0 +1,153 @@
+"""Starts a submission's model in a sandboxed process of its own, and ends it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, cast
+
+from codec.errors import InputError, LimitError, PgolfError
+from verify.sandbox import confine, wire
+from verify.sandbox.confine import Limits
+from verify.sandbox.remote_model import Remote
+from verify.sandbox.scratch import Watchdog, scratch_folder
+from verify.scoring.adaptation import Adaptation
+from verify.scoring.windows import plan
+from verify.submission.byte_count import MAIN
+from verify.submission.folder import Submission
+
+Process = subprocess.Popen[bytes]
+ROOT = Path(__file__).resolve().parents[2]
+# What Python and CUDA need to start, and how long waiting threads spin (see pgolf.__main__).
+KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "GOMP_SPINCOUNT")
+TAIL_LINES, TAIL_BYTES = 3, 4096  # of the child's stderr in a message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to load and score.  length, stride: in tokens; length None leaves it to the script.
+
+    batch: windows at a time.  threads: None leaves it to torch.  time_limit: seconds for the process, start and loading
+    included.  memory_limit: bytes; never more than 4/5 of the machine's.  environment: settings for scripts that read
+    them; they win over those that the submission states itself.  adaptation: for the scorers that adapt.
+    Raises: UsageError unless 1 <= stride <= length.
+    """
+
+    length: int | None = None
+    stride: int = 64
+    batch: int = 16
+    threads: int | None = None
+    device: str = "cpu"
+    time_limit: float = 3600.0
+    memory_limit: int = 16 * confine.GIGABYTE
+    environment: dict[str, str] = field(default_factory=dict)
+    adaptation: Adaptation = field(default_factory=Adaptation)
+
+    def __post_init__(self) -> None:
+        if self.length:
+            plan(self.length, self.length, self.stride)  # or it would be noticed late, when the model is loaded
+
+
+@contextmanager
+def running(submission: Submission, artifact: bytes, settings: Settings) -> Iterator[Remote]:
+    """The submission's model in a sandboxed process, which is gone, with its files, when the block ends.
+
+    Raises: InputError when the script fails or its process dies; LimitError at the limit of time, memory or disk;
+    EnvironmentLacks when the script needs another Python or a missing package.
+    """
+    with scratch_folder() as scratch, tempfile.TemporaryFile(prefix="pgolf-verify-") as stderr:
+        where = str(submission.folder / MAIN)
+        limits = _limits(scratch, settings)
+        job = _job(scratch, submission, artifact, settings) | {"memory_bytes": limits.memory_bytes}
+        process = _start(limits, scratch, stderr)
+        requests, answers = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
+        watchdog = Watchdog(lambda: _kill(process), limits, settings.time_limit)
+        watchdog.start()
+        try:
+            wire.send(requests, job)
+            yield Remote(requests, answers, where)
+        except (EOFError, BrokenPipeError):
+            _kill(process)
+            raise _died(process.wait(), watchdog.reason, stderr, where) from None
+        except InputError as error:  # a scorer that is not content with the logits does not know whose they are
+            error.where = error.where or where
+            raise
+        finally:
+            watchdog.stop()
+            _kill(process)
+            process.wait()
+            for pipe in (requests, answers):
+                with suppress(BrokenPipeError):
+                    pipe.close()
+
+
+def _limits(scratch: Path, settings: Settings) -> Limits:
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Limits(
+        scratch=str(scratch),
+        readable=(str(ROOT / "codec"), str(ROOT / "verify")),
+        memory_bytes=min(settings.memory_limit, machine * 4 // 5),
+        cuda=settings.device.startswith("cuda"),
+    )
+
+
+def _job(scratch: Path, submission: Submission, artifact: bytes, settings: Settings) -> dict[str, Any]:
+    """Lay the files out in the scratch folder and describe the work."""
+    copy = scratch / "submission"
+    for path in submission.code:
+        target = copy / path.relative_to(submission.folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    (copy / submission.artifact.name).write_bytes(artifact)
+    return {
+        "script": str(copy / MAIN),
+        "artifact": str(copy / submission.artifact.name),
+        "scratch": str(scratch),
+        "environment": {**submission.environment, **settings.environment},
+        "threads": settings.threads,
+        "device": settings.device,
+    }
+
+
+def _start(limits: Limits, scratch: Path, stderr: IO[bytes]) -> Process:
+    environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+    environment |= {"HOME": str(scratch), "TMPDIR": str(scratch), "LC_ALL": "C.UTF-8"}
+    environment["MALLOC_ARENA_MAX"] = "8"  # each reserves 64 MB of the limited address space, one for every thread
+    return subprocess.Popen(
+        [sys.executable, "-I", confine.__file__, limits.to_json(), str(ROOT)],
+        cwd=scratch,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        start_new_session=True,
+    )
+
+
+def _kill(process: Process) -> None:
+    """End the child and whatever it started: they share a session of their own."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _died(exit_code: int, reason: str, stderr: IO[bytes], where: str) -> PgolfError:
+    """What to raise when the process ended without an answer."""
+    if reason:
+        hint = "raise --time-limit, or score less with --limit-tokens" if "time limit" in reason else ""
+        return LimitError(reason, where=where, hint=hint)
+    size = stderr.seek(0, os.SEEK_END)
+    stderr.seek(max(size - TAIL_BYTES, 0))
+    printed = stderr.read().decode(errors="replace").strip().splitlines()[-TAIL_LINES:]
+    after = f" after printing: {' | '.join(printed)}" if printed else ""
+    ended = f"exit code {exit_code}" if exit_code >= 0 else signal.Signals(-exit_code).name
+    return InputError(
+        f"its process ended with {ended} and no score{after}",
+        where=where,
+        hint="run it by itself: python -I train_gpt.py --eval",
+    )
