@@ -25,16 +25,29 @@ EIGHTHS = [65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194]  # round(2
 
 
 class QuantizedTensor(NamedTuple):
-    """levels: int8, any shape; scales: float16 (shape[0],) or float32 (1,) for one step for the whole tensor."""
+    """levels: int8, any shape; scales: float16 (shape[0],) or float32 (1,) for one step for the whole tensor.
+
+    column_steps: uint8 (columns,), None for all equal: the step of column j is that of the row times
+    2**((column_steps[j] - 128) / 8).
+    """
 
     levels: np.ndarray
     scales: np.ndarray
+    column_steps: np.ndarray | None = None
 
     def dequantize(self) -> np.ndarray:
-        """float32, same shape: level times the scale of its row, one rounding."""
+        """float32, same shape: level times the step of its column, which is exact, times the scale of its row."""
         rows = self.levels.reshape(len(self.scales), self.levels.size // max(len(self.scales), 1)).astype(np.float32)
+        if self.column_steps is not None:
+            rows *= column_scales(self.column_steps)
         with np.errstate(invalid="ignore", over="ignore"):  # a scale may be infinite in a forged artifact
             return (rows * self.scales.astype(np.float32)[:, None]).reshape(self.levels.shape)
+
+
+def column_scales(column_steps: np.ndarray) -> np.ndarray:
+    """uint8 (columns,), eighths of an octave, 128 = 1 -> float32 (columns,): 17 significant bits, by integers."""
+    eighths = column_steps.astype(np.int64)
+    return np.ldexp(np.array(EIGHTHS)[eighths & 7].astype(np.float32), (eighths >> 3) - 32).astype(np.float32)
 
 
 def decode(blob: bytes) -> dict[str, np.ndarray]:
