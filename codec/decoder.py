@@ -47,7 +47,8 @@ class QuantizedTensor(NamedTuple):
 def column_scales(column_steps: np.ndarray) -> np.ndarray:
     """uint8 (columns,), eighths of an octave, 128 = 1 -> float32 (columns,): 17 significant bits, by integers."""
     eighths = column_steps.astype(np.int64)
-    return np.ldexp(np.array(EIGHTHS)[eighths & 7].astype(np.float32), (eighths >> 3) - 32).astype(np.float32)
+    scales: np.ndarray = np.ldexp(np.array(EIGHTHS, np.float32)[eighths & 7], (eighths >> 3) - 32)
+    return scales
 
 
 def decode(blob: bytes) -> dict[str, np.ndarray]:

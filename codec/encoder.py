@@ -231,7 +231,7 @@ def _distinct(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
     ties: dict[str, int] = {}
     seen: dict[bytes, int] = {}
     for position, (name, tensor) in enumerate(tensors.items()):
-        parts = tensor if isinstance(tensor, QuantizedTensor) else (tensor,)
+        parts = [each for each in tensor if each is not None] if isinstance(tensor, QuantizedTensor) else [tensor]
         digest = hashlib.sha256()
         for part in parts:
             digest.update(f"{part.dtype.str}{part.shape}".encode() + np.ascontiguousarray(part).tobytes())

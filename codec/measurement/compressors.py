@@ -45,7 +45,7 @@ def plain_bytes(tensors: Tensors) -> bytes:
     parts: list[bytes] = []
     for name in sorted(tensors):
         tensor = tensors[name]
-        arrays = tensor if isinstance(tensor, QuantizedTensor) else (tensor,)
+        arrays = [each for each in tensor if each is not None] if isinstance(tensor, QuantizedTensor) else [tensor]
         parts.extend(np.ascontiguousarray(array).tobytes() for array in arrays)
     return b"".join(parts)
 
