@@ -59,9 +59,9 @@ def _unopened(path: Path) -> dict[str, Any]:
 
 def _read(file: Path, sources: dict[str, str]) -> dict[str, Any]:
     """{"code": ...} for a packed script, its modules added to `sources`; {"artifact": ledger}; {"checkpoint": ...}."""
+    from codec import ledger
     from codec.decoder import MAGIC as ARTIFACT
     from codec.errors import PgolfError
-    from codec.measurement import byte_ledger as ledger
     from codec.storage.atomic_files import read_bytes
     from packager.script.wrapper import MAGIC, unwrap
 
