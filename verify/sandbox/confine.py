@@ -251,8 +251,10 @@ def _decide(number: int, offset: int, values: Sequence[int], found: int, other: 
 def main() -> None:
     """Confine this process and serve; see verify.sandbox.worker."""
     limits, root = Limits(**json.loads(sys.argv[1])), sys.argv[2]
-    missing = confine(limits)
     sys.path.insert(0, root)
+    for package in ("codec", "verify"):
+        find_spec(package)  # once confined, `root` cannot be listed: the path finder keeps what it saw of it here
+    missing = confine(limits)
     from verify.sandbox.worker import serve
 
     serve(missing)
