@@ -35,6 +35,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 
 GIGABYTE = 1_000_000_000
 THREADS = "number of threads (the kernel sets root no limit; run verify as another user)"
