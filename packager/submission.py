@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from codec import ByteLedger, QuantizedTensor, Recipe, encode, ledger, load_recipe, quantize_checkpoint
 from codec.budget import PARAMETER_GOLF
+from codec.decoder import QuantizedTensor
+from codec.encoder import encode
 from codec.errors import InputError, LimitError, UsageError
+from codec.measurement.byte_ledger import ByteLedger, ledger
 from codec.progress import Progress, silent
-from codec.quantization.recipe import rounding_notes
+from codec.quantization.recipe import Recipe, load_recipe, quantize_checkpoint, rounding_notes
 from codec.storage.atomic_files import new_folder, read_bytes, within
 from codec.storage.calibration_file import read_hessians, sha256
 from packager.importers.imported import STORED, Imported
