@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 from codec.lazy import lazy
 
 if TYPE_CHECKING:
-    from codec.budget import PARAMETER_GOLF, Budget
     from verify.claims.group_rules import check_group
     from verify.claims.runs import Group, read_group
     from verify.claims.significance import Comparison, Sample, compare
@@ -41,7 +40,6 @@ else:
     __getattr__, __dir__ = lazy(
         __name__,
         {
-            "codec.budget": ("PARAMETER_GOLF", "Budget"),
             "verify.claims.group_rules": ("check_group",),
             "verify.claims.runs": ("Group", "read_group"),
             "verify.claims.significance": ("Comparison", "Sample", "compare"),
@@ -60,9 +58,7 @@ else:
     )
 
 __all__ = [
-    "PARAMETER_GOLF",
     "Adaptation",
-    "Budget",
     "Comparison",
     "Finding",
     "Group",
