@@ -52,13 +52,13 @@ def test_no_old_module_is_left_or_named(package):
 
 @pytest.mark.parametrize("package", OLD_NAMES)
 def test_no_old_identifier_is_left(package):
-    found = defaultdict(set)
+    found = defaultdict(list)
     for path in sorted((ROOT / package).rglob("*.py")):
         with path.open("rb") as source:
             names = {token.string for token in tokenize.tokenize(source.readline) if token.type == tokenize.NAME}
-        for name in names.intersection(OLD_NAMES[package]):
-            found[name].add(str(path.relative_to(ROOT)))
-    assert dict(found) == {}
+        for name in sorted(names.intersection(OLD_NAMES[package])):
+            found[name].append(str(path.relative_to(ROOT)))
+    assert not found, _listed(found)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -72,4 +72,9 @@ def test_no_two_public_names_of_a_package_are_alike(package):
             public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
             if public and node.name != "main":
                 places[node.name].append(str(path.relative_to(ROOT)))
-    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+    twice = {name: where for name, where in places.items() if len(where) > 1}
+    assert not twice, _listed(twice)
+
+
+def _listed(places: dict[str, list[str]]) -> str:
+    return "\n" + "\n".join(f"{name}: {', '.join(where)}" for name, where in sorted(places.items()))
