@@ -15,8 +15,7 @@ PACKAGES = ("codec", "trainer", "packager", "verify", "pgolf")
 # Module names that others have replaced, beside those that only moved into a folder.
 OLD_MODULES = {
     "codec": (
-        "baselines", "clusters", "contexts", "costs", "files", "hessians", "layouts", "parts", "prediction", "quantize",
-        "shards",
+        "baselines", "clusters", "contexts", "costs", "files", "hessians", "layouts", "parts", "prediction", "shards",
     ),
     "trainer": ("embedded", "identity", "log", "records", "seeds", "settings"),
     "packager": ("containers", "foreign", "scripts", "source"),
