@@ -22,7 +22,7 @@ def lazy(
 
     def get(name: str) -> Any:
         if name not in homes:
-            raise AttributeError(f"module `{package}` has no attribute `{name}`")
+            raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name, obj=sys.modules[package])
         value = getattr(import_module(homes[name]), name)
         setattr(sys.modules[package], name, value)  # the next use finds it without asking here
         return value

@@ -27,7 +27,7 @@ def test_every_public_name_loads_and_no_other(package):
     assert {*module.__all__} <= {*dir(module)}
     for name in module.__all__:
         assert getattr(module, name) is not None
-    with pytest.raises(AttributeError, match=f"module `{package}` has no attribute `encoed`"):
+    with pytest.raises(AttributeError, match=f"module {package!r} has no attribute 'encoed'"):
         module.encoed  # noqa: B018
 
 
