@@ -7,13 +7,11 @@ Exit codes: 0 fine; 1 verdict failed or over the cap; 2 usage; 3 unreadable or c
 import importlib
 import json
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
+
+from pgolf.signals import command_signals, let_the_first_speak
 
 # name -> (module:function, one line of help): the help page must not import torch or numpy.
 COMMANDS = {
@@ -66,41 +64,41 @@ def main(arguments: list[str] | None = None) -> int:
     # libgomp reads this when torch loads it.  Threads that wait for a descheduled one spin by default: with one of two
     # cores busy, training took 7 times as long as idle.  3,000 spins, then sleep: 2.6 times, and 5 % slower idle.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    with command_signals():
+        return _run(arguments, as_json)
+
+
+def _run(arguments: list[str], as_json: bool) -> int:
+    """The exit code of a command; its error is said while it is handled, so that no signal comes between."""
     try:
-        with _terminable():
-            result = root.main(arguments, prog_name="pgolf", standalone_mode=False)
+        result = _without_system_errors(arguments)
     except click.ClickException as error:
+        let_the_first_speak()
         message = error.format_message()
         context = getattr(error, "ctx", None)
         hint = f"see `{context.command_path} --help`" if context else ""
         return _fail(as_json, "UsageError", message, "", hint, 2, f"{message}; {hint}" if hint else message)
     except (KeyboardInterrupt, click.Abort):
         return _fail(as_json, "Interrupted", "interrupted", "", "", 130, "interrupted")
-    except BrokenPipeError:
-        return 0
     except Exception as error:
         from codec.errors import PgolfError  # here, because it loads numpy, which `--help` should not wait for
-        from codec.storage.atomic_files import refusal
 
-        if isinstance(error, OSError):
-            error = refusal(error)
         if not isinstance(error, PgolfError):
             raise
         return _fail(as_json, type(error).__name__, error.message, error.where, error.hint, error.exit_code, str(error))
     return result if isinstance(result, int) else 0
 
 
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM inside ends a command as Ctrl-C does, so that nothing stays half-written."""
-    if threading.current_thread() is not threading.main_thread():  # Python allows handlers nowhere else
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _without_system_errors(arguments: list[str]) -> object:
+    """What the command returns; what the operating system refuses it becomes a PgolfError."""
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        return root.main(arguments, prog_name="pgolf", standalone_mode=False)
+    except BrokenPipeError:
+        return 0
+    except OSError as error:
+        from codec.storage.atomic_files import refusal
+
+        raise refusal(error) from error
 
 
 def _fail(as_json: bool, kind: str, message: str, where: str, hint: str, exit_code: int, sentence: str) -> int:

@@ -1,8 +1,11 @@
-"""Shared fixtures: the optional data folder beside the checkout, and the real command line in a subprocess."""
+"""Shared fixtures: the optional data folder beside the checkout, and the command line, in a process and here."""
 
+import io
 import os
 import subprocess
 import sys
+import tempfile
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,8 +31,11 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def pgolf():
-    """Run `python -m pgolf ARGS...` -> CompletedProcess with text output; one thread unless the environment says."""
+def pgolf_process():
+    """Run `python -m pgolf ARGS...` -> CompletedProcess with text output; one thread unless the environment says.
+
+    Its import of torch takes 2 CPU seconds: for what only a process can show, and once for every command.
+    """
 
     def run(*arguments, timeout=240, **options):
         command = [sys.executable, "-m", "pgolf", *map(str, arguments)]
@@ -37,3 +43,43 @@ def pgolf():
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, **options)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def pgolf():
+    """The same in this process: every line that reaches standard output or error is seen, those of C libraries too."""
+    import torch
+
+    from pgolf.__main__ import main
+
+    def run(*arguments, cwd="."):
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with chdir(cwd), _redirected("stdout") as out, _redirected("stderr") as err:
+                code = main([*map(str, arguments)])
+            return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
+        finally:
+            torch.set_num_threads(threads)
+
+    return run
+
+
+@contextmanager
+def _redirected(name):
+    """sys.stdout or sys.stderr and the descriptor behind it go to a file, which is afterwards at its beginning."""
+    stream, descriptor = getattr(sys, name), {"stdout": 1, "stderr": 2}[name]
+    stream.flush()
+    kept = os.dup(descriptor)
+    with tempfile.TemporaryFile("w+", encoding="utf-8", newline="", buffering=1) as file:
+        os.dup2(file.fileno(), descriptor)
+        setattr(sys, name, file)
+        try:
+            yield (text := io.StringIO(newline=""))
+        finally:
+            setattr(sys, name, stream)
+            os.dup2(kept, descriptor)
+            os.close(kept)
+            file.seek(0)
+            text.write(file.read())
+            text.seek(0)

@@ -1,7 +1,6 @@
 """`pgolf train`: token shards -> checkpoint, log and resumable state."""
 
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
@@ -11,16 +10,16 @@ from typing import TYPE_CHECKING
 import click
 
 from codec.errors import PgolfError
+from codec.storage.atomic_files import refusal
 from pgolf.console import json_option, print_json, print_table, progress
 from pgolf.data_origin import check_origin
 from pgolf.evaluation import fit_vocabulary, sliding_evaluation
+from pgolf.signals import let_the_first_speak
 
 if TYPE_CHECKING:
     from trainer.compute.ranks import Ranks
     from trainer.run.loop import TrainResult
     from verify.scoring.heldout import HeldOut
-
-GRACE = 10.0  # seconds
 
 
 @click.command()
@@ -112,7 +111,7 @@ def train(
 
     ranks = Ranks.launched()
     first = ranks.first
-    with _one_voice(ranks, output):
+    with _told_once(ranks, output):
         chosen = changed(find_preset(preset), settings)
         if compile is not None:
             chosen = replace(chosen, train=replace(chosen.train, compile=compile))
@@ -146,10 +145,11 @@ def train(
 
 
 @contextmanager
-def _one_voice(ranks: "Ranks", output: str) -> Iterator[None]:
+def _told_once(ranks: "Ranks", output: str) -> Iterator[None]:
     """What all processes of torchrun find alike, the first one says; that another is lost, one of those left.
 
-    torchrun ends all of them when one ends, so the others first give it time to speak.
+    torchrun ends all of them when one ends, so the others first give it time to speak.  Its signal is no word of
+    theirs, and never comes between the first one's error and its saying so: see pgolf.signals.
     """
     from trainer.compute.ranks import RankLost
 
@@ -157,25 +157,20 @@ def _one_voice(ranks: "Ranks", output: str) -> Iterator[None]:
         yield
     except RankLost:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which would come between asking and speaking
-        if not ranks.speaks_of_loss():
+        if not ranks.first_to_report_loss():
             raise SystemExit(RankLost.exit_code) from None
         raise
     except PgolfError:
-        if not ranks.first:
-            _keep_quiet(GRACE)
+        let_the_first_speak()
         raise
+    except OSError as error:
+        let_the_first_speak()
+        raise refusal(error) from error
     except KeyboardInterrupt:
         if not ranks.first:
-            _keep_quiet(GRACE / 10)
             raise SystemExit(130) from None
         click.echo(f"{output}: stopped; add --resume to the same command to go on", err=True)
         raise
-
-
-def _keep_quiet(seconds: float) -> None:
-    """Wait; a SIGTERM meanwhile, which is torchrun's, ends the process without a word."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    time.sleep(seconds)
 
 
 def _print(result: "TrainResult", heldout: "HeldOut") -> None:

@@ -34,8 +34,8 @@ def toy_text(tmp_path):
     return tmp_path
 
 
-def test_an_honest_scorer(pgolf, scorers, toy_text):
-    done = pgolf("audit", f"{scorers}:honest", "--data", toy_text, *QUICK, "--json")
+def test_an_honest_scorer(pgolf_process, scorers, toy_text):
+    done = pgolf_process("audit", f"{scorers}:honest", "--data", toy_text, *QUICK, "--json")
     found = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     assert found["verdict"] == "no violation found; not decided: audit.bytes"

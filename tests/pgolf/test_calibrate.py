@@ -48,9 +48,9 @@ def run(checkpoint, data, tmp_path_factory):  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def calibrated(pgolf, run):
+def calibrated(pgolf_process, run):
     """(run folder, what --json said)."""
-    done = pgolf(
+    done = pgolf_process(
         "calibrate", "run/checkpoint.safetensors", "--data", "data", "--sequences", 40, "--batch", 8, "--json", cwd=run
     )
     assert done.returncode == 0, done.stderr
@@ -99,7 +99,7 @@ def test_equal_runs_give_equal_bytes_and_leave_other_folders_alone(pgolf, calibr
     assert re.search(r"both, of the budget +\d+\.\d of 600", done.stdout)
 
 
-def test_gptq_loses_less_of_what_the_layers_give(pgolf, calibrated, monkeypatch):
+def test_gptq_loses_less_of_what_the_layers_give(pgolf, pgolf_process, calibrated, monkeypatch):
     """tr(E H E^T) of what is in the packed artifact, layer by layer and in total; the same bytes with more threads."""
     folder, _ = calibrated
     base = ("pack", "run/checkpoint.safetensors", "--recipe", "four.toml")
@@ -110,7 +110,8 @@ def test_gptq_loses_less_of_what_the_layers_give(pgolf, calibrated, monkeypatch)
     assert (gptq.returncode, gptq.stderr) == (0, "")
     monkeypatch.setenv("PYTHONHASHSEED", "4711")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert pgolf(*base, "--hessians", "run/calibration.safetensors", "-o", "again", cwd=folder).returncode == 0
+    again = pgolf_process(*base, "--hessians", "run/calibration.safetensors", "-o", "again", cwd=folder)
+    assert again.returncode == 0, again.stderr
     for path in (folder / "gptq").iterdir():
         assert (folder / "again" / path.name).read_bytes() == path.read_bytes()
     tensors, _ = read_checkpoint(folder / "run" / "checkpoint.safetensors")

@@ -11,8 +11,8 @@ from pgolf.__main__ import COMMANDS, main
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_has_an_example_and_json(pgolf, command):
-    done = pgolf(command, "--help")
+def test_help_has_an_example_and_json(pgolf_process, command):
+    done = pgolf_process(command, "--help")
     assert done.returncode == 0
     assert "Example" in done.stdout
     assert f"pgolf {command}" in done.stdout
@@ -49,9 +49,9 @@ def checkpoint(tmp_path):
     return tmp_path / "checkpoint.safetensors"
 
 
-def test_measure_prints_every_tensor_and_agrees_with_its_json(pgolf, checkpoint):
+def test_measure_prints_every_tensor_and_agrees_with_its_json(pgolf, pgolf_process, checkpoint):
     arguments = ("measure", checkpoint, "--recipe", "pr162-small", "--recipe", "pr162", "--peer", "lzma-9e")
-    done = pgolf(*arguments, "--json")
+    done = pgolf_process(*arguments, "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["weights"] == 96 * 96 + 200 * 96 + 96
@@ -110,10 +110,10 @@ def text(tmp_path_factory):
     return path
 
 
-def test_demo_ends_with_a_submission_that_verifies_again(pgolf, text, tmp_path):
+def test_demo_ends_with_a_submission_that_verifies_again(pgolf, pgolf_process, text, tmp_path):
     out = tmp_path / "demo"
     arguments = ("demo", "--text", text, "-o", out, "--steps", "3", "--threads", "1", "--limit-tokens", "1500")
-    done = pgolf(*arguments, "--json")
+    done = pgolf_process(*arguments, "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["verdict"] == "pass"
@@ -121,7 +121,7 @@ def test_demo_ends_with_a_submission_that_verifies_again(pgolf, text, tmp_path):
     assert report["penalty"] == pytest.approx(report["packed_bpb"] - report["float_bpb"])
     assert {"order-1", "order-2", "order-3", "xz -9"} == set(report["byte_models"])
     assert sorted(path.name for path in out.iterdir()) == ["data", "run", "submission"]
-    again = pgolf("verify", report["submission"], "--data", report["data"], "--limit-tokens", "1500", "--json")
+    again = pgolf_process("verify", report["submission"], "--data", report["data"], "--limit-tokens", "1500", "--json")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["scores"][0]["bpb"] == pytest.approx(report["packed_bpb"], abs=1e-6)
     # One that fails leaves it alone.

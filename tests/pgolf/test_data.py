@@ -18,8 +18,8 @@ def texts(tmp_path_factory):
     return folder
 
 
-def test_folder_and_json(pgolf, texts, tmp_path):
-    done = pgolf("data", texts / "train.jsonl", "--vocab-size", 320, "-o", tmp_path / "data", "--json")
+def test_folder_and_json(pgolf_process, texts, tmp_path):
+    done = pgolf_process("data", texts / "train.jsonl", "--vocab-size", 320, "-o", tmp_path / "data", "--json")
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["train"]["documents"] + summary["val"]["documents"] == 80

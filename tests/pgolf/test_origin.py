@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from pgolf.__main__ import main
+from pgolf.data_origin import check_origin
 from tests.verify.conftest import data, heldout, table, train_tokenizer, write_submission
 from trainer.data.dataset import build_dataset
 
@@ -59,10 +60,15 @@ def test_a_submission_is_not_scored_on_tokens_of_another_tokenizer(sets, write_s
 
 
 @pytest.mark.parametrize("content", [b"{", b"[1]", b'{"tokenizer_sha256": 7}', b"\xff\xfe", b""])
-def test_a_summary_that_says_nothing_is_no_hindrance(data, write_submission, tmp_path, capsys, content):
+def test_a_summary_that_says_nothing_is_no_hindrance(tmp_path, content):
     """data.json is a name that others use too."""
+    (tmp_path / "data.json").write_bytes(content)
+    check_origin([tmp_path / "text_val_000000.bin"], "0" * 64)
+
+
+def test_verify_reads_the_summary_like_that(data, write_submission, tmp_path, capsys):
     copy = shutil.copytree(data, tmp_path / "data")
-    (copy / "data.json").write_bytes(content)
+    (copy / "data.json").write_bytes(b"\xff\xfe")
     quick = ("--limit-tokens", 40, "--threads", 1, "--json")
     assert main([*map(str, ("verify", write_submission(), "--data", copy, *quick))]) == 0
     assert json.loads(capsys.readouterr().out)["stride"] == 16  # 64 do not fit windows of 16

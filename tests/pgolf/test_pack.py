@@ -26,23 +26,53 @@ LINE = re.compile(
 
 
 @pytest.fixture(scope="module")
-def packed(pgolf, checkpoint, tmp_path_factory):  # noqa: F811
+def packed(pgolf_process, checkpoint, tmp_path_factory):  # noqa: F811
     """(submission folder, what --json said)."""
     folder = tmp_path_factory.mktemp("packed") / "submission"
-    done = pgolf("pack", checkpoint, "--recipe", "pr162", "-o", folder, "--json")
+    done = pgolf_process("pack", checkpoint, "--recipe", "pr162", "-o", folder, "--json")
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
 
 
+def isolated(*arguments, cwd, **options):
+    """`python -I ARGUMENTS`, on one thread and no GPU."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-I", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, **options)
+
+
 def evaluate(folder, *arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-I", str(folder / "train_gpt.py"), *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-    )
+    return isolated(folder / "train_gpt.py", *arguments, cwd=cwd)
+
+
+FORKS = """
+import json, os, runpy, sys
+import torch
+for script, *arguments in json.load(sys.stdin):
+    (out, said), (err, complained) = os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:
+        os.dup2(said, 1)
+        os.dup2(complained, 2)
+        sys.argv = [script, *arguments]
+        runpy.run_path(script, run_name="__main__")
+        sys.exit()
+    os.close(said)
+    os.close(complained)
+    words = [open(pipe).read() for pipe in (out, err)]
+    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), *words]))
+"""
+
+
+def evaluate_each(commands, cwd):
+    """The same for each (folder, *arguments) -> [(exit code, standard output, errors)], in forks of one process.
+
+    It has imported torch, which takes each packed script 2 CPU seconds.
+    """
+    scripts = [[str(folder / "train_gpt.py"), *map(str, arguments)] for folder, *arguments in commands]
+    done = isolated("-c", FORKS, cwd=cwd, input=json.dumps(scripts))
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_json_describes_the_folder(packed):
@@ -59,14 +89,14 @@ def test_json_describes_the_folder(packed):
     assert said["sha256"] == digest.hexdigest()
 
 
-def test_hash_seed_threads_and_folder_do_not_matter(pgolf, checkpoint, recipe, tmp_path, monkeypatch):  # noqa: F811
+def test_hash_seed_threads_and_folder_do_not_matter(pgolf_process, checkpoint, recipe, tmp_path, monkeypatch):  # noqa: F811
     """The recipe quantizes the matrices, so levels are fitted and coded too."""
     said = []
     for seed, threads in (("0", "1"), ("4711", "2")):
         monkeypatch.setenv("PYTHONHASHSEED", seed)
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
         (tmp_path / seed).mkdir()
-        done = pgolf("pack", checkpoint, "--recipe", recipe, "-o", "here", "--json", cwd=tmp_path / seed)
+        done = pgolf_process("pack", checkpoint, "--recipe", recipe, "-o", "here", "--json", cwd=tmp_path / seed)
         said.append(json.loads(done.stdout))
     assert ledger((tmp_path / "0" / "here" / "model.bin").read_bytes()).level_bytes > 50_000
     assert said[0] == said[1]
@@ -113,20 +143,19 @@ def test_the_packed_script_refuses_in_one_line(packed, data, tmp_path):  # noqa:
         (folder, ("--device", "cuda"), 4, "no CUDA device is available"),
         (folder, ("--stride", 8, "--tokenizer", other), 3, "not the tokenizer"),
     ]
-    for where, arguments, code, message in cases:
-        done = evaluate(where, "--eval", "--data", data, *arguments, cwd=tmp_path)
-        assert (done.returncode, done.stdout) == (code, ""), done.stderr
-        assert done.stderr.startswith("Error: "), done.stderr
-        assert message in done.stderr
-        assert done.stderr.count("\n") == 1
+    commands = [(where, "--eval", "--data", data, *arguments) for where, arguments, _, _ in cases]
+    for (_, _, code, message), done in zip(cases, evaluate_each(commands, tmp_path), strict=True):
+        returned, out, err = done
+        assert (returned, out) == (code, ""), err
+        assert err.startswith("Error: "), err
+        assert message in err
+        assert err.count("\n") == 1
 
 
 def test_the_default_stride_fits_short_windows(packed, data, tmp_path):  # noqa: F811
-    said = [
-        LINE.fullmatch(evaluate(packed[0], "--eval", "--data", data, *stride, cwd=tmp_path).stdout)
-        for stride in ((), ("--stride", 32))
-    ]
-    assert said[0].groups() == said[1].groups()
+    commands = [(packed[0], "--eval", "--data", data, *stride) for stride in ((), ("--stride", 32))]
+    said = [LINE.fullmatch(out).groups() for _, out, _ in evaluate_each(commands, tmp_path)]
+    assert said[0] == said[1]
 
 
 def test_dry_run_and_cap(pgolf, packed, checkpoint, tmp_path):  # noqa: F811
@@ -160,9 +189,9 @@ def test_wrong_inputs_get_one_line(pgolf, checkpoint, tmp_path):  # noqa: F811
     assert {path.name for path in tmp_path.iterdir()} == {"empty", "text"}
 
 
-def test_inspect_and_unwrap(pgolf, packed, tmp_path):
+def test_inspect_and_unwrap(pgolf, pgolf_process, packed, tmp_path):
     folder, said = packed
-    done = pgolf("inspect", folder, "--unwrap", tmp_path / "sources", "--json")
+    done = pgolf_process("inspect", folder, "--unwrap", tmp_path / "sources", "--json")
     found = json.loads(done.stdout)
     assert found["code"]["bytes"] == said["code_bytes"]
     assert found["artifact"]["artifact_bytes"] == said["artifact_bytes"]

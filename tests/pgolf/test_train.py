@@ -49,10 +49,10 @@ def arguments(data):
 
 
 @pytest.fixture(scope="module")
-def whole(pgolf, arguments, tmp_path_factory):
+def whole(pgolf_process, arguments, tmp_path_factory):
     """(run folder, what --json said) of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    done = pgolf(*arguments, "-o", folder)
+    done = pgolf_process(*arguments, "-o", folder)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
 
@@ -192,8 +192,9 @@ def test_a_validation_shard_of_another_tokenizer_is_named(pgolf, data, tmp_path)
 
 def test_a_missing_tracker_is_one_sentence(pgolf, data, tmp_path, monkeypatch):
     (tmp_path / "wandb.py").write_text("raise ImportError")
-    monkeypatch.chdir(tmp_path)  # `python -m` looks for modules there first
-    done = pgolf("train", "tiny", "--data", data, "-o", "run", "--tracker", "wandb")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    done = pgolf("train", "tiny", "--data", data, "-o", tmp_path / "run", "--tracker", "wandb")
     assert (done.returncode, done.stderr.count("\n")) == (4, 1)
     assert "tracker wandb needs the package wandb, which is not installed; pip install wandb" in done.stderr
     assert not (tmp_path / "run").exists()
@@ -210,10 +211,10 @@ def test_a_shard_shorter_than_a_sequence_is_one_sentence(pgolf, data, tmp_path):
 
 
 @pytest.mark.slow
-def test_without_a_compiler_compiling_is_one_sentence(pgolf, data, tmp_path, monkeypatch):
+def test_without_a_compiler_compiling_is_one_sentence(pgolf_process, data, tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "/nonexistent")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    done = pgolf("train", "tiny", "--data", data, "-o", tmp_path / "run", "--device", "cpu", "--compile")
+    done = pgolf_process("train", "tiny", "--data", data, "-o", tmp_path / "run", "--device", "cpu", "--compile")
     assert (done.returncode, done.stderr.count("\n")) == (4, 1), done.stderr
     assert "torch.compile does not work here" in done.stderr
     assert "or train with --no-compile" in done.stderr

@@ -6,6 +6,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from tests.trainer.processors import FEW_OPERATIONS
 from tests.trainer.shrunk import small_preset
 from trainer.compute.attention import choose
 from trainer.model.gpt import GPT, sdpa
@@ -56,7 +57,7 @@ def heads(dtype=torch.float32):
 
 def test_torchs_attention_is_causal_softmax():
     q, k, v = heads()
-    assert (sdpa(q, k, v) - by_hand(q, k, v, True)).abs().max() < 1e-6
+    assert (sdpa(q, k, v) - by_hand(q, k, v, True)).abs().max() < FEW_OPERATIONS
     assert choose(CPU, torch.float32) == ("sdpa", sdpa)
     assert choose(CPU, torch.bfloat16) == ("sdpa", sdpa)
 

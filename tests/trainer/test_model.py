@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from codec.errors import InputError, UsageError
+from tests.trainer.processors import FEW_OPERATIONS
 from tests.trainer.shrunk import (
     SEEDS,
     golden_arrays,
@@ -115,7 +116,7 @@ def test_bigram_vectors_are_the_originals(modules, original):
     bigram = original.bigram
     for name, weight in bigram.named_parameters():
         weight.copy_(modules[f"bigram/bigram.{name}"])
-    close(bigram(modules["bigram/forward_ids"].long()), modules["bigram/forward_out"], 1e-6)
+    close(bigram(modules["bigram/forward_ids"].long()), modules["bigram/forward_out"], FEW_OPERATIONS)
 
 
 @torch.no_grad()
@@ -127,28 +128,29 @@ def test_smear_is_the_originals(seed, modules):
         model.smear_gate.weight.copy_(modules["smear/smear_gate.weight"])
         model.smear_lambda.copy_(modules["smear/smear_lambda"])
         model.tok_emb.weight.copy_(vectors.flatten(0, 1))
-        close(model.embedded(torch.arange(32).view(2, 16)), modules["smear/out"], 2e-6)
+        close(model.embedded(torch.arange(32).view(2, 16)), modules["smear/out"], FEW_OPERATIONS)
     else:
         model.smear.gate.copy_(modules["smear/gate"])
-        close(vectors + model.smear(vectors), modules["smear/out"], 1e-6)
+        close(vectors + model.smear(vectors), modules["smear/out"], FEW_OPERATIONS)
 
 
 def test_rotation_is_the_originals(seed, modules):
     by_time = (1, 2) if seed == 162 else (0, 0)  # 162 keeps heads before time
     rotation = rotary_tables(12, golden_config(seed), torch.device("cpu"))
-    close(rotation[0][:, 0], modules["rotary/cos"], 1e-6)
-    close(rotation[1][:, 0], modules["rotary/sin"], 1e-6)
+    close(rotation[0][:, 0], modules["rotary/cos"], FEW_OPERATIONS)
+    close(rotation[1][:, 0], modules["rotary/sin"], FEW_OPERATIONS)
     ours = rotate(modules["rotary/in"].transpose(*by_time), rotation).transpose(*by_time)
-    close(ours, modules["rotary/out"], 1e-6)
+    close(ours, modules["rotary/out"], FEW_OPERATIONS)
 
 
 @pytest.mark.parametrize("length", [1024, 2048, 4096])
 def test_rotary_tables_hold_at_full_length(seed, modules, length):
+    """Angles of thousands of radians: 3.0e-5 to 1.15e-4 by the kind of processor; one position off is 1 and more."""
     positions = modules["rotary/full_positions"]
     positions = positions[positions < length]
     cos, sin = rotary_tables(length, PRESETS[f"pr{seed}"].model, torch.device("cpu"))
-    close(cos[positions, 0], modules[f"rotary/full_cos_T{length}"], 2e-4)
-    close(sin[positions, 0], modules[f"rotary/full_sin_T{length}"], 2e-4)
+    close(cos[positions, 0], modules[f"rotary/full_cos_T{length}"], 5e-4)
+    close(sin[positions, 0], modules[f"rotary/full_sin_T{length}"], 5e-4)
 
 
 @torch.no_grad()
@@ -162,7 +164,11 @@ def test_blocks_are_the_originals(seed, original, modules):
         ours, _ = original.blocks[layer](modules["block/x"], modules["block/x0"], rotation, added, None)
         close(ours, modules[f"block/out_{layer}"])
     if seed in (1176, 1716):
-        close(original.blocks[0].attn.without_own_value(modules["xsa/y"], modules["xsa/v"]), modules["xsa/out"], 1e-6)
+        close(
+            original.blocks[0].attn.without_own_value(modules["xsa/y"], modules["xsa/v"]),
+            modules["xsa/out"],
+            FEW_OPERATIONS,
+        )
 
 
 MANIFESTS = [

@@ -184,9 +184,21 @@ def test_a_signal_stops_all_ranks_at_one_step(command, alone, tmp_path):
     assert losses(tmp_path) == pytest.approx(losses(alone), abs=1e-3)
 
 
+LATE = """
+import os, sys, time
+rank, seconds = sys.argv[1:3]
+time.sleep(float(seconds) if os.environ["RANK"] == rank else 0)
+from pgolf.__main__ import main
+sys.exit(main(sys.argv[3:]))
+"""
+
+
 @pytest.mark.slow
-def test_what_all_ranks_find_is_said_once(command, alone):
-    process = torchrun(*command, alone)
+@pytest.mark.parametrize(("rank", "seconds"), [(1, 0), (1, 0.3), (1, 1), (1, 30), (0, 3)])
+def test_what_all_ranks_find_is_said_once(command, alone, tmp_path, rank, seconds):
+    """Wherever the others are when the first has said it and torchrun ends them, and when they have to wait for it."""
+    (tmp_path / "program.py").write_text(LATE)
+    process = torchrun(rank, seconds, *command, alone, program=[tmp_path / "program.py"])
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0
     assert [line for line in said(errors) if line.startswith("Error")] == [

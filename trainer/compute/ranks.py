@@ -55,7 +55,7 @@ class Ranks:
         """Whether this process writes files and speaks to the user."""
         return self.rank == 0
 
-    def speaks_of_loss(self) -> bool:
+    def first_to_report_loss(self) -> bool:
         """Whether this process is the one of all that noticed a loss that tells the user: the first to ask.
 
         The launcher keeps the list; when it does not answer, everyone speaks.
@@ -75,7 +75,7 @@ class Ranks:
         if self.world == 1:
             yield
             return
-        with _heard():
+        with _failures_mean_loss():
             try:
                 # gloo on GPUs as well: flags and clocks need no kernel, and it notices a dead process at once.  NCCL
                 # waits for one in silence, so all `meet` before it is used.
@@ -95,7 +95,7 @@ class Ranks:
             return
         tensors = list(tensors)
         flat = torch.cat([tensor.flatten() for tensor in tensors])
-        with _heard():
+        with _failures_mean_loss():
             dist.all_reduce(flat)
         parts = flat.div_(self.world).split([tensor.numel() for tensor in tensors])
         torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
@@ -105,7 +105,7 @@ class Ranks:
         if self.world == 1:
             return part
         whole = part.new_empty(self.world, *part.shape)
-        with _heard():
+        with _failures_mean_loss():
             dist.all_gather(list(whole.unbind()), part.contiguous())
         return whole.flatten(0, 1)
 
@@ -114,7 +114,7 @@ class Ranks:
         if self.world == 1:
             return values
         shared = torch.tensor(values, dtype=torch.float64)
-        with _heard():
+        with _failures_mean_loss():
             dist.broadcast(shared, 0, group=group)
         return shared.tolist()
 
@@ -124,7 +124,7 @@ class Ranks:
         if self.world == 1:
             yield self.agree
             return
-        with _heard():
+        with _failures_mean_loss():
             group = dist.new_group(timeout=LONG_PATIENCE, backend="gloo")
         yield partial(self.agree, group=group)
         dist.destroy_process_group(group)
@@ -138,13 +138,13 @@ class Ranks:
         if self.world == 1:
             return flag
         count = torch.tensor(int(flag))
-        with _heard():
+        with _failures_mean_loss():
             dist.all_reduce(count)
         return bool(count)
 
 
 @contextmanager
-def _heard() -> Iterator[None]:
+def _failures_mean_loss() -> Iterator[None]:
     """Failures of the messages inside, whatever their backend, as one sentence."""
     try:
         yield

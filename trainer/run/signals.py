@@ -25,7 +25,10 @@ def interruptions() -> Iterator[threading.Event]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """The first of these signals that comes inside acts at the end: torchrun sends one when any process has ended."""
+    """The first of these signals that comes inside acts at the end: torchrun sends one when any process has ended.
+
+    An error inside ends the run as well, so that one acts instead.
+    """
     late: list[int] = []
     before = _handlers()
     _install(dict.fromkeys(before, lambda number, _: late.append(number)))
@@ -33,8 +36,8 @@ def held() -> Iterator[None]:
         yield
     finally:
         _install(before)
-        for number in late[:1]:
-            signal.raise_signal(number)
+    for number in late[:1]:
+        signal.raise_signal(number)
 
 
 def _handlers() -> dict[int, Any]:
