@@ -2,8 +2,8 @@
 
 numpy packs; the trainer passes the same protocol over torch and rounds weights on their device.  Where the two agree on
 a name (`xp.where`, `x.clip`, `x.reshape`) formulas use it directly.  Two habits keep the results equal bit by bit:
-divide by an array, never by a number (torch divides by a number on CUDA by multiplying with its reciprocal), and sum
-in float64, so that the order of summation is lost when the sum is rounded.
+divide float32 by an array, never by a number (torch divides by a number on CUDA by multiplying with its reciprocal),
+and sum in float64, so that the order of summation is lost when the sum is rounded.
 """
 
 import math

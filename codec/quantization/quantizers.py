@@ -68,8 +68,7 @@ class Rounded(NamedTuple):
 class FormulaQuantizer(ABC):
     """A quantizer written over `ArrayOps`: `round` is all it says, and training can round with it too.
 
-    >>> @QUANTIZERS.register("sign")
-    ... @dataclass(frozen=True, kw_only=True, slots=True)
+    >>> @dataclass(frozen=True, kw_only=True, slots=True)
     ... class Sign(FormulaQuantizer):
     ...     def round(self, rows: Rows) -> Rounded:
     ...         scales = mean(abs(rows.values), rows.ops)

@@ -29,12 +29,17 @@ class Rule:
     """Matches a tensor of at most `max_weights` weights whose name fits one of the glob patterns `names`.
 
     treatment: what a recipe calls it.  quantizer: None for float16 and float32.
+    Raises: UsageError for another treatment without one.
     """
 
     treatment: str
     names: tuple[str, ...] = ("*",)
     max_weights: int | None = None
     quantizer: Quantizer | None = None
+
+    def __post_init__(self) -> None:
+        if self.quantizer is None and self.treatment not in FLOATS:
+            raise UsageError(f"a rule of treatment `{self.treatment}` without quantizer", hint="make it with `Rule.of`")
 
     @classmethod
     def of(cls, /, **table: Any) -> "Rule":
@@ -46,14 +51,15 @@ class Rule:
         Raises: UsageError for an unknown key or treatment, a value of a wrong type, parameters that do not go together.
         """
         own = _own_fields(cls, {"quantizer"})
+        said = {key: checked(key, value, own[key]) for key, value in table.items() if key in own}
+        if "treatment" in said:
+            one_of(said["treatment"], [*QUANTIZERS.names(), *FLOATS], "treatment")
         for key in table:
             one_of(key, [*own, *sorted(QUANTIZERS.keys())], "key")
-        said = {key: checked(key, value, own[key]) for key, value in table.items() if key in own}
         if "treatment" not in said:
             raise UsageError("lacks `treatment`", hint=EXAMPLE)
         rest = {key: value for key, value in table.items() if key not in own}
-        quantizer = _quantizer(one_of(said["treatment"], [*QUANTIZERS.names(), *FLOATS], "treatment"), rest)
-        return cls(**said, quantizer=quantizer)
+        return cls(**said, quantizer=_quantizer(said["treatment"], rest))
 
     def matches(self, name: str, weights: int) -> bool:
         fits = self.max_weights is None or weights <= self.max_weights
@@ -71,13 +77,15 @@ class Rule:
 
 def _quantizer(treatment: str, table: dict[str, Any]) -> Quantizer | None:
     """table: its parameters.  Raises: UsageError for one that it does not have."""
-    name = SPECIAL.get((treatment, table.get("step")), treatment)
+    name = SPECIAL.get((treatment, str(table["step"]) if "step" in table else None), treatment)
     left = {key: value for key, value in table.items() if name == treatment or key != "step"}
     quantizer = None if treatment in FLOATS else QUANTIZERS.build(name, left)
     if left:
         key = next(iter(left))
         owners = ", ".join(QUANTIZERS.part_owners(key))
-        hint = "give it a step" if name == "int8-clipped" else f"it belongs to {owners}" if owners else ""
+        hint = f"it belongs to {owners}" if owners else ""
+        if treatment == "int8" != name:
+            hint = "give it a step"
         raise UsageError(f"treatment `{treatment}` takes no `{key}` here", hint=hint)
     return quantizer
 

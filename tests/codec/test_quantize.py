@@ -142,6 +142,11 @@ def test_impossible_quantizers_are_refused(options, message):
         Rule.of(**options)
 
 
+def test_a_rule_needs_the_quantizer_that_its_treatment_names():
+    with pytest.raises(UsageError, match=r"a rule of treatment `int6` without quantizer; make it with `Rule\.of`"):
+        Rule(treatment="int6")
+
+
 @pytest.mark.parametrize("bits", [1, 9])
 def test_bits_that_levels_cannot_have_are_refused(bits):
     with pytest.raises(UsageError, match=f"{bits} bits per level, the quantizers do 2 to 8"):

@@ -120,6 +120,7 @@ HEAD = 'version = 1\nname = "mine"\nabout = ""\ncoder = "zstd-22"\n[[rules]]\n'
             "mine.toml: treatment `int6` takes no `k` here; it belongs to step rule",
         ),
         (HEAD + 'treatment = "int6"\nstep = "floor"\ngranularity = "row-column"', "row-column fits rows to weights"),
+        (HEAD + 'treatment = "int6"\nstep = ["std"]', "`step` is a list, it takes a string"),
         (HEAD + "treatment = 6", "`treatment` is an integer, it takes a string"),
         (HEAD + "names = ['a']", "lacks `treatment`"),
         (HEAD.replace('"zstd-22"', "5") + 'treatment = "int6"', "`coder` is an integer, it takes a string"),
