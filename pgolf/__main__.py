@@ -12,8 +12,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
+
+from pgolf.plugins import load_plugin
 
 # name -> (module:function, one line of help): the help page must not import torch or numpy.
 COMMANDS = {
@@ -41,7 +44,8 @@ class LazyGroup(click.Group):
         if name not in COMMANDS:
             return None
         module, function = COMMANDS[name][0].split(":")
-        return getattr(importlib.import_module(module), function)
+        command: click.Command = getattr(importlib.import_module(module), function)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -50,13 +54,24 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="parameter-golf-kit", prog_name="pgolf")
-def root() -> None:
+@click.option(
+    "--plugin",
+    "plugins",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE.py",
+    help="Run this Python file first, with your rights: what it registers (presets, quantizers, rules...) is known to "
+    "the command; repeat.",
+)
+def root(plugins: tuple[Path, ...]) -> None:
     """Put a language model into 16,000,000 bytes: train, quantize, pack, verify.
 
     \b
     Example:
       pgolf demo -o out/demo
     """
+    for plugin in plugins:
+        load_plugin(plugin)
 
 
 def main(arguments: list[str] | None = None) -> int:
