@@ -87,10 +87,11 @@ def train(
     trackers: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Train PRESET on token shards.
+    """Train PRESET, a name or a TOML file, on token shards.
 
     On a CPU: tiny (seconds), cpu-demo (minutes), cpu-bench (half an hour).  On 8 x H100: baseline, pr162, pr339,
-    pr1176, pr1716, and pr1716-bigram, whose bigram table is trained.
+    pr1176, pr1716, and pr1716-bigram, whose bigram table is trained.  A file of your own states what differs from the
+    preset that it extends; trainer/presets has examples.
 
     RUN gets checkpoint.safetensors, train.log, metrics.jsonl and state.safetensors. A run that was stopped, by Ctrl-C
     or kill, goes on with --resume and ends with the same weights as one that was not. Under torchrun every process
@@ -100,6 +101,7 @@ def train(
     Example:
       pgolf train cpu-demo --data data -o run
       pgolf train cpu-demo --data data -o run --resume
+      pgolf train mine.toml --data data -o run
       pgolf train pr339 --data data -o run --set qat_below=0.1 --set qat_recipe=pr339
       torchrun --nproc_per_node=8 -m pgolf train pr1716 --data data -o run
     """
