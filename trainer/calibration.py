@@ -23,7 +23,8 @@ from codec.progress import Progress
 from codec.storage.calibration_file import HESSIAN, SENSITIVITY
 from codec.storage.checkpoint import write_checkpoint
 from trainer.compute.device import autocast
-from trainer.model.gpt import GPT, GPTConfig
+from trainer.model.config import GPTConfig
+from trainer.model.gpt import GPT
 
 HEAD = "tok_emb.weight"  # the embedding is the output matrix; its inputs are the outputs of the last norm
 # On a trained cpu-demo 64 leave the error of int6 GPTQ on held-out inputs 0.05 dB above that of 340, of the 3.4 dB that

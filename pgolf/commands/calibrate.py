@@ -114,7 +114,8 @@ def _model(imported: "Imported", checkpoint: Path, device_name: str) -> "GPT":
 
     from trainer.compute.attention import choose
     from trainer.compute.device import find_device, precision, put
-    from trainer.model.gpt import GPT, GPTConfig
+    from trainer.model.config import GPTConfig
+    from trainer.model.gpt import GPT
     from trainer.presets.published_layouts import check
 
     device = find_device(device_name)

@@ -33,9 +33,10 @@ def choose(device: torch.device, dtype: torch.dtype) -> tuple[str, Attend]:
 def _found(package: str) -> Callable[..., Tensor] | None:
     """The package's attention function; None when it is missing or was built for another torch."""
     try:
-        return import_module(package).flash_attn_func
+        function: Callable[..., Tensor] = import_module(package).flash_attn_func
     except (ImportError, OSError, AttributeError):
         return None
+    return function
 
 
 def _attend(function: Callable[..., Tensor], dtype: torch.dtype) -> Attend:

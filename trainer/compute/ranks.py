@@ -11,6 +11,7 @@ from functools import partial
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from codec.errors import EnvironmentLacks, PgolfError, UsageError
 
@@ -61,8 +62,8 @@ class Ranks:
         The launcher keeps the list; when it does not answer, everyone speaks.
         """
         try:
-            store, _, _ = next(dist.rendezvous("env://", timeout=ANSWER))
-            return store.add("pgolf/lost", 1) == 1
+            store, _, _ = next(rendezvous("env://", timeout=ANSWER))
+            return bool(store.add("pgolf/lost", 1) == 1)
         except (RuntimeError, ValueError):
             return True
 

@@ -92,7 +92,7 @@ class SnapshotMean(Average):
         torch._foreach_add_(list(self.sums.values()), weights)
 
     def mean(self) -> list[Tensor]:
-        return torch._foreach_div(list(self.sums.values()), float(self.count))
+        return list(torch._foreach_div(list(self.sums.values()), float(self.count)))
 
 
 def find_average(model: nn.Module, config: TrainConfig) -> Average | None:

@@ -43,7 +43,7 @@ def _warmed_down(config: TrainConfig, step: int, seconds: float, cap: float, don
     if not config.warmdown_steps:
         return 1.0
     # The originals watch the clock alone under a cap; a run that its steps end first would never cool down.
-    left = config.steps - step
+    left = float(config.steps - step)
     if config.max_seconds and seconds:
         left = min(left, (cap - seconds) * max(step, 1) / seconds)
     return min(max(left, 0.0) / config.warmdown_steps, 1.0)

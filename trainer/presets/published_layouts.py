@@ -5,15 +5,17 @@ Everything here is numpy: arrays come from a file and go into a file.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from codec.decoder import QuantizedTensor
 from codec.errors import InputError
 from trainer.model.config import GPTConfig
 from trainer.model.gpt import GPT
 from trainer.presets.catalog import PRESETS
 
+Stored = TypeVar("Stored", bound=np.ndarray | QuantizedTensor)
 # 1176 keeps the block matrices of all layers in four banks; some stack two kinds, one after the other.
 BANKS = {
     "qo_bank": ("attn.c_q", "attn.proj"),
@@ -32,14 +34,19 @@ FAMILIES = (
 )
 
 
-def split_banks(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """One matrix per layer and kind, under the names of the other systems; states without banks stay as they are."""
-    unbanked = {}
+def split_banks(state: Mapping[str, Stored]) -> dict[str, Stored]:
+    """One matrix per layer and kind, under the names of the other systems; states without banks stay as they are.
+
+    Raises: InputError for a bank that does not divide into layers, or is quantized as a whole.
+    """
+    unbanked: dict[str, Stored] = {}
     for name, array in state.items():
         if name not in BANKS:
             unbanked[name] = array
             continue
         kinds = BANKS[name]
+        if isinstance(array, QuantizedTensor):
+            raise InputError("is quantized as a whole, its matrices cannot be told apart", where=name)
         if array.ndim != 3 or len(array) % len(kinds):
             raise InputError(f"has shape {array.shape}, need {len(kinds)} x layers matrices", where=name)
         layers = len(array) // len(kinds)

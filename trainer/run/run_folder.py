@@ -84,7 +84,8 @@ class Records:
 
     def close(self) -> None:
         """Release the files and tell the trackers that nothing follows."""
-        for each in (self.log, self.metrics, *self.trackers):
+        self.log.close()
+        for each in (self.metrics, *self.trackers):
             each.close()
 
     def _record(self, step: int, values: Mapping[str, float]) -> None:
