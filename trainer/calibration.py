@@ -81,12 +81,12 @@ def calibrate(model: GPT, batches: Iterable[Tensor], *, seed: int = 0, progress:
     )
 
 
-def enough_sequences(config: GPTConfig) -> int:
+def default_sequences(config: GPTConfig) -> int:
     """64 tokens for each input of the widest layer."""
     return math.ceil(TOKENS_PER_INPUT * max(config.dim, config.mlp_hidden) / config.seq_len)
 
 
-def pass_sequences(config: GPTConfig, device: torch.device) -> int:
+def sequences_per_pass(config: GPTConfig, device: torch.device) -> int:
     """Sequences per pass: 16,384 tokens keep a GPU busy; a CPU is as fast with 2,048, in an eighth of the memory."""
     return max((16_384 if device.type == "cuda" else 2_048) // config.seq_len, 1)
 

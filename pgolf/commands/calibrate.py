@@ -83,7 +83,7 @@ def calibrate(
     from codec.storage.calibration_file import CHECKPOINT, sha256
     from pgolf.checkpoints import read_model
     from trainer.calibration import calibrate as run_calibration
-    from trainer.calibration import enough_sequences, own_samples, pass_sequences
+    from trainer.calibration import default_sequences, own_samples, sequences_per_pass
 
     imported = read_model(checkpoint)
     output = output or checkpoint.parent / DEFAULT_NAME
@@ -91,8 +91,8 @@ def calibrate(
     for note in imported.notes:
         echo(f"note: {note}", err=True)
     model = _model(imported, checkpoint, device)
-    sequences = sequences or enough_sequences(model.config)
-    batch = min(batch or pass_sequences(model.config, model.tok_emb.weight.device), sequences)
+    sequences = sequences or default_sequences(model.config)
+    batch = min(batch or sequences_per_pass(model.config, model.tok_emb.weight.device), sequences)
     metadata = {"source": source, "batch": batch, "seed": seed, CHECKPOINT: sha256(checkpoint)}
     started = time.perf_counter()
     with progress("calibrate", sequences) as report:
@@ -112,19 +112,19 @@ def calibrate(
 def _model(imported: "Imported", checkpoint: Path, device_name: str) -> "GPT":
     import torch
 
-    from trainer.compute.attention import choose
-    from trainer.compute.device import find_device, precision, put
+    from trainer.compute.attention import choose_attention
+    from trainer.compute.device import find_device, precision, to_device
     from trainer.model.config import GPTConfig
     from trainer.model.gpt import GPT
-    from trainer.presets.published_layouts import check
+    from trainer.presets.published_layouts import check_shapes
 
     device = find_device(device_name)
     with within(checkpoint):
         config = GPTConfig.from_dict(imported.metadata["config"])
-        check(config, {name: array.shape for name, array in imported.tensors.items()})
-    model = GPT(config, choose(device, precision(device))[1])
+        check_shapes(config, {name: array.shape for name, array in imported.tensors.items()})
+    model = GPT(config, choose_attention(device, precision(device))[1])
     model.load_state_dict({name: torch.tensor(array) for name, array in imported.tensors.items()})
-    put(model, device)  # as the training did, bfloat16 tables included
+    to_device(model, device)  # as the training did, bfloat16 tables included
     return model.eval()
 
 

@@ -66,9 +66,9 @@ def data(
 
     from trainer.data.dataset import build_dataset
     from trainer.data.documents import read_documents
-    from trainer.data.stdlib_text import embedded_documents
+    from trainer.data.stdlib_text import stdlib_documents
 
-    documents = embedded_documents() if embedded else read_documents(text)
+    documents = stdlib_documents() if embedded else read_documents(text)
     with progress("encoding", 100) as report:
         summary = build_dataset(
             documents,

@@ -99,9 +99,9 @@ def _check(output: Path) -> None:
 def _data(folder: Path, text: tuple[str, ...], val: tuple[str, ...]) -> "DataSummary":
     from trainer.data.dataset import build_dataset
     from trainer.data.documents import read_documents
-    from trainer.data.stdlib_text import embedded_documents
+    from trainer.data.stdlib_text import stdlib_documents
 
-    documents = read_documents(text) if text else embedded_documents()
+    documents = read_documents(text) if text else stdlib_documents()
     with progress("encoding", 100) as step:
         return build_dataset(
             documents,

@@ -60,11 +60,11 @@ def measure(
     from codec.storage.atomic_files import within
     from codec.storage.calibration_file import read_hessians
     from packager.importers.imported import STORED
-    from pgolf import plots as picture
     from pgolf.checkpoints import read_weights
+    from pgolf.plots import check_plot, draw_plot
 
     if plot:
-        picture.check(plot)
+        check_plot(plot)
     for peer in peers:
         if peer not in BASELINES:
             raise UsageError(f"unknown peer `{peer}`", hint=f"known: {', '.join(BASELINES)}")
@@ -92,7 +92,7 @@ def measure(
         step(len(loaded), "")
     weights = sum(array.size for array in imported.tensors.values())
     if plot:
-        picture.draw(results, f"{Path(checkpoint).name}: {weights:,} weights", plot)
+        draw_plot(results, f"{Path(checkpoint).name}: {weights:,} weights", plot)
     if as_json:
         print_json(
             {

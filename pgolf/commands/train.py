@@ -108,14 +108,14 @@ def train(
     from codec.storage.token_shards import find_shards, find_tokenizer
     from trainer.compute.ranks import Ranks
     from trainer.presets.catalog import find_preset
-    from trainer.presets.overrides import changed
+    from trainer.presets.overrides import apply_overrides
     from trainer.run.loop import train as run_training
     from verify.scoring.heldout import HeldOut
 
     ranks = Ranks.launched()
     first = ranks.first
     with _one_voice(ranks, output):
-        chosen = changed(find_preset(preset), settings)
+        chosen = apply_overrides(find_preset(preset), settings)
         if compile is not None:
             chosen = replace(chosen, train=replace(chosen.train, compile=compile))
         tokenizer_file = Path(tokenizer) if tokenizer else find_tokenizer(data_dir)

@@ -15,7 +15,7 @@ from trainer.model.gpt import Attend, sdpa
 HALF = (torch.bfloat16, torch.float16)
 
 
-def choose(device: torch.device, dtype: torch.dtype) -> tuple[str, Attend]:
+def choose_attention(device: torch.device, dtype: torch.dtype) -> tuple[str, Attend]:
     """(name for the log, function) of the fastest attention that the device, its packages and `dtype` allow.
 
     Source: FlashAttention 3 needs compute capability 9 (Hopper), FlashAttention 2 needs 8 (Ampere) or later.

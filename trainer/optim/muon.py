@@ -35,7 +35,7 @@ POLAR = NewtonSchulz(
         (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
     ),
 )
-KINDS = {"jordan": JORDAN, "polar": POLAR}
+COEFFICIENTS = {"jordan": JORDAN, "polar": POLAR}
 
 
 def orthogonalize(matrices: Tensor, iteration: NewtonSchulz = JORDAN, dtype: torch.dtype | None = None) -> Tensor:
@@ -80,7 +80,7 @@ class Muon(Optimizer):
         ranks: Ranks = Ranks(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.row_norm, self.iteration, self.ranks = row_norm, KINDS[newton_schulz], ranks
+        self.row_norm, self.iteration, self.ranks = row_norm, COEFFICIENTS[newton_schulz], ranks
         self._stacks = [[self._stack(members) for members in _by_shape(group["params"])] for group in self.param_groups]
 
     def _stack(self, members: list[Tensor]) -> tuple[list[Tensor], Tensor]:

@@ -6,12 +6,12 @@ from typing import Any
 
 from codec.errors import UsageError
 from trainer.presets.catalog import Preset
-from trainer.presets.setting_values import FIELDS, fitted, suggestion
+from trainer.presets.setting_values import FIELDS, coerced, suggestion
 
 FROM_DATA = "vocab_size"  # the tokenizer's
 
 
-def changed(preset: Preset, texts: Iterable[str]) -> Preset:
+def apply_overrides(preset: Preset, texts: Iterable[str]) -> Preset:
     """The preset with fields of its GPTConfig and TrainConfig set by `KEY=VALUE`; seq_len is both configs'.
 
     A value is a number of at least 0, true or false, two numbers joined by a comma, or text, as the field's type is.
@@ -41,7 +41,7 @@ def _with(config: Any, values: dict[str, Any]) -> Any:
 def _value(key: str, text: str, kind: Any) -> Any:
     """The text as a value of that type."""
     try:
-        return fitted(text if kind is str else _parsed(text), kind)
+        return coerced(text if kind is str else _parsed(text), kind)
     except ValueError as error:
         pair = ", as 0.85,0.95" if kind == tuple[float, float] else ""
         raise UsageError(f"setting {key} is `{text}`, it must be {error}{pair}") from None

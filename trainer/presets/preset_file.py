@@ -18,7 +18,7 @@ import tomllib
 from typing import Any
 
 from codec.errors import UsageError
-from trainer.presets.setting_values import FIELDS, fitted, suggestion
+from trainer.presets.setting_values import FIELDS, coerced, suggestion
 
 VERSION = 1
 HEAD: dict[str, type] = {"name": str, "description": str, "extends": str, "fixed_vocab": bool}
@@ -53,7 +53,7 @@ def _checked(key: str, value: Any, kinds: dict[str, Any], known: Any, where: str
         hint = f"it belongs under {' or '.join(homes)}" if homes else suggestion(key, known, "known")
         raise UsageError(f"{where}has an unknown key `{key}`", hint=hint)
     try:
-        return fitted(value, kinds[key])
+        return coerced(value, kinds[key])
     except ValueError as error:
         raise UsageError(f"{where}`{key}` is {_shown(value)}, it must be {error}") from None
 

@@ -105,11 +105,11 @@ def read_config(shapes: Mapping[str, tuple[int, ...]], *, seq_len: int | None = 
         sizes["value_embed_dim"] = shapes["ve_shared.embed.weight"][1]
         sizes["value_embed_layers"] = sum(name.startswith("ve_layer_scales.") for name in shapes)
     config = replace(model, **sizes)
-    check(config, shapes)
+    check_shapes(config, shapes)
     return config
 
 
-def check(config: GPTConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_shapes(config: GPTConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Names and shapes are those of the model that `config` describes.
 
     Raises: InputError naming the first that differs.
@@ -127,7 +127,7 @@ def check(config: GPTConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
             )
 
 
-def describe(config: GPTConfig) -> str:
+def describe_config(config: GPTConfig) -> str:
     """The sizes, and the switches that differ from GPTConfig's defaults, for a note."""
     values = config.to_dict()
     return ", ".join(

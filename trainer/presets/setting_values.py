@@ -20,7 +20,7 @@ _WORDS: dict[Any, str] = {
 }
 
 
-def fitted(value: Any, kind: Any) -> Any:
+def coerced(value: Any, kind: Any) -> Any:
     """The value as a field of that type holds it: a whole number as a float, a list as a tuple.
 
     value: of TOML.
@@ -34,7 +34,7 @@ def fitted(value: Any, kind: Any) -> Any:
         case int() | float() if kind is float and type(value) is not bool and 0 <= value < math.inf:
             return float(value)
         case [_, _] if kind == tuple[float, float]:
-            return tuple(fitted(each, float) for each in value)
+            return tuple(coerced(each, float) for each in value)
     raise ValueError(_WORDS[kind])
 
 
