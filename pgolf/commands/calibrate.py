@@ -11,6 +11,7 @@ from codec.errors import InputError, UsageError
 from codec.storage.atomic_files import within
 from pgolf.console import echo, json_option, print_json, print_table, progress
 from pgolf.data_origin import check_origin
+from pgolf.options import device_option, seed_option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from trainer.calibration import Calibration
     from trainer.model.gpt import GPT
 
-LOG, DEFAULT_NAME = "train.log", "calibration.safetensors"
+DEFAULT_NAME = "calibration.safetensors"
 
 
 @click.command()
@@ -51,10 +52,8 @@ LOG, DEFAULT_NAME = "train.log", "calibration.safetensors"
     metavar="N",
     help="Sequences per pass.  [default: 2,048 tokens, on a GPU 16,384]",
 )
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of all that is drawn.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."
-)
+@seed_option
+@device_option
 @json_option
 def calibrate(
     checkpoint: Path,
@@ -104,7 +103,7 @@ def calibrate(
             found = run_calibration(model, batches, seed=seed, progress=report)
     seconds = time.perf_counter() - started
     found.write(output, metadata)
-    _log(checkpoint.parent / LOG, seconds)
+    _log(checkpoint.parent, seconds)
     trained = imported.metadata.get("train_seconds")
     _print(output, found, source, seconds, trained if isinstance(trained, int | float) else None, as_json)
 
@@ -152,11 +151,13 @@ def _windows(
     return (loader.batch(first // batch)[0][: sequences - first] for first in range(0, sequences, batch))
 
 
-def _log(path: Path, seconds: float) -> None:
+def _log(run: Path, seconds: float) -> None:
     """One line, instead of that of an earlier calibration, whose file this one's replaces."""
     from codec.storage.atomic_files import write_bytes
+    from trainer.run.run_folder import LOG
     from trainer.run.text_log import CALIBRATE, PHASES
 
+    path = run / LOG
     if path.is_file():
         start = f"{PHASES} {CALIBRATE}:".encode()
         kept = [line for line in path.read_bytes().splitlines(keepends=True) if not line.startswith(start)]

@@ -14,6 +14,7 @@ from codec.errors import PgolfError
 from pgolf.console import json_option, print_json, print_table, progress
 from pgolf.data_origin import check_origin
 from pgolf.evaluation import fit_vocabulary, sliding_evaluation
+from pgolf.options import device_option, seed_option, steps_option, threads_option
 
 if TYPE_CHECKING:
     from trainer.compute.ranks import Ranks
@@ -29,18 +30,10 @@ GRACE = 10.0  # seconds
     "--data", "data_dir", required=True, metavar="DIR", help="Folder with *_train_*.bin, *_val_*.bin and one *.model."
 )
 @click.option("--output", "-o", required=True, metavar="RUN", help="Folder for checkpoint, log and state.")
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 1),
-    default=0,
-    show_default=True,
-    help="Decides the starting weights and the order of the data.",
-)
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Train N steps, not the preset's.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: torch's choice]")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to train."
-)
+@seed_option
+@steps_option
+@threads_option
+@device_option
 @click.option(
     "--compile/--no-compile", default=None, help="Compile the model with torch.compile.  [default: the preset's choice]"
 )

@@ -211,6 +211,6 @@ def test_the_file_holds_both_kinds_and_has_no_clock(tmp_path):
     assert arrays[SENSITIVITY + name].shape == (16,)
 
 
-def test_enough_sequences_grow_with_the_widest_layer():
+def test_default_sequences_grow_with_the_widest_layer():
     assert default_sequences(PRESETS["pr1716"].model) == 64
     assert default_sequences(PRESETS["cpu-demo"].model) == 96
