@@ -14,7 +14,7 @@ from pgolf.options import cap_option
 
 if TYPE_CHECKING:
     from verify.claims.runs import Group, Run
-    from verify.claims.significance import Comparison, Sample
+    from verify.claims.significance import Comparison, Name, Sample
     from verify.finding import Finding
 
 LARGEST_BPB = 20.0  # a larger number is a pull request's, not a score
@@ -122,7 +122,8 @@ def _object(
         "threshold_bpb": comparison.threshold if comparison else None,
         "margin_bpb": comparison.margin if comparison else None,
     }
-    for name, keys in {"z": ("z", "p_z"), "t": ("t", "p_t"), "welch": ("welch_t", "p_welch")}.items():
+    tests: dict[Name, tuple[str, str]] = {"z": ("z", "p_z"), "t": ("t", "p_t"), "welch": ("welch_t", "p_welch")}
+    for name, keys in tests.items():
         outcome = comparison.test(name, shifted=True) if comparison else None
         found |= dict(zip(keys, (outcome.statistic, outcome.p) if outcome else (None, None), strict=True))
         if name == "welch":

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pgolf.console import json_option, print_json, print_table, progress
+from pgolf.evaluation import BATCH, STRIDE, fit_vocabulary, sliding_evaluation
+from pgolf.options import VOCAB_SIZE, seed_option, steps_option, threads_option
 
 if TYPE_CHECKING:
     from packager.submission import PackedSubmission
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from verify import HeldOut, Verdict
 
 PRESET, RECIPE = "cpu-demo", "pr162-small"
-VOCABULARY = 1024
 # Of the embedded text's 3 MB: 240 kB in 65 documents, enough that one module does not decide the score.
 VAL_FRACTION = 0.1
 
@@ -35,9 +36,9 @@ VAL_FRACTION = 0.1
     help="Train on this text instead of the standard library's; may be repeated.",
 )
 @click.option("--val", multiple=True, metavar="FILE", help="With --text: hold out these documents.")
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Train N steps, not the preset's.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: torch's choice]")
+@steps_option
+@seed_option
+@threads_option
 @click.option(
     "--limit-tokens",
     type=click.IntRange(min=1),
@@ -99,14 +100,14 @@ def _check(output: Path) -> None:
 def _data(folder: Path, text: tuple[str, ...], val: tuple[str, ...]) -> "DataSummary":
     from trainer.data.dataset import build_dataset
     from trainer.data.documents import read_documents
-    from trainer.data.stdlib_text import embedded_documents
+    from trainer.data.stdlib_text import stdlib_documents
 
-    documents = read_documents(text) if text else embedded_documents()
+    documents = read_documents(text) if text else stdlib_documents()
     with progress("encoding", 100) as step:
         return build_dataset(
             documents,
             folder,
-            vocab_size=VOCABULARY,
+            vocab_size=VOCAB_SIZE,
             or_fewer=True,
             val_fraction=VAL_FRACTION,
             heldout=read_documents(val) if val else None,
@@ -120,7 +121,6 @@ def _train(
     import shutil
 
     from codec.storage.token_shards import find_shards, find_tokenizer
-    from pgolf.evaluation import fit_vocabulary, sliding_evaluation
     from trainer.presets.catalog import find_preset
     from trainer.run.loop import train
     from verify import HeldOut
@@ -156,7 +156,7 @@ def _verify(output: Path, result: "TrainResult", heldout: "HeldOut", threads: in
 
     submission = Submission.open(output / "submission")
     settings = Settings(
-        length=window_length(submission), stride=64, batch=16, threads=threads, device="cpu", time_limit=3600.0
+        length=window_length(submission), stride=STRIDE, batch=BATCH, threads=threads, device="cpu", time_limit=3600.0
     )
     return examine(submission, heldout, settings, checkpoint=result.checkpoint, bar=progress)
 
@@ -186,7 +186,7 @@ def _report(
         "steps": result.steps,
         "tokens": result.tokens,
         "train_seconds": result.seconds,
-        "train_loss": _loss_curve(output / "run" / "train.log"),
+        "train_loss": _loss_curve(output / "run"),
         "weights": submission.ledger.weights,
         "scored_targets": packed.tokens,
         "scored_bytes": packed.bytes,
@@ -196,13 +196,14 @@ def _report(
     }
 
 
-def _loss_curve(log: Path) -> list[tuple[int, float]]:
+def _loss_curve(run: Path) -> list[tuple[int, float]]:
     """(step, training loss) from the log, thinned to about ten points."""
     import re
 
-    points = [
-        (int(step), float(loss)) for step, loss in re.findall(r"step:(\d+)/\d+ train_loss:([\d.]+)", log.read_text())
-    ]
+    from trainer.run.run_folder import LOG
+
+    log = (run / LOG).read_text()
+    points = [(int(step), float(loss)) for step, loss in re.findall(r"step:(\d+)/\d+ train_loss:([\d.]+)", log)]
     return [*points[: -1 : max(len(points) // 10, 1)], *points[-1:]]
 
 

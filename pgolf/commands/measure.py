@@ -2,10 +2,14 @@
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pgolf.console import echo, json_option, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from codec.measurement.measurement import Measurement
 
 
 @click.command()
@@ -56,11 +60,11 @@ def measure(
     from codec.storage.atomic_files import within
     from codec.storage.calibration_file import read_hessians
     from packager.importers.imported import STORED
-    from pgolf import plots as picture
     from pgolf.checkpoints import read_weights
+    from pgolf.plots import check_plot, draw_plot
 
     if plot:
-        picture.check(plot)
+        check_plot(plot)
     for peer in peers:
         if peer not in BASELINES:
             raise UsageError(f"unknown peer `{peer}`", hint=f"known: {', '.join(BASELINES)}")
@@ -88,13 +92,13 @@ def measure(
         step(len(loaded), "")
     weights = sum(array.size for array in imported.tensors.values())
     if plot:
-        picture.draw(results, f"{Path(checkpoint).name}: {weights:,} weights", plot)
+        draw_plot(results, f"{Path(checkpoint).name}: {weights:,} weights", plot)
     if as_json:
         print_json(
             {
                 "checkpoint": checkpoint,
                 "weights": weights,
-                "recipes": [_finite(r.to_dict()) for r in results],
+                "recipes": [result.to_dict() for result in results],
                 "tensors": [row for result in results for row in _tensor_rows(result)],
             }
         )
@@ -162,35 +166,29 @@ def measure(
     )
 
 
-def _tensor_rows(result) -> list[dict]:
+def _tensor_rows(result: "Measurement") -> list[dict[str, Any]]:
     return [
-        _finite(
-            {
-                "recipe": result.recipe,
-                "name": row.name,
-                "treatment": "tied" if row.stored_as == "tied" else result.treatments.get(row.name, row.stored_as),
-                "stored_as": row.stored_as,
-                "weights": row.weights,
-                "entropy_bits_per_weight": row.entropy_bits / max(row.weights, 1),
-                "bits_per_weight": row.bits_per_weight,
-                "bytes": row.bytes,
-                "payload_bytes": row.payload_bytes,
-                "scale_bytes": row.scale_bytes,
-                "class_bytes": row.class_bytes,
-                "over_entropy_percent": row.over_entropy_percent,
-                "peer_bytes": result.tensor_peer_bytes[row.name],
-                "snr_db": result.tensor_snr_db.get(row.name),
-                "hessian_snr_db": result.tensor_hessian_snr_db.get(row.name),
-            }
-        )
+        {
+            "recipe": result.recipe,
+            "name": row.name,
+            "treatment": "tied" if row.stored_as == "tied" else result.treatments.get(row.name, row.stored_as),
+            "stored_as": row.stored_as,
+            "weights": row.weights,
+            "entropy_bits_per_weight": row.entropy_bits / max(row.weights, 1),
+            "bits_per_weight": row.bits_per_weight,
+            "bytes": row.bytes,
+            "payload_bytes": row.payload_bytes,
+            "scale_bytes": row.scale_bytes,
+            "class_bytes": row.class_bytes,
+            "over_entropy_percent": row.over_entropy_percent,
+            "peer_bytes": result.tensor_peer_bytes[row.name],
+            "snr_db": result.tensor_snr_db.get(row.name),
+            "hessian_snr_db": result.tensor_hessian_snr_db.get(row.name),
+        }
         for row in result.ledger.rows
     ]
 
 
 def _tenths(value: float | None) -> str | None:
-    return None if value is None else f"{value:.1f}"
-
-
-def _finite(row: dict) -> dict:
-    """JSON has no infinity: a tensor without error has no SNR."""
-    return {key: None if isinstance(value, float) and math.isinf(value) else value for key, value in row.items()}
+    """A tensor without error has no SNR."""
+    return None if value is None or math.isinf(value) else f"{value:.1f}"

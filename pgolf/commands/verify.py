@@ -126,8 +126,10 @@ def _check_device(device: str) -> None:
 def _heldout_files(data: Path | None, val: Path | None, tokenizer: Path | None) -> tuple[list[Path], Path]:
     from codec.storage.token_shards import find_shards, find_tokenizer
 
-    if data is None and (val is None or tokenizer is None):
-        raise UsageError("--data is missing", hint="pass --data DIR, or both --val and --tokenizer")
+    if data is None:
+        if val is None or tokenizer is None:
+            raise UsageError("--data is missing", hint="pass --data DIR, or both --val and --tokenizer")
+        return [val], tokenizer
     return [val] if val else find_shards(data, "val"), tokenizer or find_tokenizer(data)
 
 

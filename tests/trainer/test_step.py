@@ -150,7 +150,7 @@ def test_gradients_are_clipped_unless_that_is_off(narrow, tmp_path, monkeypatch,
     norms, update, small = [], Stepper.update, small_preset("pr162")
 
     def watch(stepper, *arguments):
-        gradients = [weight.grad.flatten() for weight in stepper.parts.model.parameters()]
+        gradients = [weight.grad.flatten() for weight in stepper.state.model.parameters()]
         norms.append(torch.cat(gradients).norm().item())
         update(stepper, *arguments)
 
@@ -165,7 +165,7 @@ def test_gradients_are_clipped_unless_that_is_off(narrow, tmp_path, monkeypatch,
 @pytest.mark.parametrize("name", ["pr1176", "pr1716"])
 def test_half_precision_as_on_a_gpu(narrow, finished, tmp_path, monkeypatch, name):
     """Embeddings in bfloat16, the rest float32 under autocast: the same losses but for rounding; it resumes exactly."""
-    monkeypatch.setattr("trainer.run.step.put", lambda model, device: halve_embeddings(model))
+    monkeypatch.setattr("trainer.run.step.to_device", lambda model, device: halve_embeddings(model))
     for module in ("trainer.run.step", "trainer.run.loop"):
         monkeypatch.setattr(f"{module}.autocast", lambda device: torch.autocast("cpu", torch.bfloat16))
     preset = small_preset(name)

@@ -1,0 +1,45 @@
+"""Settings of a run, which are the fields of GPTConfig and TrainConfig: their types, and which values fit them."""
+
+import math
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any, get_type_hints
+
+from trainer.model.config import GPTConfig
+from trainer.presets.train_config import TrainConfig
+
+CONFIGS: dict[str, type] = {"model": GPTConfig, "train": TrainConfig}
+FIELDS = {table: get_type_hints(config) for table, config in CONFIGS.items()}  # table -> name -> type
+LARGEST = 10**18  # what saved states and logs keep exactly
+_WORDS: dict[Any, str] = {
+    str: "text",
+    bool: "true or false",
+    int: "a whole number of at least 0",
+    float: "a number of at least 0",
+    tuple[float, float]: "two numbers of at least 0",
+}
+
+
+def coerced(value: Any, kind: Any) -> Any:
+    """The value as a field of that type holds it: a whole number as a float, a list as a tuple.
+
+    value: of TOML.
+    Raises: ValueError with the words for what the type takes.
+    """
+    match value:
+        case bool() | str() if type(value) is kind:
+            return value
+        case int() if kind is int and type(value) is int and 0 <= value < LARGEST:
+            return value
+        case int() | float() if kind is float and type(value) is not bool and 0 <= value < math.inf:
+            return float(value)
+        case [_, _] if kind == tuple[float, float]:
+            return tuple(coerced(each, float) for each in value)
+    raise ValueError(_WORDS[kind])
+
+
+def suggestion(name: str, known: Iterable[str], what: str) -> str:
+    """For a name that is not known: the nearest that is, or all there are, called `what`."""
+    names = list(known)
+    near = get_close_matches(name, names, n=1)
+    return f"did you mean `{near[0]}`?" if near else f"{what}: {', '.join(names)}"
