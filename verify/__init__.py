@@ -22,11 +22,16 @@ from typing import TYPE_CHECKING
 from codec.lazy import lazy
 
 if TYPE_CHECKING:
+    from codec.budget import PARAMETER_GOLF, Budget
     from verify.claims.group_rules import check_group
     from verify.claims.runs import Group, read_group
     from verify.claims.significance import Comparison, Sample, compare
+    from verify.facts import Facts
     from verify.finding import Finding
-    from verify.pipeline import examine, window_length
+    from verify.folder_rules import folder_judges
+    from verify.pipeline import examine, judge, measure, window_length
+    from verify.rules import RULES, Rule
+    from verify.run_rules import run_judges
     from verify.sandbox.launch import Settings
     from verify.scoring.adaptation import Adaptation
     from verify.scoring.heldout import HeldOut
@@ -44,9 +49,14 @@ else:
             "verify.claims.runs": ("Group", "read_group"),
             "verify.claims.significance": ("Comparison", "Sample", "compare"),
             "verify.finding": ("Finding",),
-            "verify.pipeline": ("examine", "window_length"),
+            "verify.pipeline": ("examine", "judge", "measure", "window_length"),
             "verify.sandbox.launch": ("Settings",),
             "verify.scoring.adaptation": ("Adaptation",),
+            "codec.budget": ("PARAMETER_GOLF", "Budget"),
+            "verify.facts": ("Facts",),
+            "verify.folder_rules": ("folder_judges",),
+            "verify.rules": ("RULES", "Rule"),
+            "verify.run_rules": ("run_judges",),
             "verify.scoring.heldout": ("HeldOut",),
             "verify.scoring.score": ("Score", "total"),
             "verify.scoring.scorer": ("Scored", "Scorer"),
@@ -58,11 +68,16 @@ else:
     )
 
 __all__ = [
+    "PARAMETER_GOLF",
+    "RULES",
     "Adaptation",
+    "Budget",
     "Comparison",
+    "Facts",
     "Finding",
     "Group",
     "HeldOut",
+    "Rule",
     "Sample",
     "Score",
     "Scored",
@@ -75,7 +90,11 @@ __all__ = [
     "check_group",
     "compare",
     "examine",
+    "folder_judges",
+    "judge",
+    "measure",
     "read_group",
+    "run_judges",
     "total",
     "window_length",
 ]

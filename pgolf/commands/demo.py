@@ -8,6 +8,7 @@ import click
 from pgolf.console import json_option, print_json, print_table, progress
 from pgolf.evaluation import BATCH, STRIDE, fit_vocabulary, sliding_evaluation
 from pgolf.options import VOCAB_SIZE, seed_option, steps_option, threads_option
+from pgolf.tables import outcome
 
 if TYPE_CHECKING:
     from packager.submission import PackedSubmission
@@ -278,7 +279,5 @@ def _print(report: dict[str, Any], verdict: "Verdict") -> None:
     for finding in verdict.findings:
         if finding.level in ("warn", "fail"):
             click.echo(f"{finding.level}: {finding.rule}: {finding.message}")
-    undecided = [finding.rule for finding in verdict.findings if finding.level == "unknown"]
-    if undecided:
-        click.echo(f"not decided: {', '.join(undecided)}; verify says why")
+    click.echo("; ".join(outcome(verdict)))
     click.echo(f"again: pgolf verify {report['submission']} --data {report['data']}")
