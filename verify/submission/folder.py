@@ -10,20 +10,19 @@ import numpy as np
 from codec.decoder import MAGIC, decode, read_meta
 from codec.errors import CodecError, InputError
 from codec.storage.atomic_files import read_bytes
+from codec.storage.decompress import MAGIC as COMPRESSED
+from codec.storage.decompress import SHUFFLED, ZIP
 from verify.submission import run_settings
 from verify.submission.byte_count import LARGEST, MAIN, files, import_closure
 
 ARTIFACT = "model.bin"
 BLOBS = "*.ptz"  # what the seed family's scripts write: final_model.int8.ptz, final_model.int6.ptz
-# First bytes -> what they say.  lzma's own files and brotli have none that tells them from anything else.
+# First bytes -> what they say; brotli has none.
 CONTAINERS = {
-    b"PK\x03\x04": "torch.save's zip",
+    ZIP: "torch.save's zip",
     b"\x80": "a pickle",
-    b"\x28\xb5\x2f\xfd": "zstd data",
-    b"\xfd7zXZ\0": "xz data",
-    b"\x5d\0\0": "lzma data",
-    b"\x78": "zlib data",
-    b"BSHF": "shuffled bytes",
+    SHUFFLED: "shuffled bytes",
+    **{magic: f"{name} data" for magic, name in COMPRESSED.items()},
 }
 
 
