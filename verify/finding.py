@@ -4,15 +4,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from codec.errors import printable
+from verify.rules import find
 
 Level = Literal["pass", "fail", "warn", "unknown"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One checked rule, by its id in docs/rules.md.  unknown: not decided, the message says why.
+    """One checked rule, by its id in the table of rules.  unknown: not decided, the message says why.
 
     A message that quotes a submission cannot act on a terminal or look like two; evidence is for JSON, and as it was.
+    Raises: UsageError when the table has no such rule.
     """
 
     rule: str
@@ -21,6 +23,7 @@ class Finding:
     evidence: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        find(self.rule)
         object.__setattr__(self, "message", printable(self.message))
 
 
