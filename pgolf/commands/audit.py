@@ -116,7 +116,7 @@ def _submission(
 ) -> "Audit":
     from codec.storage.token_shards import find_shards, find_tokenizer
     from verify import HeldOut, Settings, Submission, window_length
-    from verify.audit.runner import expected_runs
+    from verify.audit.measurements import expected_runs
     from verify.audit.submission_audit import audit_submission, stated_length
     from verify.submission_rules import check_tokenizer
 
@@ -138,13 +138,14 @@ def _submission(
 def _scorer(
     subject: str, data: Path | None, targets: int, scope: "Scope", digest: str | None, allow: tuple[Path, ...]
 ) -> "Audit":
-    from verify.audit.fresh_process import Errand, find_scorer, observe
+    from verify.audit.fresh_process import ScorerJob, find_scorer, observe
+    from verify.audit.measurements import expected_runs
     from verify.audit.perturbations import made_up
-    from verify.audit.runner import audit, expected_runs
+    from verify.audit.runner import audit
 
     scorer = find_scorer(subject)
     tokens = made_up(scorer.vocab_size, targets, scope) if data is None else _held_out(data, targets)
-    observed = observe([Errand(scorer=subject, allowed=allow)], tokens, batch=scope.batch)[0]
+    observed = observe([ScorerJob(scorer=subject, allowed=allow)], tokens, batch=scope.batch)[0]
     with progress("auditing", expected_runs(scope, scorer.vocab_size)) as bar:
         return audit(scorer, tokens, scope, artifact_digest=digest, observed=observed, progress=bar)
 
@@ -157,8 +158,9 @@ def _held_out(data: Path, targets: int) -> "np.ndarray":
 
 def _gallery(out: Path | None, as_json: bool) -> int:
     from codec.storage.atomic_files import check_writable, write_bytes
+    from verify.audit.checks import short_names
     from verify.audit.gallery import EXHIBITS, SCOPE, audit_all
-    from verify.audit.gallery.page import CHECKS, markdown, row, wrong
+    from verify.audit.gallery.page import markdown, row, wrong
 
     if out:
         check_writable(out)
@@ -184,8 +186,8 @@ def _gallery(out: Path | None, as_json: bool) -> int:
             }
         )
     else:
-        print_table([row(name, one) for name, one in found.items()], ("", *CHECKS.values()))
-        click.echo("\n" + ", ".join(f"{number} {rule}" for rule, number in CHECKS.items()))
+        print_table([row(name, one) for name, one in found.items()], ("", *short_names().values()))
+        click.echo("\n" + ", ".join(f"{number} {rule}" for rule, number in short_names().items()))
         for name, rules in mistakes.items():
             if rules:
                 click.echo(f"WRONG: {name}: {', '.join(rules)}")

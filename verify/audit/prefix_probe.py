@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from verify.audit.causality_rules import FLOAT, MARGIN, NOISE
-from verify.audit.evidence import finding, told
+from verify.audit.evidence import clause, finding
 from verify.audit.trace import Difference, differing
 from verify.finding import Finding
 from verify.sandbox.launch import Settings, running
@@ -50,7 +50,7 @@ def check_prefix(submission: Submission, heldout: HeldOut, settings: Settings, s
         return finding(rule, "unknown", message, {**coverage, "noise": noise}, worst)
     where = next(window for window in probe.windows if window.first_scored <= worst.position < window.stop)
     message = (
-        f"{told(worst)} when only the text behind position {cut} changed, in the window of tokens {where.start} to "
+        f"{clause(worst)} when only the text behind position {cut} changed, in the window of tokens {where.start} to "
         f"{where.stop - 1}; {len(moved)} of {len(batches)} batches"
     )
     if noise > NOISE:

@@ -32,6 +32,11 @@ class Trace:
         """The positions of each batch."""
         return np.split(self.positions, self.starts[1:])
 
+    def sorted(self) -> "Trace":
+        """The records by position, for runs that may split the work differently; without distributions."""
+        order = np.argsort(self.positions, kind="stable")
+        return replace(self, positions=self.positions[order], nats=self.nats[order], log_probs=None)
+
 
 def trace(scorer: Scorer, tokens: np.ndarray, *, batch: int, ranks: int = 1, until: int | None = None) -> Trace:
     """Run a scorer over tokens, integers (n + 1,).  until: stop once this position is committed, keep its record only.
@@ -102,6 +107,11 @@ class Difference:
         """Nats; infinite when the runs did not even score the same positions, or one value is not a number."""
         size = abs(self.after - self.before)
         return size if self.what != "plan" and size == size else np.inf
+
+
+def all_positions(*runs: Trace) -> np.ndarray:
+    """bool (n,): True for every position that any of the runs scored, and those before."""
+    return np.ones(1 + max(int(run.positions.max(initial=0)) for run in runs), bool)
 
 
 def score_difference(before: Trace, after: Trace, known: np.ndarray, tolerance: float = 0.0) -> Difference | None:
