@@ -78,9 +78,15 @@ INTRODUCTION = """\
 
 Printed from `verify/rules.toml` by `python -m verify.rules > docs/rules.md`.
 
-Each finding carries one of these ids and a level: `pass`, `fail`, `warn` (look at it), `unknown` (could not be
-decided, the message says why). A single `fail` makes the verdict `fail` (exit code 1). What cannot be read, or
-does not belong together, is an error instead of a finding (exit code 3).
+Each finding carries one of these ids and a level:
+
+- `pass`: checked, and it holds.
+- `fail`: checked, and it does not hold. A single one makes the verdict `fail` (exit code 1).
+- `warn`: somebody should look at it.
+- `unknown`: could not be decided; the message says why.
+- `not stated`: a claim that nobody made, so there was nothing to check.
+
+What cannot be read, or does not belong together, is an error instead of a finding (exit code 3).
 
 Sources: *README* is the README of openai/parameter-golf; *1017* is issue 1017 of openai/parameter-golf (conditions
 C1 to C4), community text; *own* is a rule of this toolkit, with its reason.

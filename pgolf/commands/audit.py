@@ -118,7 +118,7 @@ def _submission(
     from verify import HeldOut, Settings, Submission, window_length
     from verify.audit.measurements import expected_runs
     from verify.audit.submission_audit import audit_submission, stated_length
-    from verify.submission_rules import check_tokenizer
+    from verify.pipeline import check_same_tokenizer
 
     if data is None:
         raise UsageError("--data is missing", hint="a submission is audited on text: pass --data DIR")
@@ -128,7 +128,7 @@ def _submission(
     stride = stride or min(STRIDE, length)
     settings = Settings(length=length, stride=stride, batch=scope.batch, threads=1, adaptation=how)
     heldout = HeldOut.read(shards, find_tokenizer(data), targets or length + TARGETS)
-    check_tokenizer(subject, heldout)
+    check_same_tokenizer(subject, heldout)
     check_origin(shards, heldout.tokenizer_sha256)
     # The size of the vocabulary, which most runs depend on, is known once the model runs; most have 1,024 ids.
     with progress("auditing", expected_runs(replace(scope, sums=1), 1024)) as bar:

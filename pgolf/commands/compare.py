@@ -1,8 +1,7 @@
 """`pgolf compare`: runs of one recipe, from their logs: mean, spread, and whether they beat another."""
 
 import json
-import shutil
-import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import click
 from codec.errors import UsageError
 from pgolf.console import echo, json_option, print_json, print_table
 from pgolf.options import cap_option
+from pgolf.tables import print_findings
 
 if TYPE_CHECKING:
     from verify.claims.runs import Group, Run
@@ -105,7 +105,7 @@ def _mean(text: str, records: tuple[str, ...]) -> float:
 
 
 def _object(
-    group: "Group", findings: "list[Finding]", comparison: "Comparison | None", against: tuple[str, ...], cap: int
+    group: "Group", findings: "Sequence[Finding]", comparison: "Comparison | None", against: tuple[str, ...], cap: int
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
@@ -152,7 +152,7 @@ def _run(run: "Run", cap: int) -> dict[str, Any]:
 
 
 def _print(
-    group: "Group", findings: "list[Finding]", comparison: "Comparison | None", against: tuple[str, ...], cap: int
+    group: "Group", findings: "Sequence[Finding]", comparison: "Comparison | None", against: tuple[str, ...], cap: int
 ) -> None:
     print_table(
         [
@@ -179,10 +179,7 @@ def _print(
         click.echo()
         _print_tests(comparison)
     click.echo()
-    for finding in findings:
-        head = f"{finding.level:<8} {finding.rule:<20} "
-        width = shutil.get_terminal_size(fallback=(120, 24)).columns
-        click.echo(textwrap.fill(head + finding.message, width, subsequent_indent=" " * len(head)))
+    print_findings(findings, wrap=True)
 
 
 def _print_mean(group: "Group", comparison: "Comparison | None", against: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pgolf.console import json_option, print_json, print_table, progress
+from pgolf.tables import outcome
 
 if TYPE_CHECKING:
     from packager.submission import Submission
@@ -277,7 +278,5 @@ def _print(report: dict[str, Any], verdict: "Verdict") -> None:
     for finding in verdict.findings:
         if finding.level in ("warn", "fail"):
             click.echo(f"{finding.level}: {finding.rule}: {finding.message}")
-    undecided = [finding.rule for finding in verdict.findings if finding.level == "unknown"]
-    if undecided:
-        click.echo(f"not decided: {', '.join(undecided)}; verify says why")
+    click.echo("; ".join(outcome(verdict)))
     click.echo(f"again: pgolf verify {report['submission']} --data {report['data']}")

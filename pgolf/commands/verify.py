@@ -9,6 +9,7 @@ from codec.errors import EnvironmentLacks, UsageError
 from pgolf.console import json_option, print_json, print_table, progress
 from pgolf.data_origin import check_origin
 from pgolf.options import SCORES, adaptation, adaptation_options, cap_option
+from pgolf.tables import outcome, print_findings
 
 if TYPE_CHECKING:
     from verify import HeldOut, Settings, Verdict
@@ -86,7 +87,7 @@ def verify(
       pgolf verify RECORD --data DIR --artifact final_model.int6.ptz --env NUM_LAYERS=11
     """
     from verify import HeldOut, Settings, Submission, examine, window_length
-    from verify.submission_rules import evaluation
+    from verify.run_rules import evaluation
 
     _check_device(device)
     subject = Submission.open(submission, artifact=artifact, tolerated=frozenset(extra))
@@ -149,20 +150,8 @@ def _adapted(verdict: "Verdict", heldout: "HeldOut", settings: "Settings") -> di
     return {"adaptation": settings.adaptation.to_dict(heldout.targets, verdict.length)}
 
 
-def _print_findings(verdict: "Verdict") -> None:
-    """One line each; of the hits of one triage rule the first few."""
-    seen: dict[str, int] = {}
-    for finding in verdict.findings:
-        seen[finding.rule] = seen.get(finding.rule, 0) + 1
-        if seen[finding.rule] <= SHOWN:
-            click.echo(f"{finding.level:<8} {finding.rule:<19} {finding.message}")
-    for rule, count in seen.items():
-        if count > SHOWN:
-            click.echo(f"{'warn':<8} {rule:<19} and {count - SHOWN} more of these (--json has all)")
-
-
 def _print(verdict: "Verdict", heldout: "HeldOut") -> None:
-    _print_findings(verdict)
+    print_findings(verdict.findings, most=SHOWN)
     click.echo()
     counted = verdict.bytes
     sizes = [(name.replace("_", " "), f"{value:,}") for name, value in counted.to_dict().items() if name not in WORDS]
@@ -171,6 +160,8 @@ def _print(verdict: "Verdict", heldout: "HeldOut") -> None:
     click.echo()
     _print_scores(verdict)
     click.echo()
+    for line in outcome(verdict):
+        click.echo(line)
     if heldout.partial:
         click.echo(f"PARTIAL SCORE: the first {heldout.targets:,} of {heldout.shard_targets:,} targets")
     click.echo(f"verdict: {verdict.verdict}")

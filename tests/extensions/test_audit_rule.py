@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from codec.errors import UsageError
-from verify.audit.checks import CHECKS, check
+from verify.audit.checks import audit_judges, check
 from verify.audit.fresh_process import find_scorer, load_module
 from verify.audit.gallery import SCOPE, audit_all
 from verify.audit.gallery.exhibits import EXHIBITS
@@ -83,14 +83,14 @@ def scorer(tmp_path):
 
 
 @pytest.fixture
-def registered(plugin):
+def registered(plugin, monkeypatch):
     """Registered for this test only."""
-    registries = (RULES, CHECKS, EXHIBITS)
-    before = [dict(registry) for registry in registries]
+    monkeypatch.setattr(audit_judges, "_judges", [*audit_judges._judges])
+    before = [(registry, dict(registry)) for registry in (RULES, EXHIBITS)]
     load_module(str(plugin))
     yield
     del sys.modules["certainty"]
-    for registry, content in zip(registries, before, strict=True):
+    for registry, content in before:
         registry.clear()
         registry.update(content)
 

@@ -171,7 +171,7 @@ def test_sizes_that_do_not_add_up_or_are_understated(log, statement):
     assert found(check_log(log(text), small))["log.bytes"].level == "fail"
     wrapped = text.replace("Code size: 18097", "Code size (uncompressed): 53514 bytes\nCode size (compressed): 18097")
     assert found(check_log(log(wrapped)))["log.bytes"].level == "warn"
-    assert found(check_log(log("quantized val_loss:2.0 val_bpb:1.0\n")))["log.bytes"].level == "unknown"
+    assert found(check_log(log("quantized val_loss:2.0 val_bpb:1.0\n")))["log.bytes"].level == "not stated"
 
 
 @pytest.mark.parametrize(
@@ -243,10 +243,11 @@ def test_settings_and_earlier_lines_that_spoil_a_harmless_label(log):
 def test_a_score_of_float_weights_is_not_the_artifacts(log, statement):
     text = "seed:3\nstep:9/9 val_loss:2.00000000 val_bpb:1.10000000 train_time:500ms\n"
     findings = found(check_log(log(text)))
-    assert findings["log.headline"].level == "unknown"
+    assert findings["log.headline"].level == "not stated"
     assert "float weights" in findings["log.headline"].message
-    for stated, level in ((1.1, "unknown"), (1.2, "fail"), (1.1000000049, "unknown")):
+    for stated, level in ((1.1, "not stated"), (1.2, "fail"), (1.1000000049, "not stated")):
         assert found(check_log(log(text), statement({"pre_quant_val_bpb": stated})))["log.headline"].level == level
+    assert found(check_log(log(text), statement({"val_bpb": 1.2})))["log.headline"].level == "unknown"
     claimed = statement({"val_bpb": 1.08584188, "seed_results": {"42": {"val_bpb": 1.08584188}}})
     finding = found(check_log(log(log_1716(42), "train_seed42.log"), claimed))["log.headline"]
     assert finding.level == "fail"
@@ -307,8 +308,8 @@ def test_mean_deviation_and_seeds(tmp_path, values, level, words):
         ({"t_statistic": "-15.551"}, "", "warn", "leaves out the 0.005 nats"),
         ({}, "Student's t-test gives p = 0.0478.\n", "warn", "README.md 0.0478 is the one-sample Student t"),
         ({}, "Two-sided: p-value 0.0956\n", "warn", "README.md 0.0956 is the one-sample Student t"),
-        ({}, "We reach 0.0478 of something.\n", "unknown", "states no statistic"),
-        ({}, "Significant by a t-test at p = 0.05.\n", "unknown", "states no statistic"),  # a bound, not a result
+        ({}, "We reach 0.0478 of something.\n", "not stated", "states no statistic"),
+        ({}, "Significant by a t-test at p = 0.05.\n", "not stated", "states no statistic"),  # a bound, not a result
         ({"p_value": 0.0018}, "", "unknown", "none of the tests gives"),
     ],
 )

@@ -15,10 +15,11 @@ from verify.audit.evidence import finding
 from verify.audit.measurements import Measurements
 from verify.audit.trace import Difference
 from verify.finding import Finding, Level
-from verify.rules import RULES, find
+from verify.judges import Judges
+from verify.rules import RULES
 
 Check = Callable[[Measurements], Finding]
-CHECKS: dict[str, Check] = {}  # by the id of their rule
+audit_judges = Judges[Measurements]()
 
 
 class Judgement(NamedTuple):
@@ -35,26 +36,26 @@ def check(rule: str) -> Callable[[Callable[[Measurements], Judgement]], Check]:
 
     Raises: UsageError when the table has no such rule, or the rule has a check.
     """
-    find(rule)
-    if rule in CHECKS:
+    if rule in audit_judges.rules:
         raise UsageError(f"rule `{rule}` has a check already")
+    register = audit_judges(rule)
 
-    def register(function: Callable[[Measurements], Judgement]) -> Check:
+    def checked_by(function: Callable[[Measurements], Judgement]) -> Check:
         @wraps(function)
-        def checked(measured: Measurements) -> Finding:
+        def found(measured: Measurements) -> Finding:
             return finding(rule, *function(measured))
 
-        CHECKS[rule] = checked
-        return checked
+        return register(found)
 
-    return register
+    return checked_by
 
 
 def judge(measured: Measurements) -> tuple[Finding, ...]:
     """One finding of every check, in the order of the table of rules."""
-    return tuple(CHECKS[rule](measured) for rule in RULES if rule in CHECKS)
+    order = list(RULES)
+    return tuple(sorted(audit_judges.judge(measured), key=lambda found: order.index(found.rule)))
 
 
 def short_names() -> dict[str, str]:
     """Rule -> its number in the table of rules, of every rule that has a check; the id itself where it has none."""
-    return {rule: RULES[rule].number or rule for rule in RULES if rule in CHECKS}
+    return {rule: RULES[rule].number or rule for rule in RULES if rule in audit_judges.rules}
