@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from verify.audit.perturbations import Scope
     from verify.audit.runner import Audit
-    from verify.scoring.adaptation import Adaptation, Kind
+    from verify.scoring.adaptation import Adaptation, ScorerName
 
 TARGETS = 256
 STRIDE, BATCH = 64, 16  # as `pgolf verify` scores
@@ -61,7 +61,7 @@ def audit(
     allow: tuple[Path, ...],
     seq_len: int | None,
     stride: int | None,
-    score: "Kind",
+    score: "ScorerName",
     out: Path | None,
     as_json: bool,
     **adapting: Any,
@@ -111,7 +111,7 @@ def _submission(
     scope: "Scope",
     seq_len: int | None,
     stride: int | None,
-    score: "Kind",
+    score: "ScorerName",
     how: "Adaptation",
 ) -> "Audit":
     from codec.storage.token_shards import find_shards, find_tokenizer

@@ -15,7 +15,7 @@ from verify.claims.runs import read_group
 PLUGIN = """
 import re
 
-from verify.claims.log_events import Metric, Settings, Size, Training
+from verify.claims.log_events import Metric, Hyperparameters, Size, Training
 from verify.claims.log_grammar import LineKind, LogGrammar, register
 
 WHAT = {"float": "float", "packed": "roundtrip", "packed, sliding": "sliding"}
@@ -63,7 +63,7 @@ register(
             LineKind(
                 name="setting",
                 pattern=re.compile(r"SET\\t(?P<name>\\w+)\\t(?P<value>.*)$"),
-                read=lambda match: (Settings(values={match["name"]: match["value"]}),),
+                read=lambda match: (Hyperparameters(values={match["name"]: match["value"]}),),
             ),
         ),
     )

@@ -27,7 +27,7 @@ from verify.audit.gallery.toy import (
     stream,
     target_bytes,
 )
-from verify.audit.measurements import External, Measurements, expected_runs, measure
+from verify.audit.measurements import External, Measurements, expected_runs, measure_scorer
 from verify.audit.perturbations import Scope, choose_cuts, made_up
 from verify.audit.runner import Audit, audit
 from verify.audit.trace import trace
@@ -295,7 +295,7 @@ def test_a_scorer_that_writes_into_the_tokens_cannot_spoil_them():
 
 @pytest.fixture(scope="module")
 def measured() -> Measurements:
-    return measure(Procedure("sliding", sliding), stream(), QUICK, External())
+    return measure_scorer(Procedure("sliding", sliding), stream(), QUICK, External())
 
 
 def test_surroundings(measured):

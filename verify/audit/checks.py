@@ -50,12 +50,6 @@ def check(rule: str) -> Callable[[Callable[[Measurements], Judgement]], Check]:
     return checked_by
 
 
-def judge(measured: Measurements) -> tuple[Finding, ...]:
-    """One finding of every check, in the order of the table of rules."""
-    order = list(RULES)
-    return tuple(sorted(audit_judges.judge(measured), key=lambda found: order.index(found.rule)))
-
-
 def short_names() -> dict[str, str]:
     """Rule -> its number in the table of rules, of every rule that has a check; the id itself where it has none."""
     return {rule: RULES[rule].number or rule for rule in RULES if rule in audit_judges.rules}

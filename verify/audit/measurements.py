@@ -82,7 +82,7 @@ class Measurements:
         return found.size if found else 0.0
 
 
-def measure(
+def measure_scorer(
     scorer: Scorer, tokens: np.ndarray, scope: Scope, external: External, *, progress: Progress | None = None
 ) -> Measurements:
     """Run a scorer over tokens, integers (n + 1,), and over changed ones, about `expected_runs` times.
@@ -137,7 +137,7 @@ def measure(
 
 
 def expected_runs(scope: Scope, vocab_size: int) -> int:
-    """About how often `measure` runs the scorer, parts of a run included."""
+    """About how often `measure_scorer` runs the scorer, parts of a run included."""
     return scope.cuts + scope.sums * vocab_size + scope.coded + 3 * STRUCTURE_CUTS + 6
 
 

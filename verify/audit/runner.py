@@ -7,11 +7,12 @@ import numpy as np
 
 from codec.progress import Progress
 from verify.audit import accounting_rules, causality_rules  # noqa: F401  they register their checks
-from verify.audit.checks import judge
+from verify.audit.checks import audit_judges
 from verify.audit.fresh_process import Observation
-from verify.audit.measurements import External, measure
+from verify.audit.measurements import External, Measurements, measure_scorer
 from verify.audit.perturbations import Scope
 from verify.finding import Finding
+from verify.rules import RULES
 from verify.scoring.scorer import Scorer
 
 
@@ -70,11 +71,11 @@ def audit(
     The scorer runs about `measurements.expected_runs` times, so its windows and chunks are to be scaled down with the
     stream.  artifact_digest, observed, counted, proven: as in `External`; checks that lack theirs are `unknown`.
 
-    Raises: as `measurements.measure`.
+    Raises: as `measurements.measure_scorer`.
     Source: issue 1017 of openai/parameter-golf for the four conditions (causal, normalized, score first, one pass).
     """
     external = External(artifact_digest=artifact_digest, observed=observed, counted=counted, proven=proven)
-    measured = measure(scorer, tokens, scope, external, progress=progress)
+    measured = measure_scorer(scorer, tokens, scope, external, progress=progress)
     coverage = {
         "targets": len(measured.tokens) - 1,
         "vocab_size": measured.vocab_size,
@@ -82,4 +83,10 @@ def audit(
         "documents": int((measured.tokens == scope.bos).sum()),
         "scope": asdict(scope),
     }
-    return Audit(subject=measured.subject, findings=judge(measured), coverage=coverage)
+    return Audit(subject=measured.subject, findings=_findings(measured), coverage=coverage)
+
+
+def _findings(measured: Measurements) -> tuple[Finding, ...]:
+    """One of every check, in the order of the table of rules."""
+    order = list(RULES)
+    return tuple(sorted(audit_judges.judge(measured), key=lambda finding: order.index(finding.rule)))

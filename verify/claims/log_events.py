@@ -56,8 +56,8 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """Hyperparameters as text.  phase: of a phase that begins here; others count only before training."""
+class Hyperparameters:
+    """As text.  phase: of a phase that begins here; others count only before training."""
 
     values: dict[str, str]
     phase: bool = False
@@ -91,4 +91,4 @@ class SourceHash:
     sha256: str
 
 
-Event = Metric | Training | Size | Settings | Targets | EvaluationTime | CalibrationTime | SourceHash
+Event = Metric | Training | Size | Hyperparameters | Targets | EvaluationTime | CalibrationTime | SourceHash

@@ -16,9 +16,9 @@ from verify.claims.log_events import (
     CalibrationTime,
     EvaluationTime,
     Event,
+    Hyperparameters,
     Metric,
     ScoreKind,
-    Settings,
     Size,
     SourceHash,
     Targets,
@@ -146,19 +146,18 @@ def _targets(match: Match) -> Events:
 
 
 def _started(match: Match) -> Events:
-    return (
-        Settings(values={f"{match['what']}.{key}": value for key, value in _pairs(match["rest"]).items()}, phase=True),
-    )
+    phase, pairs = match["what"], _pairs(match["rest"])
+    return (Hyperparameters(values={f"{phase}.{key}": value for key, value in pairs.items()}, phase=True),)
 
 
 def _settings(match: Match) -> Events:
-    return (Settings(values=_pairs(match.string)),)
+    return (Hyperparameters(values=_pairs(match.string)),)
 
 
 def _json(match: Match) -> Events:
     """The object of one line, nested names joined by dots."""
     try:
-        return (Settings(values=dict(_flat(json.loads(match.string)))),)
+        return (Hyperparameters(values=dict(_flat(json.loads(match.string)))),)
     except (ValueError, RecursionError):
         return ()
 
@@ -228,7 +227,7 @@ FIELD = register(
             _line(
                 "setting of a block",
                 r"  (?P<name>\w+): (?P<value>.*)$",
-                lambda match: (Settings(values={match["name"]: match["value"]}),),
+                lambda match: (Hyperparameters(values={match["name"]: match["value"]}),),
             ),
             _line("settings as JSON", r"\{", _json),
             _line("settings as pairs", PAIRS.pattern, _settings),

@@ -17,8 +17,8 @@ from verify.claims.log_events import (
     CalibrationTime,
     EvaluationTime,
     Event,
+    Hyperparameters,
     Metric,
-    Settings,
     Size,
     SourceHash,
     Targets,
@@ -192,7 +192,7 @@ def _settings(events: Iterable[Event]) -> dict[str, str]:
     training = False
     for event in events:
         training = training or isinstance(event, Training | Metric)
-        if isinstance(event, Settings) and (event.phase or not training):
+        if isinstance(event, Hyperparameters) and (event.phase or not training):
             settings |= event.values
     return settings
 

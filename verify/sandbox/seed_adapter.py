@@ -52,7 +52,7 @@ class SeedModel(torch.nn.Module):
         return cast(Tensor, cast(Any, self.gpt).forward_logits(ids))
 
 
-def stand_in() -> None:
+def install_stubs() -> None:
     """Replace, in this process, what such scripts need and a checking machine lacks or must not trust.
 
     torch.compile becomes the identity, `flash_attn_interface` exact attention, and torch.load opens weights only.
