@@ -10,6 +10,7 @@ from codec.errors import UsageError
 from pgolf.console import echo, json_option, print_json, print_table, progress
 from pgolf.data_origin import check_origin
 from pgolf.options import SCORES, adaptation, adaptation_options
+from pgolf.tables import print_findings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,8 +98,7 @@ def audit(
     if as_json:
         print_json(found.to_dict())
     else:
-        for finding in found.findings:
-            click.echo(f"{finding.level:<8} {finding.rule:<19} {finding.message}")
+        print_findings(found.findings)
         click.echo()
         echo(f"{found.subject}: {found.verdict} ({found.coverage['runs']} runs)")
     return found.exit_code

@@ -8,7 +8,7 @@ from verify.audit.gallery.exhibits import EXHIBITS, Exhibit
 from verify.audit.perturbations import Scope
 from verify.audit.runner import Audit
 
-CELLS = {"fail": "caught", "warn": "warn", "pass": "ok", "unknown": "-"}
+CELLS = {"fail": "caught", "warn": "warn", "pass": "ok", "unknown": "-", "not stated": "-"}
 WIDTH = 120  # characters of a line, but for the table's
 
 
