@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from codec.budget import PARAMETER_GOLF, Budget
     from verify.claims.group_rules import check_group
     from verify.claims.runs import Group, read_group
-    from verify.claims.significance import Comparison, Sample, compare
+    from verify.claims.significance import Comparison, SeedScores, compare
     from verify.facts import Facts
     from verify.finding import Finding
     from verify.folder_rules import folder_judges
@@ -47,7 +47,7 @@ else:
         {
             "verify.claims.group_rules": ("check_group",),
             "verify.claims.runs": ("Group", "read_group"),
-            "verify.claims.significance": ("Comparison", "Sample", "compare"),
+            "verify.claims.significance": ("Comparison", "SeedScores", "compare"),
             "verify.finding": ("Finding",),
             "verify.pipeline": ("examine", "judge", "measure", "window_length"),
             "verify.sandbox.launch": ("Settings",),
@@ -78,10 +78,10 @@ __all__ = [
     "Group",
     "HeldOut",
     "Rule",
-    "Sample",
     "Score",
     "Scored",
     "Scorer",
+    "SeedScores",
     "Settings",
     "Sliding",
     "Submission",

@@ -21,7 +21,7 @@ from verify.folder_rules import folder_judges
 from verify.rescore import Rescored, reload
 from verify.run_rules import run_judges
 from verify.sandbox.launch import Settings
-from verify.scoring.adaptation import Kind
+from verify.scoring.adaptation import ScorerName
 from verify.scoring.heldout import HeldOut
 from verify.scoring.reservoir import Sample
 from verify.submission.byte_count import MAIN, count, unexpected
@@ -35,7 +35,7 @@ def examine(
     heldout: HeldOut,
     settings: Settings,
     *,
-    scores: Sequence[Kind] = (),
+    scores: Sequence[ScorerName] = (),
     checkpoint: str | Path | None = None,
     cap: int = PARAMETER_GOLF.total_bytes,
     bar: Bar = silent_bar,
@@ -61,7 +61,7 @@ def measure(
     heldout: HeldOut,
     settings: Settings,
     *,
-    scores: Sequence[Kind] = (),
+    scores: Sequence[ScorerName] = (),
     checkpoint: str | Path | None = None,
     cap: int = PARAMETER_GOLF.total_bytes,
     bar: Bar = silent_bar,
@@ -193,6 +193,6 @@ def _tokenizer(submission: Submission) -> str:
     return str(submission.meta.get("tokenizer_sha256") or "")
 
 
-def _adapted(kind: Kind, submission: Submission, heldout: HeldOut, settings: Settings, bar: Bar) -> Rescored:
+def _adapted(kind: ScorerName, submission: Submission, heldout: HeldOut, settings: Settings, bar: Bar) -> Rescored:
     with bar(f"scoring by {kind}", heldout.targets) as progress:
         return reload(submission, submission.blob, heldout, settings, progress, score=kind)

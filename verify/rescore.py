@@ -12,7 +12,7 @@ from typing import Any
 from codec.errors import InputError
 from verify.sandbox.launch import Settings, running
 from verify.sandbox.remote_scorers import scorer_of
-from verify.scoring.adaptation import Kind
+from verify.scoring.adaptation import ScorerName
 from verify.scoring.heldout import HeldOut
 from verify.scoring.reservoir import Sample
 from verify.scoring.score import Score, total
@@ -45,8 +45,8 @@ def reload(
     settings: Settings,
     progress: Callable[[int, str], None] | None = None,
     *,
-    score: Kind = "sliding",
-    later: Sequence[Kind] = (),
+    score: ScorerName = "sliding",
+    later: Sequence[ScorerName] = (),
     sample: Sample | None = None,
 ) -> Rescored:
     """Load `artifact` by the submission's script in a fresh, sandboxed `python -I` process and score it from here.

@@ -7,7 +7,7 @@ from typing import Any
 from codec.budget import PARAMETER_GOLF
 from codec.errors import printable
 from verify.audit.causality_rules import MARGIN, NOISE
-from verify.audit.evidence import finding, told
+from verify.audit.evidence import clause, finding
 from verify.claims.log_grammar import kind_of
 from verify.claims.submission_json import number
 from verify.facts import ArtifactFacts, Facts
@@ -97,7 +97,7 @@ def check_prefix(facts: Facts) -> Finding:
         return finding(rule, "unknown", message, {**coverage, "noise": noise}, worst)
     start, stop = probe.window
     message = (
-        f"{told(worst)} when only the text behind position {probe.cut} changed, in the window of tokens {start} to "
+        f"{clause(worst)} when only the text behind position {probe.cut} changed, in the window of tokens {start} to "
         f"{stop - 1}; {probe.moved} of {probe.batches} batches"
     )
     if noise > NOISE:

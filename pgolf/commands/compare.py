@@ -14,7 +14,7 @@ from pgolf.tables import print_findings
 
 if TYPE_CHECKING:
     from verify.claims.runs import Group, Run
-    from verify.claims.significance import Comparison, Name, Sample
+    from verify.claims.significance import Comparison, Name, SeedScores
     from verify.finding import Finding
 
 LARGEST_BPB = 20.0  # a larger number is a pull request's, not a score
@@ -53,14 +53,14 @@ def compare(runs: tuple[Path, ...], against: tuple[str, ...], cap: int, write: P
     from verify.claims import significance
     from verify.claims.group_rules import check_group
     from verify.claims.runs import read_group
-    from verify.claims.write_submission_json import record
+    from verify.claims.write_submission_json import as_submission_json
 
     group = read_group(runs)
     other = _other(against) if against else None
     comparison = significance.compare(group.sample, other, group.bpb_per_nat) if other else None
     findings = check_group(group, cap, comparison)
     if write:
-        text = json.dumps(record(group, findings, comparison), indent=2, ensure_ascii=False)
+        text = json.dumps(as_submission_json(group, findings, comparison), indent=2, ensure_ascii=False)
         write_bytes(write, f"{text}\n".encode())
     for path in group.skipped:
         echo(f"note: {path} holds no score", err=True)
@@ -71,11 +71,11 @@ def compare(runs: tuple[Path, ...], against: tuple[str, ...], cap: int, write: P
     return 1 if any(finding.level == "fail" for finding in findings) else 0
 
 
-def _other(against: tuple[str, ...]) -> "Sample":
+def _other(against: tuple[str, ...]) -> "SeedScores":
     """The scores to beat: those of a record, of runs, or given as numbers."""
     from verify.claims.reference_results import RECORDS
     from verify.claims.runs import read_group
-    from verify.claims.significance import Sample
+    from verify.claims.significance import SeedScores
 
     values: list[float] = []
     paths: list[str] = []
@@ -88,7 +88,7 @@ def _other(against: tuple[str, ...]) -> "Sample":
             values.append(_mean(each, tuple(RECORDS)))
     if paths:
         values += read_group(paths).sample.values
-    return Sample(values=tuple(values))
+    return SeedScores(values=tuple(values))
 
 
 def _mean(text: str, records: tuple[str, ...]) -> float:

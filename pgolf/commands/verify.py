@@ -13,7 +13,7 @@ from pgolf.tables import outcome, print_findings
 
 if TYPE_CHECKING:
     from verify import HeldOut, Settings, Verdict
-    from verify.scoring.adaptation import Kind
+    from verify.scoring.adaptation import ScorerName
 
 STRIDE = 64  # targets, the challenge's choice
 SHOWN = 4  # findings of one rule in the table
@@ -52,7 +52,7 @@ def verify(
     val: Path | None,
     tokenizer: Path | None,
     checkpoint: Path | None,
-    scores: tuple["Kind", ...],
+    scores: tuple["ScorerName", ...],
     stride: int | None,
     seq_len: int | None,
     limit_tokens: int | None,

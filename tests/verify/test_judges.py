@@ -15,7 +15,7 @@ from verify.audit.gallery import EXHIBITS, audit_all
 from verify.claims import group_rules, log_rules
 from verify.claims.group_rules import GroupFacts, check_group
 from verify.claims.runs import read_group
-from verify.claims.significance import Sample, compare
+from verify.claims.significance import SeedScores, compare
 from verify.facts import LogsFacts
 from verify.folder_rules import folder_judges
 from verify.judges import Judges
@@ -65,7 +65,7 @@ def test_findings_come_in_order():
 def test_every_rule_of_the_table_is_judged(tmp_path):
     """By one of these facts at least, and none that is not registered for it."""
     group = read_group([write_1716(tmp_path / "1716")])
-    comparison = compare(group.sample, Sample(values=(1.081,)), group.bpb_per_nat)
+    comparison = compare(group.sample, SeedScores(values=(1.081,)), group.bpb_per_nat)
     logs = LogsFacts(group=GroupFacts(group=group, comparison=comparison))
     scanned = replace(FACTS.scan, hits=tuple(hit(rule) for rule in TRIAGE if rule != "triage.scan"))
     foreign = replace(FACTS.artifact, foreign="zstd data")

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 from codec.lazy import lazy
 
 if TYPE_CHECKING:
+    from verify.audit.measurements import expected_runs
     from verify.audit.perturbations import Scope
-    from verify.audit.runner import Audit, audit, expected_runs
+    from verify.audit.runner import Audit, audit
     from verify.audit.submission_audit import audit_submission
 else:
     __getattr__, __dir__ = lazy(
         __name__,
         {
             "verify.audit.perturbations": ("Scope",),
-            "verify.audit.runner": ("Audit", "audit", "expected_runs"),
+            "verify.audit.measurements": ("expected_runs",),
+            "verify.audit.runner": ("Audit", "audit"),
             "verify.audit.submission_audit": ("audit_submission",),
         },
     )

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from verify.audit.causality_rules import FLOAT
-from verify.audit.trace import Difference, differing
+from verify.audit.trace import Difference, largest_difference
 from verify.sandbox.launch import Settings, running
 from verify.sandbox.remote_model import Remote
 from verify.scoring.heldout import HeldOut
@@ -106,14 +106,4 @@ class _Probe:
         log_probs = predict(model, torch.from_numpy(ids), context).flatten(0, 1).float().log_softmax(-1)
         targets = torch.from_numpy(self._tokens[self._positions + 1].astype(np.int64))
         after = -log_probs.gather(1, targets[:, None])[:, 0].double().numpy()
-        unequal, sizes = differing(self._before[known], after[known], FLOAT)
-        if not unequal.any():
-            return None
-        at = int(np.argmax(sizes))
-        return Difference(
-            what="score",
-            position=int(self._positions[known][at]),
-            before=float(self._before[known][at]),
-            after=float(after[known][at]),
-            changed=int(unequal.sum()),
-        )
+        return largest_difference("score", self._positions[known], self._before[known], after[known], FLOAT)

@@ -8,7 +8,8 @@ from typing import Any
 
 from codec.budget import PARAMETER_GOLF
 from verify.claims.headline import REFUSED, Headline, Refusal, all_seconds, headline, needed_seconds
-from verify.claims.log_reader import Log, Metric
+from verify.claims.log_events import Metric
+from verify.claims.log_reader import Log
 from verify.claims.reference_results import CHALLENGE_BYTES, TEXTS, Text
 from verify.claims.submission_json import Statement, agrees
 from verify.finding import Finding, Level, worst

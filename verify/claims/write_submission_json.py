@@ -18,7 +18,7 @@ PLACE = ("hardware", "pytorch_version")
 DIGITS = 8  # as the field's logs print
 
 
-def record(group: Group, findings: Sequence[Finding], comparison: Comparison | None) -> dict[str, Any]:
+def as_submission_json(group: Group, findings: Sequence[Finding], comparison: Comparison | None) -> dict[str, Any]:
     """The runs as submission.json: every number recomputed from the logs, null where they do not show it.
 
     Raises: UsageError without logs; InputError when a log has no seed, a seed comes twice, or a log holds no legal
