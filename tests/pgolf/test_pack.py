@@ -60,7 +60,7 @@ for script, *arguments in json.load(sys.stdin):
     os.close(said)
     os.close(complained)
     words = [open(pipe).read() for pipe in (out, err)]
-    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), *words]))
+    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), *words]), flush=True)
 """
 
 

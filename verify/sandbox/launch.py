@@ -120,7 +120,7 @@ def _start(limits: Limits, scratch: Path, stderr: IO[bytes]) -> Process:
     environment |= {"HOME": str(scratch), "TMPDIR": str(scratch), "LC_ALL": "C.UTF-8"}
     environment["MALLOC_ARENA_MAX"] = "8"  # each reserves 64 MB of the limited address space, one for every thread
     return subprocess.Popen(
-        [sys.executable, "-I", confine.__file__, limits.to_json(), str(ROOT)],
+        [sys.executable, "-I", "-B", confine.__file__, limits.to_json(), str(ROOT)],
         cwd=scratch,
         env=environment,
         stdin=subprocess.PIPE,
