@@ -175,6 +175,12 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
             find_preset(tmp_path / f"{name}.toml")
 
 
+def test_a_wheel_carries_them():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["trainer"]
+    for path in FILES.values():
+        assert any(path == found for pattern in patterns for found in (ROOT / "trainer").glob(pattern)), path
+
+
 def test_no_setting_is_said_twice():
     """A file that extends another states nothing that it inherits."""
     own = {name: tomllib.loads(path.read_text()) for name, path in FILES.items()}
