@@ -103,53 +103,60 @@ def measure(
             }
         )
         return
-    weighed = ["Hessian dB"] if hessians else []
     for result in results:
-        print_table(
-            [
-                [
-                    row["name"],
-                    row["treatment"],
-                    f"{row['weights']:,}",
-                    f"{row['entropy_bits_per_weight']:.3f}",
-                    f"{row['bits_per_weight']:.3f}",
-                    f"{row['bytes']:,.0f}",
-                    f"{row['peer_bytes']:,}",
-                    _tenths(row["snr_db"]),
-                    *([_tenths(row["hessian_snr_db"])] if hessians else []),
-                ]
-                for row in _tensor_rows(result)
-            ],
-            [
-                f"{result.recipe}: tensor",
-                "treatment",
-                "weights",
-                "entropy b/w",
-                "rANS b/w",
-                "rANS bytes",
-                next(iter(result.peer_bytes)),
-                "SNR dB",
-                *weighed,
-            ],
-        )
+        _print_tensors(result, weighed=bool(hessians))
         click.echo()
+    _print_recipes(results, weighed=bool(hessians))
+
+
+def _print_tensors(result: "Measurement", *, weighed: bool) -> None:
+    """One row per tensor.  weighed: with the Hessians' view of the error."""
     print_table(
         [
             [
-                r.recipe,
-                f"{r.ledger.artifact_bytes:,}",
-                f"{r.ledger.bits_per_weight:.3f}",
-                f"{r.ledger.overhead_percent:+.2f} %",
-                " + ".join(
-                    f"{part:,.0f}" for part in (r.ledger.level_bytes, r.ledger.scale_bytes, r.ledger.plain_bytes)
-                ),
-                f"{r.ledger.header_bytes:,.0f} + {r.ledger.table_bytes:,}",
-                f"{r.snr_db:.1f}",
-                *([_tenths(r.hessian_snr_db)] if hessians else []),
-                f"{r.encode_seconds:.2f} / {r.decode_seconds:.2f} s",
-                ", ".join(f"{peer} {count:,}" for peer, count in r.peer_bytes.items()),
+                row["name"],
+                row["treatment"],
+                f"{row['weights']:,}",
+                f"{row['entropy_bits_per_weight']:.3f}",
+                f"{row['bits_per_weight']:.3f}",
+                f"{row['bytes']:,.0f}",
+                f"{row['peer_bytes']:,}",
+                _tenths(row["snr_db"]),
+                *([_tenths(row["hessian_snr_db"])] if weighed else []),
             ]
-            for r in results
+            for row in _tensor_rows(result)
+        ],
+        [
+            f"{result.recipe}: tensor",
+            "treatment",
+            "weights",
+            "entropy b/w",
+            "rANS b/w",
+            "rANS bytes",
+            next(iter(result.peer_bytes)),
+            "SNR dB",
+            *(["Hessian dB"] if weighed else []),
+        ],
+    )
+
+
+def _print_recipes(results: "list[Measurement]", *, weighed: bool) -> None:
+    """One row per recipe."""
+    print_table(
+        [
+            [
+                result.recipe,
+                f"{costs.artifact_bytes:,}",
+                f"{costs.bits_per_weight:.3f}",
+                f"{costs.overhead_percent:+.2f} %",
+                " + ".join(f"{part:,.0f}" for part in (costs.level_bytes, costs.scale_bytes, costs.plain_bytes)),
+                f"{costs.header_bytes:,.0f} + {costs.table_bytes:,}",
+                f"{result.snr_db:.1f}",
+                *([_tenths(result.hessian_snr_db)] if weighed else []),
+                f"{result.encode_seconds:.2f} / {result.decode_seconds:.2f} s",
+                ", ".join(f"{peer} {count:,}" for peer, count in result.peer_bytes.items()),
+            ]
+            for result, costs in ((result, result.ledger) for result in results)
         ],
         [
             "recipe",
@@ -159,7 +166,7 @@ def measure(
             "levels + scales + floats",
             "header + tables",
             "SNR dB",
-            *weighed,
+            *(["Hessian dB"] if weighed else []),
             "encode / decode",
             "peers",
         ],

@@ -132,10 +132,11 @@ def test_a_preset_of_ones_own_may_have_a_known_name(write):
         (TINY + "[model]\nsmear = false", "[model] `smear` is false, it must be text"),
         (TINY + "[train]\nmatrix_lr = nan", "[train] `matrix_lr` is NaN, it must be a number of at least 0"),
         (TINY + "[train]\nmatrix_lr = inf", "[train] `matrix_lr` is Infinity, it must be a number of at least 0"),
+        (TINY + f"[train]\nmatrix_lr = {10**400}", "000..., it must be a number of at least 0"),
         (TINY + "[train]\nmatrix_lr = 2020-01-01", '[train] `matrix_lr` is "2020-01-01", it must be a number'),
         (TINY + "[train]\nmomentum = 0.9", "[train] `momentum` is 0.9, it must be two numbers of at least 0"),
         (TINY + "[train]\nmomentum = [0.9]", "[train] `momentum` is [0.9], it must be two numbers"),
-        (TINY + "[train]\nmomentum = [0.9, '1']", '[train] `momentum` is [0.9, "1"], it must be'),
+        (TINY + "[train]\nmomentum = [0.9, '1']", '[train] `momentum` is [0.9, "1"], it must be two numbers'),
         (TINY + f"[train]\nloader = {90 * [1]}", "[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, ..., it must be text"),
         (TINY + "[model]\nlayers = 1", "the model has 1 layers, skip connections need at least 2"),
         (TINY + "[train]\nwarmdown_steps = 5", "warmdown and warmdown_steps exclude each other, set one of them"),
@@ -173,6 +174,12 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
     for name, words in (("missing", "no such file"), ("folder", "cannot be read"), ("empty", "is empty")):
         with pytest.raises(InputError, match=rf"{name}\.toml: {words}"):
             find_preset(tmp_path / f"{name}.toml")
+
+
+def test_a_wheel_carries_them():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["trainer"]
+    for path in FILES.values():
+        assert any(path == found for pattern in patterns for found in (ROOT / "trainer").glob(pattern)), path
 
 
 def test_no_setting_is_said_twice():

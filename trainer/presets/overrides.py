@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from codec.errors import UsageError
+from trainer.model.config import GPTConfig
 from trainer.presets.catalog import Preset
 from trainer.presets.setting_values import FIELDS, coerced, suggestion
+from trainer.presets.train_config import TrainConfig
 
+Config = TypeVar("Config", GPTConfig, TrainConfig)
 FROM_DATA = "vocab_size"  # the tokenizer's
 
 
@@ -33,7 +36,7 @@ def apply_overrides(preset: Preset, texts: Iterable[str]) -> Preset:
     return replace(preset, model=_with(preset.model, values), train=_with(preset.train, values))
 
 
-def _with(config: Any, values: dict[str, Any]) -> Any:
+def _with(config: Config, values: dict[str, Any]) -> Config:
     own = {field.name for field in fields(config)}
     return replace(config, **{key: value for key, value in values.items() if key in own})
 

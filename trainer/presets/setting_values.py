@@ -1,6 +1,6 @@
 """Settings of a run, which are the fields of GPTConfig and TrainConfig: their types, and which values fit them."""
 
-import math
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, get_type_hints
@@ -26,16 +26,19 @@ def coerced(value: Any, kind: Any) -> Any:
     value: of TOML.
     Raises: ValueError with the words for what the type takes.
     """
-    match value:
-        case bool() | str() if type(value) is kind:
-            return value
-        case int() if kind is int and type(value) is int and 0 <= value < LARGEST:
-            return value
-        case int() | float() if kind is float and type(value) is not bool and 0 <= value < math.inf:
-            return float(value)
-        case [_, _] if kind == tuple[float, float]:
-            return tuple(coerced(each, float) for each in value)
+    if kind in (str, bool) and type(value) is kind:
+        return value
+    if kind is int and type(value) is int and 0 <= value < LARGEST:
+        return value
+    if kind is float and _is_number(value):
+        return float(value)
+    if kind == tuple[float, float] and type(value) is list and len(value) == 2 and all(map(_is_number, value)):
+        return tuple(map(float, value))
     raise ValueError(_WORDS[kind])
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= sys.float_info.max
 
 
 def suggestion(name: str, known: Iterable[str], what: str) -> str:
