@@ -116,7 +116,14 @@ class _Unpacker:
     def _expanded(self, data: bytes, attempts: list[Attempt], form: tuple[str, ...]) -> tuple[bytes, str] | None:
         """Undo text encodings and compressors, in any order, until source appears."""
         for name, attempt in attempts if len(form) < MAX_LAYERS else []:
-            if not (inner := attempt(data)):
+            try:
+                inner = attempt(data)
+            except BeyondLimit:
+                raise BeyondLimit(
+                    f"holds a literal of {name} data that expands beyond {MAX_CONTENT:,} bytes",
+                    hint="no script of the field has more than 158,429",
+                ) from None
+            if not inner:
                 continue
             self.work += len(inner)
             if self.work > MAX_WORK:
@@ -221,9 +228,6 @@ def _attempt(decode: Callable[[bytes], bytes]) -> Callable[[bytes], bytes | None
     def attempt(data: bytes) -> bytes | None:
         try:
             return decode(data) or None
-        except BeyondLimit as error:
-            error.hint = "no script of the field has more than 158,429"
-            raise
         except (ValueError, Mismatch, EnvironmentLacks, MemoryError):  # binascii.Error is a ValueError
             return None
 
