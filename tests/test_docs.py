@@ -1,8 +1,15 @@
-"""The pages keep their form, and what they name exists."""
+"""The pages keep their form, and what they name exists.
 
+python -m tests.test_docs --write     # write the plugins of tests/extensions into docs/extending.md
+"""
+
+import ast
 import doctest
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -19,7 +26,9 @@ PAGES = [
 TOP = ("codec", "trainer", "packager", "verify", "pgolf", "benchmarks", "tests", "docs")
 CODE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+EXTENDING = ROOT / "docs" / "extending.md"
+DIFF = re.compile(r"^```diff\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PLUGIN = re.compile(r"^(```python (tests/extensions/\S+)\n)(.*?)^```$", re.MULTILINE | re.DOTALL)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
@@ -143,6 +152,51 @@ def test_the_readme_s_example_prints_what_it_shows():
     assert not tried.failed
 
 
+def plugin(file: str) -> str | None:
+    """The text of a plugin of tests/extensions: a file of its own, or the PLUGIN that a test writes into one."""
+    text = (ROOT / file).read_text()
+    if not Path(file).name.startswith("test_"):
+        return text
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == ["PLUGIN"]:
+            return ast.literal_eval(node.value).strip() + "\n"
+    return None
+
+
+def with_plugins(page: str) -> str:
+    return PLUGIN.sub(lambda block: f"{block[1]}{plugin(block[2]) or block[3]}```", page)
+
+
+def test_the_plugins_shown_are_those_that_the_tests_run():
+    page = EXTENDING.read_text()
+    assert page == with_plugins(page), "python -m tests.test_docs --write"
+    shown = {file: text for _, file, text in PLUGIN.findall(page)}
+    files = {f"tests/extensions/{path.name}" for path in (ROOT / "tests/extensions").glob("[a-z]*.py")}
+    assert {file for file in files if plugin(file)} <= set(shown) <= files
+    for file, text in shown.items():
+        if plugin(file) is None:  # registered inside the test, where it is indented
+            source = [line.strip() for line in (ROOT / file).read_text().splitlines() if line.strip()]
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            assert any(source[at : at + len(lines)] == lines for at in range(len(source))), file
+
+
+def test_the_diffs_shown_apply(tmp_path):
+    """To a copy of the files that they name."""
+    git = shutil.which("git")
+    if not git:
+        pytest.skip("needs git")
+    diffs = DIFF.findall(EXTENDING.read_text())
+    assert len(diffs) >= 5
+    for diff in diffs:
+        for name in re.findall(r"^--- a/(\S+)$", diff, re.MULTILINE):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / name)
+        done = subprocess.run([git, "apply", "-"], input=diff, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, f"{diff}{done.stderr}"
+        for name in re.findall(r"^\+\+\+ b/(\S+\.py)$", diff, re.MULTILINE):
+            compile((tmp_path / name).read_text(), name, "exec")
+
+
 def test_these_tests_see_what_is_wrong():
     page = (
         "`codec/no_such.py`, `codec.decoder.no_such`, `codec.decoder.decode`, `verify/audit/`, `pgolf pack --no-such`"
@@ -154,3 +208,8 @@ def test_these_tests_see_what_is_wrong():
         ["measure", "X", "--plot", "a.png"],
         ["pack", "--no-such"],
     ]
+
+
+if __name__ == "__main__":
+    assert sys.argv[1:] == ["--write"], __doc__
+    EXTENDING.write_text(with_plugins(EXTENDING.read_text()))

@@ -1,6 +1,6 @@
 """docs/tutorial.md runs: its commands, in order, in an empty folder, print what the page shows.
 
-python tests/test_tutorial.py --write     # run them and write what they print into the page
+python -m tests.test_tutorial --write     # run them and write what they print into the page
 """
 
 import os
@@ -94,7 +94,7 @@ def test_every_command_prints_what_the_page_shows(tmp_path):
         [(command, comparable(output)) for _, _, text in BLOCK.findall(each) for command, output in steps(text)]
         for each in (page, after)
     ]
-    assert printed == shown, "python tests/test_tutorial.py --write"
+    assert printed == shown, "python -m tests.test_tutorial --write"
 
 
 @pytest.mark.parametrize(
