@@ -8,7 +8,7 @@ import click
 from pgolf.console import json_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
-    from packager.submission import Submission
+    from packager.submission import PackedSubmission
     from trainer.data.dataset import DataSummary
     from trainer.run.loop import TrainResult
     from verify import HeldOut, Verdict
@@ -143,12 +143,12 @@ def _train(
     return result, heldout
 
 
-def _pack(output: Path, result: "TrainResult") -> "Submission":
-    from packager.submission import STAGES, Order, build_submission
+def _pack(output: Path, result: "TrainResult") -> "PackedSubmission":
+    from packager.submission import STAGES, PackOptions, build_submission
 
-    order = Order(checkpoint=result.checkpoint, recipe=RECIPE, title="pgolf demo")
+    options = PackOptions(checkpoint=result.checkpoint, recipe=RECIPE, title="pgolf demo")
     with progress("pack", STAGES) as step:
-        return build_submission(order, output / "submission", step)
+        return build_submission(options, output / "submission", step)
 
 
 def _verify(output: Path, result: "TrainResult", heldout: "HeldOut", threads: int | None) -> "Verdict":
@@ -165,7 +165,7 @@ def _report(
     output: Path,
     summary: "DataSummary",
     result: "TrainResult",
-    submission: "Submission",
+    submission: "PackedSubmission",
     verdict: "Verdict",
     heldout: "HeldOut",
 ) -> dict[str, Any]:
