@@ -6,7 +6,9 @@ READY := .venv/.ready
 # Where cpu-bench finds text; make cpu-bench DATA=FOLDER names another one.
 DATA ?= ../shared/data
 
-.PHONY: demo test test-slow cpu-bench docs lint format clean
+.PHONY: setup demo test test-slow cpu-bench docs lint format clean
+
+setup: $(READY)
 
 demo: $(READY)
 	$(BIN)/pgolf demo -o out/demo
