@@ -170,10 +170,10 @@ def with_plugins(page: str) -> str:
 def test_the_plugins_shown_are_those_that_the_tests_run():
     page = EXTENDING.read_text()
     assert page == with_plugins(page), "python -m tests.test_docs --write"
-    shown = {file: text for _, file, text in PLUGIN.findall(page)}
+    shown = [(file, text) for _, file, text in PLUGIN.findall(page)]
     files = {f"tests/extensions/{path.name}" for path in (ROOT / "tests/extensions").glob("[a-z]*.py")}
-    assert {file for file in files if plugin(file)} <= set(shown) <= files
-    for file, text in shown.items():
+    assert {file for file in files if plugin(file)} <= {file for file, _ in shown} <= files
+    for file, text in shown:
         if plugin(file) is None:  # registered inside the test, where it is indented
             source = [line.strip() for line in (ROOT / file).read_text().splitlines() if line.strip()]
             lines = [line.strip() for line in text.splitlines() if line.strip()]
