@@ -26,8 +26,7 @@ from codec.entropy.byte_tables import byte_tables
 from codec.entropy.level_tables import Fitted
 from codec.entropy.models import fit_group
 from codec.entropy.planes import TensorPlanes, cut
-from codec.entropy.rans import encode as rans_encode
-from codec.entropy.rans import lane_count, table_logs
+from codec.entropy.rans import lane_count, rans_encode, table_logs
 from codec.errors import CodecError
 
 Tensor = QuantizedTensor | np.ndarray

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 from codec.lazy import lazy
 
 if TYPE_CHECKING:
-    from codec.budget import PARAMETER_GOLF, Budget
     from verify.claims.group_rules import check_group
     from verify.claims.runs import Group, read_group
     from verify.claims.significance import Comparison, SeedScores, compare
@@ -52,7 +51,6 @@ else:
             "verify.pipeline": ("examine", "judge", "measure", "window_length"),
             "verify.sandbox.launch": ("Settings",),
             "verify.scoring.adaptation": ("Adaptation",),
-            "codec.budget": ("PARAMETER_GOLF", "Budget"),
             "verify.facts": ("Facts",),
             "verify.folder_rules": ("folder_judges",),
             "verify.rules": ("RULES", "Rule"),
@@ -68,10 +66,8 @@ else:
     )
 
 __all__ = [
-    "PARAMETER_GOLF",
     "RULES",
     "Adaptation",
-    "Budget",
     "Comparison",
     "Facts",
     "Finding",

@@ -103,7 +103,7 @@ def check_claimed_hashes(facts: Facts) -> Finding:
 
 
 @folder_judges(*group_judges.rules)
-def check_logs(facts: Facts) -> Iterable[Finding]:
+def check_folder_logs(facts: Facts) -> Iterable[Finding]:
     """What the folder's logs show by themselves and against submission.json."""
     if facts.logs.group:
         return group_judges.judge(facts.logs.group)

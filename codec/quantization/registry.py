@@ -119,11 +119,12 @@ def one_of(name: str, known: Iterable[str], what: str) -> str:
 
 
 def checked(key: str, value: Any, annotation: Any) -> Any:
-    """A TOML value for a field of this type; a list as a tuple.
+    """A TOML value for a field of this type; a list becomes a tuple, and a tuple is taken for one.
 
     Raises: UsageError for a value of another type, or an empty list.
     """
     types, words = KINDS[annotation]
+    value = list(value) if isinstance(value, tuple) else value
     if type(value) not in types or (isinstance(value, list) and {type(each) for each in value} - {str}):
         raise UsageError(f"`{key}` is {kind_of(value)}, it takes {words}")
     if value == []:

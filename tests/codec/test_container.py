@@ -178,7 +178,7 @@ def test_random_bytes_are_refused(noise, keep_magic):
 def forge(header: dict, more_tables: int = 0) -> bytes:
     """An artifact with a valid checksum around any header text, coded with 8 flat bits per character."""
     from codec.decoder import frequencies
-    from codec.entropy.rans import encode as rans_encode
+    from codec.entropy.rans import rans_encode
 
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
     flat = np.full(256, 1, np.uint8)

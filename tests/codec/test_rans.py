@@ -9,7 +9,7 @@ from codec.decoder import EIGHTHS, PRECISION, Stream, frequencies
 from codec.entropy.code_length import COST_UNIT, COSTS, table_cost
 from codec.entropy.level_tables import Fitted, Matrix
 from codec.entropy.models import fit_group
-from codec.entropy.rans import encode, lane_count, table_logs
+from codec.entropy.rans import lane_count, rans_encode, table_logs
 from tests.strategies import lattices
 
 
@@ -21,7 +21,7 @@ def group(levels: np.ndarray) -> tuple[Fitted, dict[str, np.ndarray]]:
 
 def coded_bits(symbols: np.ndarray, table: np.ndarray, lanes: int) -> int:
     tables = np.zeros(len(symbols), np.int64)
-    states, words = encode([(symbols, tables)], table[None], lanes)
+    states, words = rans_encode([(symbols, tables)], table[None], lanes)
     stream = Stream(table[None], states.astype(np.int64), words)
     assert (stream.take(tables) == symbols).all()
     stream.finish()

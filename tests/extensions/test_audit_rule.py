@@ -138,8 +138,6 @@ def test_a_check_needs_a_rule_and_a_rule_one_check():
 
 
 def test_by_the_command_line(pgolf, plugin, scorer):
-    if not re.search(r"--plugin\b", pgolf("--help").stdout):
-        pytest.skip("the command line takes no plugins yet")
     done = pgolf("--plugin", plugin, "audit", scorer.replace(":scorer", ":surer"))  # made-up text is harder
     assert done.returncode == 1, done.stderr
     assert re.search(r"^fail +toy\.certainty ", done.stdout, re.MULTILINE)
