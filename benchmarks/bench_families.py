@@ -16,9 +16,8 @@ from machine import describe
 
 from codec.decoder import QuantizedTensor
 from codec.entropy.code_length import table_cost
-from codec.entropy.level_tables import Matrix
+from codec.entropy.level_tables import Matrix, level_bits
 from codec.entropy.models import fit_group
-from codec.quantization.quantizers import level_bits
 from codec.quantization.recipe import load_recipe, quantize_checkpoint
 from codec.storage.atomic_files import write_bytes
 from packager.importers.read_any import read_any

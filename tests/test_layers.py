@@ -26,10 +26,10 @@ WINGS = {
         "progress": set(),
         "decoder": {"errors"},
         "storage": {"errors"},
+        "entropy": {"decoder", "errors"},
         "quantization": {"decoder", "errors", "storage"},
-        "entropy": {"decoder", "errors", "quantization"},
         "encoder": {"decoder", "entropy", "errors"},
-        "measurement": {"decoder", "encoder", "errors", "quantization"},
+        "measurement": {"decoder", "encoder", "entropy", "errors", "quantization"},
     },
     "trainer": {
         "model": set(),

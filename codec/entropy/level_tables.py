@@ -165,3 +165,8 @@ def _class_counts(picked: Iterable[Contexts], axis: str) -> np.ndarray:
         if classes.any():
             counts += np.bincount(classes, minlength=256)
     return counts
+
+
+def level_bits(levels: np.ndarray) -> int:
+    """Bits of the smallest signed integer that holds every level: 6 for -32 to 31, 1 where all are 0."""
+    return max(int(levels.max(initial=0)), -1 - int(levels.min(initial=0))).bit_length() + 1

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from codec.decoder import QuantizedTensor
-from codec.entropy.level_tables import Matrix
+from codec.entropy.level_tables import Matrix, level_bits
 from codec.entropy.models import changed
-from codec.quantization.quantizers import level_bits
 
 FEWEST_GROUPED = 2048  # floats, below which classes of rows cost more than they save
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from codec.decoder import PRECISION, Form, QuantizedTensor, Stream, open_artifact, read_tensors
-from codec.quantization.quantizers import level_bits
+from codec.entropy.level_tables import level_bits
 
 SIDE_INFORMATION = ("row_classes", "column_classes", "multiples", "low_references", "high_references")
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from codec.decoder import QuantizedTensor
+from codec.entropy.level_tables import level_bits
 from codec.errors import EnvironmentLacks
-from codec.quantization.quantizers import level_bits
 
 Tensors = Mapping[str, QuantizedTensor | np.ndarray]
 

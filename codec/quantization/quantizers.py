@@ -200,11 +200,6 @@ class FiveLevels(FormulaQuantizer):
         return Rounded(levels, Grid(rows.ops.float16(scales)))
 
 
-def level_bits(levels: np.ndarray) -> int:
-    """Bits of the smallest signed integer that holds every level: 6 for -32 to 31, 1 where all are 0."""
-    return max(int(levels.max(initial=0)), -1 - int(levels.min(initial=0))).bit_length() + 1
-
-
 def finite_cast(weights: np.ndarray, dtype: type) -> np.ndarray:
     """The weights as float16 or float32.
 
