@@ -259,10 +259,10 @@ def _distinct(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
     ties: dict[str, int] = {}
     seen: dict[bytes, int] = {}
     for position, (name, tensor) in enumerate(tensors.items()):
-        parts = [each for each in tensor if each is not None] if isinstance(tensor, QuantizedTensor) else [tensor]
+        arrays = [each for each in tensor if each is not None] if isinstance(tensor, QuantizedTensor) else [tensor]
         digest = hashlib.sha256()
-        for part in parts:
-            digest.update(f"{part.dtype.str}{part.shape}".encode() + np.ascontiguousarray(part).tobytes())
+        for array in arrays:
+            digest.update(f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
         first = seen.setdefault(digest.digest(), position)
         if first == position:
             distinct[name] = tensor

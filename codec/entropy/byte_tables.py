@@ -37,7 +37,7 @@ def byte_tables(tensors: Mapping[str, Sequence[tuple[str, np.ndarray]]], most: i
     for (_, position), counts in sorted(histograms.items()):
         common = found.planes[next(iter(counts))][position]
         costs = symbol_costs(table_logs(found.counts[common - 1])) if common else np.full(256, 8 * COST_UNIT)
-        for members in _clubs(counts, costs, most):
+        for members in _clusters(counts, costs, most):
             most -= 1
             own = np.sum([counts[name] for name in members], 0)
             _add(found, own, members, position)
@@ -52,27 +52,27 @@ def _add(found: ByteTables, counts: np.ndarray, members: Mapping[str, np.ndarray
         found.planes[name][position] = len(found.counts)
 
 
-def _clubs(counts: Mapping[str, np.ndarray], costs: np.ndarray, most: int) -> list[list[str]]:
+def _clusters(counts: Mapping[str, np.ndarray], costs: np.ndarray, most: int) -> list[list[str]]:
     """Names that get a table to themselves.  costs: of each symbol under the common table.
 
     Greedy: who gains most from a table of its own founds one, or joins one that suits it better.
     """
     common = {name: int(each @ costs) for name, each in counts.items()}
     alone = {name: table_cost(each) + FORM_COST for name, each in counts.items()}
-    clubs: list[list[str]] = []
+    clusters: list[list[str]] = []
     totals, prices = np.zeros((0, 256), np.int64), np.zeros((0, 256), np.int64)
     gains = {name: common[name] - alone[name] for name in counts if alone[name] < common[name]}
     for name in sorted(gains, key=lambda each: (-gains[each], each)):
         joined = prices @ counts[name] + FORM_COST
-        place = int(joined.argmin()) if clubs else 0
-        if len(clubs) < most and (not clubs or alone[name] < joined[place]):
-            place = len(clubs)
-            clubs.append([])
+        place = int(joined.argmin()) if clusters else 0
+        if len(clusters) < most and (not clusters or alone[name] < joined[place]):
+            place = len(clusters)
+            clusters.append([])
             totals, prices = (np.vstack([each, np.zeros((1, 256), np.int64)]) for each in (totals, prices))
-        elif not clubs or joined[place] >= common[name]:
+        elif not clusters or joined[place] >= common[name]:
             continue
-        clubs[place].append(name)
+        clusters[place].append(name)
         totals[place] += counts[name]
         # One part in 4,096 of a symbol keeps those that the table has not met finite.
         prices[place] = symbol_costs(table_logs(4096 * totals[place] + 1))
-    return clubs
+    return clusters
