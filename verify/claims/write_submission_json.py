@@ -86,7 +86,7 @@ def _seed(log: Log) -> int:
 
 
 def _evaluation(log: Log) -> dict[str, Any]:
-    """In the words that `verify.submission_rules.evaluation` uses."""
+    """In the words that `verify.run_rules.evaluation` uses."""
     metric, settings = headline(log).metric, log.settings
     text = known_text(metric, log.targets)
     stride = settings.get("eval_stride", metric.notes.get("stride"))
