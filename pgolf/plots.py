@@ -80,7 +80,8 @@ def shares(measurement: "Measurement") -> list[tuple[str, tuple[float, ...]]]:
 def _parts(rows: "list[TensorCost]") -> tuple[float, ...]:
     levels = sum(row.payload_bytes for row in rows if row.quantized)
     plain = sum(row.payload_bytes for row in rows if not row.quantized)
-    return levels, sum(row.scale_bytes for row in rows), sum(row.class_bytes for row in rows), plain, 0.0, 0.0
+    scales = sum(row.scale_bytes + row.column_step_bytes for row in rows)
+    return levels, scales, sum(row.class_bytes for row in rows), plain, 0.0, 0.0
 
 
 def _draw_bytes(axes: Any, measurement: "Measurement") -> None:

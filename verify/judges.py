@@ -6,12 +6,12 @@ from typing import Generic, TypeVar
 from verify.finding import Finding
 from verify.rules import find
 
-Facts = TypeVar("Facts")
+Measured = TypeVar("Measured")
 Judged = Finding | Iterable[Finding] | None
 Function = TypeVar("Function", bound=Callable[..., Judged])
 
 
-class Judges(Generic[Facts]):
+class Judges(Generic[Measured]):
     """The judges of one kind of facts, in the order of their findings.
 
     A judge takes the facts and gives a finding, several, or None where its rule does not apply.  It starts no process
@@ -26,7 +26,7 @@ class Judges(Generic[Facts]):
     """
 
     def __init__(self) -> None:
-        self._judges: list[tuple[tuple[str, ...], Callable[[Facts], Judged]]] = []
+        self._judges: list[tuple[tuple[str, ...], Callable[[Measured], Judged]]] = []
 
     def __call__(self, *rules: str) -> Callable[[Function], Function]:
         """Register the function below as a judge of these rules.  Raises: UsageError for one outside the table."""
@@ -44,7 +44,7 @@ class Judges(Generic[Facts]):
         """The ids of the rules they judge, each once."""
         return tuple(dict.fromkeys(rule for rules, _ in self._judges for rule in rules))
 
-    def judge(self, facts: Facts) -> tuple[Finding, ...]:
+    def judge(self, facts: Measured) -> tuple[Finding, ...]:
         """What all of them find."""
         return tuple(finding for _, function in self._judges for finding in _listed(function(facts)))
 

@@ -4,7 +4,7 @@ All planes of one kind and position share a table, except where others pay: scal
 all layers, are more alike than those of the whole model.  That is worth 0.03 to 0.17 % of real artifacts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,13 +23,13 @@ class ByteTables:
     planes: dict[str, list[int]]
 
 
-def byte_tables(parts: Mapping[str, tuple[str, np.ndarray]], most: int) -> ByteTables:
-    """parts: kind, and planes uint8 (bytes, count), of each tensor.  most: tables that are not common to a kind."""
+def byte_tables(tensors: Mapping[str, Sequence[tuple[str, np.ndarray]]], most: int) -> ByteTables:
+    """tensors: of each its planes, kind and uint8 (count,).  most: tables that only some planes of a kind share."""
     histograms: dict[tuple[str, int], dict[str, np.ndarray]] = {}
-    for name, (kind, planes) in parts.items():
-        for position, plane in enumerate(planes):
+    for name, planes in tensors.items():
+        for position, (kind, plane) in enumerate(planes):
             histograms.setdefault((kind, position), {})[name] = np.bincount(plane, minlength=256)
-    found = ByteTables(counts=[], planes={name: [0] * len(planes) for name, (_, planes) in parts.items()})
+    found = ByteTables(counts=[], planes={name: [0] * len(planes) for name, planes in tensors.items()})
     for (_, position), counts in sorted(histograms.items()):
         total = np.sum([*counts.values()], 0)
         if table_cost(total) < 8 * COST_UNIT * total.sum():

@@ -13,7 +13,7 @@ import numpy as np
 
 from codec.decoder import QuantizedTensor
 from codec.errors import InputError, UsageError
-from codec.quantization.array_ops import NUMPY, Array, ArrayOps, mean, nearest
+from codec.quantization.array_ops import NUMPY, Array, ArrayOps, mean, nearest, total
 from codec.quantization.gptq import Factor, factorize, propagate
 from codec.quantization.granularity import GRANULARITIES, UNIT, Granularity, Grid, Row, Tensor
 from codec.quantization.registry import Registry
@@ -192,14 +192,12 @@ class FiveLevels(FormulaQuantizer):
 
     def round(self, rows: Rows) -> Rounded:
         xp, values = rows.ops.xp, rows.values
-        size, threshold = abs(values), mean(abs(values), rows.ops)
-        beyond = xp.asarray(size > 0.7 * threshold, dtype=xp.float64) + xp.asarray(
-            size > 1.4 * threshold, dtype=xp.float64
-        )
-        levels = xp.sign(values) * beyond
-        energy = (levels * levels).sum(1)[:, None]
-        scales = (values * levels).sum(1)[:, None] / xp.where(energy > 0, energy, 1.0)
-        return Rounded(xp.asarray(levels, dtype=xp.float32), Grid(rows.ops.float16(scales)))
+        size = abs(values)
+        threshold = mean(size, rows.ops)
+        levels = xp.sign(values) * (xp.asarray(size > 0.7 * threshold, dtype=xp.float32) + (size > 1.4 * threshold))
+        energy = total(levels * levels, rows.ops)
+        scales = total(values * levels, rows.ops) / xp.where(energy > 0, energy, 1.0)  # both products are exact
+        return Rounded(levels, Grid(rows.ops.float16(scales)))
 
 
 def level_bits(levels: np.ndarray) -> int:

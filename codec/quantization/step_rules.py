@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from codec.errors import UsageError
-from codec.quantization.array_ops import Array, ArrayOps, mean, peak
+from codec.quantization.array_ops import Array, ArrayOps, mean, peak, total
 from codec.quantization.registry import Registry
 
 SMALLEST_SCALE = 2.0**-14  # the smallest normal float16: below it a scale loses its relative precision
@@ -128,7 +128,7 @@ class Std(StepRule):
         """float32 (slices, 1); 0 for a single weight."""
         xp = slices.ops.xp
         deviations = xp.asarray(slices.values, dtype=xp.float64) - mean(slices.values, slices.ops)
-        variance = (deviations * deviations).sum(1)[:, None] / max(deviations.shape[1] - 1, 1)
+        variance = total(deviations * deviations, slices.ops) / max(deviations.shape[1] - 1, 1)
         return xp.asarray(xp.sqrt(variance), dtype=xp.float32)
 
 

@@ -186,6 +186,7 @@ def _tensor_rows(result: "Measurement") -> list[dict[str, Any]]:
             "bytes": row.bytes,
             "payload_bytes": row.payload_bytes,
             "scale_bytes": row.scale_bytes,
+            "column_step_bytes": row.column_step_bytes,
             "class_bytes": row.class_bytes,
             "over_entropy_percent": row.over_entropy_percent,
             "peer_bytes": result.tensor_peer_bytes[row.name],

@@ -52,7 +52,7 @@ def test_floats_beside_them_do_not_change_it():
 def test_parts_add_up(tensors):
     blob = encode(tensors, {})
     costs = ledger(blob)
-    parts = costs.level_bytes + costs.scale_bytes + costs.plain_bytes
+    parts = costs.level_bytes + costs.scale_bytes + costs.column_step_bytes + costs.plain_bytes
     assert parts == pytest.approx(sum(row.bytes for row in costs.rows))
     assert 0 <= costs.quantized_table_bytes <= costs.table_bytes - text_table_bytes(blob)
     named = {row.name: row for row in costs.rows}

@@ -58,12 +58,15 @@ from verify.audit.gallery.honest import sliding
 from verify.audit.gallery.toy import Procedure, log_softmax, scores_of
 
 
-def steps(tokens, batch, ranks):
-    for scored in sliding(tokens, batch, ranks):
-        yield scores_of(tokens, scored.positions, log_softmax(2 * scored.log_probs), scored.digest)
+def raised(factor):
+    def steps(tokens, batch, ranks):
+        for scored in sliding(tokens, batch, ranks):
+            yield scores_of(tokens, scored.positions, log_softmax(factor * scored.log_probs), scored.digest)
+
+    return Procedure("by heart", steps)
 
 
-scorer = Procedure("by heart", steps)
+scorer, surer = raised(2), raised(8)
 """
 
 
@@ -137,6 +140,6 @@ def test_a_check_needs_a_rule_and_a_rule_one_check():
 def test_by_the_command_line(pgolf, plugin, scorer):
     if not re.search(r"--plugin\b", pgolf("--help").stdout):
         pytest.skip("the command line takes no plugins yet")
-    done = pgolf("--plugin", plugin, "audit", scorer)
+    done = pgolf("--plugin", plugin, "audit", scorer.replace(":scorer", ":surer"))  # made-up text is harder
     assert done.returncode == 1, done.stderr
     assert re.search(r"^fail +toy\.certainty ", done.stdout, re.MULTILINE)

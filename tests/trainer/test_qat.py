@@ -180,12 +180,18 @@ class Numbers:
         return QuantizedTensor(np.zeros(weights.shape, np.int8), np.zeros(len(weights), np.float16))
 
 
+WITHOUT_FORMULA = Recipe(
+    name="mine",
+    about="",
+    coder="zstd-22",
+    rules=(Rule(names=("*.mlp.*",), treatment="numbers", quantizer=Numbers()), Rule(treatment="float16")),
+)
+
+
 def test_a_quantizer_without_a_formula_is_refused():
     model = model_of(7)
     before = [weight.detach().clone() for weight in model.parameters()]
-    rules = (Rule(names=("*.mlp.*",), treatment="numbers", quantizer=Numbers()), Rule(treatment="float16"))
-    recipe = Recipe(name="mine", about="", coder="zstd-22", rules=rules)
     words = "^recipe mine, tensor `blocks.0.mlp.fc.weight`: training cannot round with treatment `numbers`"
-    with pytest.raises(UsageError, match=words), fake_quantized(model, recipe):
+    with pytest.raises(UsageError, match=words), fake_quantized(model, WITHOUT_FORMULA):
         pytest.fail("entered")
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
