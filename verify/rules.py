@@ -12,11 +12,11 @@ The table is rules.toml; a rule from outside the package is added by `add`:
 import re
 import tomllib
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.resources import files
 from typing import Literal
 
 from codec.errors import UsageError
+from codec.suggestion import suggestion
 
 Command = Literal["verify", "compare", "audit"]
 ID = re.compile(r"[a-z]+\.[a-z_-]+")
@@ -58,11 +58,7 @@ def add(rule: Rule) -> Rule:
 def find(id: str) -> Rule:
     """The rule of that id.  Raises: UsageError when there is none."""
     if id not in RULES:
-        near = get_close_matches(id, RULES, 1)
-        raise UsageError(
-            f"no rule `{id}` is in the table of rules",
-            hint=f"did you mean `{near[0]}`?" if near else "verify.rules.add adds one",
-        )
+        raise UsageError(f"no rule `{id}` is in the table of rules", hint=suggestion(id, RULES))
     return RULES[id]
 
 

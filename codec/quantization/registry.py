@@ -1,12 +1,12 @@
 """Classes by the names that a recipe calls them, their parameters checked against the fields of the dataclass."""
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, get_type_hints
 
 from codec.errors import UsageError
+from codec.suggestion import suggestion
 
 T = TypeVar("T")
 Class = TypeVar("Class", bound=type)
@@ -112,10 +112,7 @@ def one_of(name: str, known: Iterable[str], what: str) -> str:
     names = list(known)
     if name in names:
         return name
-    near = difflib.get_close_matches(name, names, 1)
-    raise UsageError(
-        f"unknown {what} `{name}`", hint=f"did you mean `{near[0]}`?" if near else f"known: {', '.join(names)}"
-    )
+    raise UsageError(f"unknown {what} `{name}`", hint=suggestion(name, names))
 
 
 def checked(key: str, value: Any, annotation: Any) -> Any:

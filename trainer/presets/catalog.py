@@ -9,9 +9,10 @@ from typing import Any
 
 from codec.errors import UsageError
 from codec.storage.atomic_files import read_bytes, within
+from codec.suggestion import suggestion
 from trainer.model.config import GPTConfig
 from trainer.presets.preset_file import parse_preset
-from trainer.presets.setting_values import CONFIGS, suggestion
+from trainer.presets.setting_values import CONFIGS
 from trainer.presets.train_config import TrainConfig
 
 FILES = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.toml"))}

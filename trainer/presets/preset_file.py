@@ -18,7 +18,8 @@ import tomllib
 from typing import Any
 
 from codec.errors import UsageError
-from trainer.presets.setting_values import FIELDS, coerced, suggestion
+from codec.suggestion import suggestion
+from trainer.presets.setting_values import FIELDS, coerced
 
 VERSION = 1
 HEAD: dict[str, type] = {"name": str, "description": str, "extends": str, "fixed_vocab": bool}

@@ -1,8 +1,6 @@
 """Settings of a run, which are the fields of GPTConfig and TrainConfig: their types, and which values fit them."""
 
 import sys
-from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any, get_type_hints
 
 from trainer.model.config import GPTConfig
@@ -39,10 +37,3 @@ def coerced(value: Any, kind: Any) -> Any:
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= sys.float_info.max
-
-
-def suggestion(name: str, known: Iterable[str], what: str) -> str:
-    """For a name that is not known: the nearest that is, or all there are, called `what`."""
-    names = list(known)
-    near = get_close_matches(name, names, n=1)
-    return f"did you mean `{near[0]}`?" if near else f"{what}: {', '.join(names)}"
