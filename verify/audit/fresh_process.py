@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from codec.errors import InputError, LimitError, PgolfError
+from verify import rules  # noqa: F401  its table is read before the watch begins
 from verify.audit.trace import Trace, trace
 from verify.sandbox.audit_hook import NETWORK, PROCESSES
 from verify.scoring.scorer import Scorer
