@@ -157,8 +157,11 @@ def test_a_second_demo_replaces_the_first_unless_it_fails(pgolf, text, tmp_path,
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     for name in ("data", "submission"):
         (out / f".{name}{TEMPORARY}abcd_123").mkdir()  # what a killed one leaves
+    (out / "run" / "old").touch()
+    written = (out / "submission").stat().st_ino
     assert submission() == first
-    assert (out / "run" / "train.log").read_bytes() != before[out / "run" / "train.log"]
+    assert (out / "submission").stat().st_ino != written
+    assert not (out / "run" / "old").exists()
     assert sorted(path.name for path in out.iterdir()) == ["data", "run", "submission"]
 
 
