@@ -6,7 +6,9 @@ READY := .venv/.ready
 # Where cpu-bench finds text; make cpu-bench DATA=FOLDER names another one.
 DATA ?= ../shared/data
 
-.PHONY: demo test test-slow cpu-bench lint format clean
+.PHONY: setup demo test test-slow cpu-bench docs lint format clean
+
+setup: $(READY)
 
 demo: $(READY)
 	$(BIN)/pgolf demo -o out/demo
@@ -24,6 +26,14 @@ cpu-bench: $(READY)
 	    --tokenizer $(DATA)/tokenizers/fineweb_1024_bpe.model -o out/cpu-bench/data
 	$(BIN)/pgolf train cpu-bench --data out/cpu-bench/data --val $(DATA)/tokens/fineweb_val_000000.head1M.sp1024.bin \
 	    --limit-tokens 262144 --threads 1 -o out/cpu-bench/run
+
+# Every page that a program writes; tests compare them.
+docs: $(READY)
+	$(BIN)/python -m pgolf.reference > docs/cli.md
+	$(BIN)/python -m verify.rules > docs/rules.md
+	$(BIN)/pgolf audit --gallery --out docs/gallery.md
+	$(BIN)/python -m tests.test_docs --write
+	$(BIN)/python -m tests.test_tutorial --write
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -16,14 +16,14 @@ from machine import describe
 
 from codec.decoder import QuantizedTensor
 from codec.entropy.code_length import table_cost
-from codec.entropy.level_tables import group
-from codec.quantization.quantizers import level_bits
+from codec.entropy.level_tables import Matrix, level_bits
+from codec.entropy.models import fit_group
 from codec.quantization.recipe import load_recipe, quantize_checkpoint
 from codec.storage.atomic_files import write_bytes
 from packager.importers.read_any import read_any
 from pgolf.console import print_table
 
-STEPS = 4  # classes of scale per octave, as fine as the finest of codec.entropy.level_tables
+STEPS = 4  # classes of scale per octave, as fine as the finest of codec.entropy.models
 NAMES = ("normal", "laplace", "shape per tensor")
 SHAPES = np.linspace(0.6, 3.0, 25)  # of the generalized normal: 1 is Laplace's, 2 the normal
 MOST_TABLES = 100
@@ -62,9 +62,9 @@ def _result(path: Path, recipe: str) -> dict[str, Any]:
             groups.setdefault(level_bits(rows), []).append(rows)
     found = dict.fromkeys(("histograms", *NAMES), 0.0)
     for members in groups.values():
-        grouping = group(members, MOST_TABLES)
-        planes = [counts for counts in (grouping.row_counts, grouping.column_counts) if counts.any()]
-        found["histograms"] += sum(table_cost(counts) for counts in (*grouping.counts, *planes)) / 8192
+        fitted = fit_group([Matrix(levels=each) for each in members], MOST_TABLES)
+        planes = [counts for name in ("row_classes", "column_classes") if (counts := fitted.side_counts(name)).any()]
+        found["histograms"] += sum(table_cost(counts) for counts in (*fitted.counts, *planes)) / 8192
         for name, bits in _families(members):
             found[name] += bits / 8
     return {"checkpoint": path.name, "levels": sum(rows.size for each in groups.values() for rows in each), **found}

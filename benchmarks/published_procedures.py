@@ -1,22 +1,35 @@
 """The published procedures of pull requests 162, 339 and 1176, to reproduce their numbers; none of them is legal.
 
+    python benchmarks/published_procedures.py CHECKPOINT --data DIR --pull-request 1176
+
 They are no `Scorer`s (they offer `replay`, not `run`) and add up to a `Replay`, not a `Score`: no verdict can hold one.
 """
 
 import copy
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import click
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from codec.errors import PgolfError, UsageError
+from codec.storage.token_shards import find_shards, find_tokenizer
+from pgolf.checkpoints import read_model
+from pgolf.console import json_option, print_json, print_table
+from trainer.model.gpt import GPT, GPTConfig
+from trainer.presets.published_layouts import check
+from verify.scoring.heldout import HeldOut
 from verify.scoring.ranks import Ranks
 from verify.scoring.scorer import Scored
 from verify.scoring.slot import fit_shift
+from verify.scoring.token_bytes import TokenBytes
 from verify.scoring.token_stream import predict
 from verify.scoring.ttt import BLOCK, Frozen, Learner, Orthogonal, Update, by_chunk, cosine
 from verify.scoring.windows import Window, batches
@@ -25,11 +38,13 @@ TAIL = "C4: the last targets are counted again in every window that ends with th
 REUSED = "C1, C3, C4: the weights were trained on the targets they score"
 SHARED = "C1, C2: one shift for a batch of windows is fitted to the targets that it then scores"
 RECORD_UPDATE = Orthogonal(dtype=torch.bfloat16)
+NEVER = "replays of what was published; none is legal, and none can enter a verdict"
+COLUMNS = ("pull request", "procedure", "bpb", "nats per token", "tokens counted", "again", "never")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """What a legacy procedure reports; never legal.
+    """What a published procedure reports; never legal.
 
     nats, tokens, bytes: as it counts them.  repeated: scores beyond the first of a target.  missing: targets without.
     """
@@ -63,7 +78,7 @@ class Replay:
         return {**asdict(self), "loss": self.loss, "bpb": self.bpb, "legal": self.legal}
 
 
-class Legacy(Protocol):
+class Published(Protocol):
     """A procedure that was published, with the rules it breaks."""
 
     @property
@@ -78,7 +93,7 @@ class Legacy(Protocol):
         """tokens: integers (n + 1,).  A position comes as often as the procedure scores it."""
 
 
-def add_up(procedure: Legacy, tokens: np.ndarray, token_bytes: np.ndarray, *, batch: int) -> Replay:
+def add_up(procedure: Published, tokens: np.ndarray, token_bytes: np.ndarray, *, batch: int) -> Replay:
     """Replay a procedure over the text; token_bytes: int64 (n,), bytes of each target."""
     nats, size, windows, times = 0.0, 0, 0, np.zeros(len(tokens) - 1, np.int64)
     for scored in procedure.replay(tokens, batch=batch):
@@ -125,7 +140,7 @@ class TailAgain:
     violations: tuple[str, ...] = (TAIL,)
 
     def replay(self, tokens: np.ndarray, *, batch: int) -> Iterator[Scored]:
-        """See `Legacy`."""
+        """See `Published`."""
         ids = _ids(tokens)
         return _scores(self.model, ids, repeated_tail(len(ids) - 1, self.length, self.stride), batch)
 
@@ -151,7 +166,7 @@ class TttTailAgain:
     violations: tuple[str, ...] = (TAIL,)
 
     def replay(self, tokens: np.ndarray, *, batch: int) -> Iterator[Scored]:
-        """See `Legacy`."""
+        """See `Published`."""
         return self.teach(self.learner(), tokens, batch=batch)
 
     def learner(self) -> Learner:
@@ -196,7 +211,7 @@ class SlotOnScored:
     violations: tuple[str, ...] = (TAIL, SHARED)
 
     def replay(self, tokens: np.ndarray, *, batch: int) -> Iterator[Scored]:
-        """See `Legacy`; a shift is shared by `batch` windows, 32 in the record."""
+        """See `Published`; a shift is shared by `batch` windows, 32 in the record."""
         ids, projector = _ids(tokens), copy.deepcopy(self.model).to(self.projection)
         windows = repeated_tail(len(ids) - 1, self.length, self.stride)
 
@@ -236,7 +251,7 @@ class SlotAfterTtt:
     violations: tuple[str, ...] = (REUSED, TAIL, SHARED)
 
     def replay(self, tokens: np.ndarray, *, batch: int) -> Iterator[Scored]:
-        """See `Legacy`; the scores of the training pass are left out, as the record's headline does."""
+        """See `Published`; the scores of the training pass are left out, as the record's headline does."""
         learner = self.ttt.learner()
         for _ in self.ttt.teach(learner, tokens, batch=batch):
             pass
@@ -269,3 +284,102 @@ def _nats(logits: Tensor, targets: Tensor) -> Tensor:
 
 def _ids(tokens: np.ndarray) -> Tensor:
     return torch.from_numpy(np.asarray(tokens).astype(np.int64))
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder with *_val_*.bin and *.model.")
+@click.option(
+    "--pull-request",
+    "pull_requests",
+    multiple=True,
+    type=click.Choice(["162", "339", "1176"]),
+    default=("162", "339", "1176"),
+    help="Whose procedures; repeat it.  [default: all three]",
+)
+@click.option("--seq-len", type=click.IntRange(min=1), help="Windows, in tokens; default: the model's own.")
+@click.option("--stride", type=click.IntRange(min=1), default=64, show_default=True, help="Targets scored by each.")
+@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Windows at a time.")
+@click.option("--limit-tokens", type=click.IntRange(min=1), help="Only the first targets of the text.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: torch's own.")
+@json_option
+def bench(
+    checkpoint: Path,
+    data: Path,
+    pull_requests: tuple[str, ...],
+    seq_len: int | None,
+    stride: int,
+    batch: int,
+    limit_tokens: int | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Replay on CHECKPOINT, in float32 on the CPU, what pull requests 162, 339 and 1176 published as their scores.
+
+    162 and 339: sliding windows that count the tail again. 1176: the same, its test-time training, its SLOT, and the
+    headline, SLOT after training. A replay is never legal and can never enter a verdict: `pgolf verify` has no way
+    to take one.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    model = _model(checkpoint)
+    heldout = HeldOut.read(find_shards(data, "val"), find_tokenizer(data), limit_tokens)
+    if int(heldout.tokens.max()) >= model.config.vocab_size:
+        raise UsageError(
+            f"has token ids up to {heldout.tokens.max()}, the model a vocabulary of {model.config.vocab_size}",
+            where=str(data),
+        )
+    sizes = TokenBytes.from_tokenizer(heldout.tokenizer).of(heldout.tokens)
+    length = seq_len or model.config.seq_len
+    replays = [
+        (pull_request, add_up(procedure, heldout.tokens, sizes, batch=batch))
+        for pull_request in dict.fromkeys(pull_requests)
+        for procedure in published(pull_request, model, length, stride)
+    ]
+    if as_json:
+        found = [{"pull_request": name, **replay.to_dict()} for name, replay in replays]
+        print_json({"note": NEVER, "legal": False, "length": length, "stride": stride, "replays": found})
+        return
+    rows = [
+        (
+            name,
+            replay.procedure,
+            f"{replay.bpb:.8f}",
+            f"{replay.loss:.8f}",
+            f"{replay.tokens:,}",
+            f"{replay.repeated:,}",
+            f"{replay.missing:,}",
+        )
+        for name, replay in replays
+    ]
+    print_table(rows, COLUMNS)
+    click.echo()
+    for procedure, violations in {replay.procedure: replay.violations for _, replay in replays}.items():
+        click.echo(f"{procedure} breaks {'; '.join(violations)}")
+    click.echo(f"\n{NEVER}")
+
+
+def published(pull_request: str, model: nn.Module, length: int, stride: int) -> list[Published]:
+    """What a pull request scored with, its headline last."""
+    sliding = TailAgain(model=model, length=length, stride=stride)
+    if pull_request != "1176":
+        return [sliding]
+    ttt = TttTailAgain(model=model, length=length, stride=stride)
+    slot = SlotOnScored(model=model, length=length, stride=stride)
+    return [sliding, ttt, slot, SlotAfterTtt(ttt=ttt, slot=slot)]
+
+
+def _model(checkpoint: Path) -> GPT:
+    imported = read_model(checkpoint)
+    config = GPTConfig.from_dict(imported.metadata["config"])
+    check(config, {name: array.shape for name, array in imported.tensors.items()})
+    model = GPT(config)
+    model.load_state_dict({name: torch.tensor(array) for name, array in imported.tensors.items()})
+    return model.eval()
+
+
+if __name__ == "__main__":
+    try:
+        bench.main(standalone_mode=False)
+    except (PgolfError, click.ClickException) as error:
+        sys.exit(f"Error: {error}")

@@ -2,12 +2,13 @@
 
 docs/format.md is the normative description.  Everything is integer arithmetic, so the same bytes give the
 same arrays on every platform; nothing is allocated before its size has been checked.
+Parameters are positional only, so that packing can shorten their names: 99 bytes of every submission.
 """
 
 import json
 import math
-import struct
 import zlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,10 @@ MAX_TABLES = 512  # 64 MiB of lookup; a full-size artifact uses about 60
 MAX_WEIGHTS = 1 << 28  # 0.5 bits per weight at the 16 MB cap; a constant tensor costs no bits, so bytes bound nothing
 MAX_TEXT = 1 << 22  # characters of header
 LANE_WEIGHTS = 1 << 18  # for one lane at most: decoding takes 8 microseconds per step, 2 seconds of them
-EIGHTHS = [65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194]  # round(2**16 * 2**(i/8))
+MALFORMED = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)  # what lying headers cause
+DAMAGED = "the file is damaged"
+SCALES = {"row": "<f2", "row*": "<f2", "row=": "<f2", "all": "<f4"}  # kinds of quantized tensors: dtype of the scales
+EIGHTHS = [round(2 ** (16 + eighth / 8)) for eighth in range(8)]  # none lies within 0.01 of a half
 
 
 class QuantizedTensor(NamedTuple):
@@ -40,18 +44,18 @@ class QuantizedTensor(NamedTuple):
         rows = self.levels.reshape(len(self.scales), self.levels.size // max(len(self.scales), 1)).astype(np.float32)
         if self.column_steps is not None:
             rows *= column_scales(self.column_steps)
-        with np.errstate(invalid="ignore", over="ignore"):  # a scale may be infinite in a forged artifact
+        with np.errstate(all="ignore"):  # a scale may be infinite in a forged artifact
             return (rows * self.scales.astype(np.float32)[:, None]).reshape(self.levels.shape)
 
 
-def column_scales(column_steps: np.ndarray) -> np.ndarray:
+def column_scales(column_steps: np.ndarray, /) -> np.ndarray:
     """uint8 (columns,), eighths of an octave, 128 = 1 -> float32 (columns,): 17 significant bits, by integers."""
     eighths = column_steps.astype(np.int64)
     scales: np.ndarray = np.ldexp(np.array(EIGHTHS, np.float32)[eighths & 7], (eighths >> 3) - 32)
     return scales
 
 
-def decode(blob: bytes) -> dict[str, np.ndarray]:
+def decode(blob: bytes, /) -> dict[str, np.ndarray]:
     """Every tensor of an artifact by name; quantized and float16 ones as float32, others in their own dtype.
 
     Raises: CodecError for anything that is not a complete, undamaged artifact of this version.
@@ -62,25 +66,76 @@ def decode(blob: bytes) -> dict[str, np.ndarray]:
     return {name: floats[id(tensor)] for name, tensor in tensors.items()}
 
 
-def _floats(tensor: QuantizedTensor | np.ndarray) -> np.ndarray:
+def _floats(tensor: QuantizedTensor | np.ndarray, /) -> np.ndarray:
     if isinstance(tensor, QuantizedTensor):
         return tensor.dequantize()
     return tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
 
 
-def read_meta(blob: bytes) -> dict[str, Any]:
+def read_meta(blob: bytes, /) -> dict[str, Any]:
     """The JSON object stored beside the tensors: model config, tokenizer hash, recipe."""
     meta: dict[str, Any] = open_artifact(blob)[1]["meta"]
     return meta
 
 
-def unpack(blob: bytes) -> tuple[dict[str, Any], dict[str, QuantizedTensor | np.ndarray]]:
+def unpack(blob: bytes, /) -> tuple[dict[str, Any], dict[str, QuantizedTensor | np.ndarray]]:
     """(header, tensors by name) with quantized tensors left as levels and scales.
 
     Raises: CodecError as `decode`.
     """
     stream, header = open_artifact(blob)
     return header, read_tensors(stream, header)
+
+
+class Form(NamedTuple):
+    """What the header says of a tensor: the numbers of its stored list by name, and what follows from them.
+
+    kind: one of SCALES, else the dtype of a plain tensor.  dtype: of the scales, or of the plain tensor.
+    rows, columns: of the matrix.  byte_tables: of the scales or plain tensor, lowest byte first.
+    step_table: -1 without column steps of its own.  segments: equal parts of a row, with a class each.
+    base: first table of the matrix, -1 without one.  multiple_table: -1 where no row is predicted.
+    """
+
+    kind: str
+    dtype: np.dtype[Any]
+    shape: list[int]
+    rows: int
+    columns: int
+    byte_tables: list[int]
+    step_table: int
+    segments: int
+    lowest: int = 0
+    base: int = -1
+    row_table: int = 0
+    column_table: int = 0
+    multiple_table: int = -1
+    high_table: int = 0
+
+
+def parse_form(stored: list[Any], /) -> Form:
+    """A form as the header stores it.
+
+    Raises: ValueError, or one of its kin that `read_tensors` catches, for what no tensor can have.
+    """
+    kind, shape, tables, *model = stored
+    segments = model.pop() if len(model) in (5, 7) else 1
+    sizes = (*shape, *tables, *model[1:], segments)
+    rows = shape[0] if model and kind != "all" else 1
+    columns = math.prod(shape[:64]) // max(rows, 1)
+    *tables, step_table = tables if kind == "row*" else (*tables, -1)
+    dtype = np.dtype(SCALES.get(kind, str(kind)))
+    if (
+        {*map(type, (*sizes, *model))} != {int}
+        or not 0 <= min(sizes) <= max(sizes) <= MAX_WEIGHTS
+        or shape[64:]  # numpy's limit
+        or len(model) not in ((4, 6) if kind in SCALES else (0, 4, 6))
+        or dtype.kind not in "fiub"
+        or dtype.itemsize != len(tables) + (bool(model) and kind not in SCALES)
+        or segments > max(columns, 1)
+        or columns % segments
+    ):
+        raise ValueError(f"form {stored}")
+    return Form(kind, dtype, shape, rows, columns, tables, step_table, segments, *model)
 
 
 class Stream:
@@ -90,174 +145,159 @@ class Stream:
     states: int64 (lanes,).  words: uint16.
     """
 
-    def __init__(self, frequencies: np.ndarray, states: np.ndarray, words: np.ndarray) -> None:
-        self.states, self.words, self.position = states, words.astype(np.int64), 0
+    def __init__(self, frequencies: np.ndarray, states: np.ndarray, words: np.ndarray, /) -> None:
+        self.states, self.words = states, words.astype(np.int64)
         # One gather per symbol: slot -> symbol | frequency << 8 | slot - start << 24.
         packed = np.arange(256) | frequencies << 8 | (frequencies - np.cumsum(frequencies, 1)) << 24
-        slots = np.empty((len(frequencies), 1 << PRECISION), np.int64)
-        for row, entries, counts in zip(slots, packed, frequencies, strict=True):
-            row[:] = np.repeat(entries, counts) + (np.arange(1 << PRECISION) << 24)
-        self.slots = slots.ravel()
+        self.slots = np.repeat(packed, frequencies.ravel())
+        self.slots.reshape(-1, 1 << PRECISION)[:] += np.arange(1 << PRECISION) << 24
 
-    def plane(self, table: int, count: int) -> np.ndarray:
-        """Decode `count` symbols under one table -> uint8 (count,)."""
-        return self.take(np.broadcast_to(table, count))
+    def plane(self, name: str, shape: tuple[int, ...], tables: Any, /) -> np.ndarray:
+        """Decode a plane -> uint8 of this shape.  tables: one for all symbols, or one for each."""
+        return self.take(np.broadcast_to(tables, shape).reshape(-1)).reshape(shape)
 
-    def take(self, tables: np.ndarray) -> np.ndarray:
+    def tensor(self, form: Form, steps: dict[int, np.ndarray], /) -> QuantizedTensor | np.ndarray:
+        """Decode a tensor; see `build_tensor`."""
+        return build_tensor(form, self.plane, steps)
+
+    def take(self, tables: np.ndarray, /) -> np.ndarray:
         """Decode one symbol per entry of `tables` (integer table numbers, (count,)) -> uint8 (count,)."""
-        count, lanes = len(tables), len(self.states)
-        symbols = np.empty(count, np.uint8)
-        for start in range(0, count, lanes):
+        lanes = len(self.states)
+        symbols = np.empty(len(tables), np.uint8)
+        for start in range(0, len(tables), lanes):
             index = tables[start : start + lanes].astype(np.int64)
             state = self.states[: len(index)]
             entry = self.slots[(index << PRECISION) + (state & (1 << PRECISION) - 1)]
-            symbols[start : start + lanes] = entry & 255
+            symbols[start : start + lanes] = entry  # its lowest byte
             state = (entry >> 8 & 0xFFFF) * (state >> PRECISION) + (entry >> 24)
             low = np.flatnonzero(state < STATE_FLOOR)
-            words = self.words[self.position : self.position + len(low)]
+            words, self.words = self.words[: len(low)], self.words[len(low) :]
             if len(words) < len(low):
-                raise CodecError("the artifact's stream ends early", hint="the file is damaged")
+                raise CodecError("the artifact's stream ends early", hint=DAMAGED)
             state[low] = state[low] << 16 | words
-            self.position += len(low)
             self.states[: len(index)] = state
         return symbols
 
-    def finish(self) -> None:
+    def finish(self, /) -> None:
         """Raises: CodecError unless every word was used and every lane is back where the encoder began."""
-        if self.position != len(self.words) or (self.states != STATE_FLOOR).any():
-            raise CodecError("the artifact's stream does not end where its header says", hint="the file is damaged")
+        if len(self.words) or (self.states != STATE_FLOOR).any():
+            raise CodecError("the artifact's stream ends late", hint=DAMAGED)
 
 
-def frequencies(logs: np.ndarray) -> np.ndarray:
+def frequencies(logs: np.ndarray, /) -> np.ndarray:
     """logs: uint8, a table as stored, 0 = symbol absent, else its frequency in eighths of an octave.
 
     -> int64 (256,) summing to 2**PRECISION, every present symbol at least 1.  Integers only.
     """
     weights = np.zeros(256, np.int64)
-    eighths = logs.astype(np.int64) - 1
-    weights[: len(logs)] = np.where(eighths < 0, 0, np.array(EIGHTHS)[eighths & 7] << np.maximum(eighths, 0) // 8)
+    eighths = logs - 1  # of uint8: 255 where the symbol is absent
+    weights[: len(logs)] = (np.array(EIGHTHS)[eighths & 7] << (eighths >> 3)) * (logs > 0)
     if not weights.any() or logs.max() > 8 * 24:
-        raise CodecError("the artifact holds an impossible frequency table", hint="the file is damaged")
+        raise CodecError("the artifact is outside the format's limits")
     counts: np.ndarray = np.maximum((weights << PRECISION) // weights.sum(), weights > 0)
     counts[counts.argmax()] += (1 << PRECISION) - counts.sum()
     return counts
 
 
-def open_artifact(blob: bytes, reader: type[Stream] = Stream) -> tuple[Stream, dict[str, Any]]:
+def open_artifact(blob: bytes, reader: type[Stream] = Stream, /) -> tuple[Stream, dict[str, Any]]:
     """Check length and checksum, read the tables, decode the header text -> (stream at the tensors, header)."""
     blob = bytes(blob)
     if blob[:4] != MAGIC:
         raise CodecError(
-            f"starts with {blob[:4]!r}, an artifact of the version this decoder reads with {MAGIC!r}",
+            f"starts with {blob[:4]!r}, an artifact of this version with {MAGIC!r}",
             hint="pass a model.bin of `pgolf pack`",
         )
-    if len(blob) < 28:
-        raise CodecError(f"has {len(blob)} bytes, an artifact has at least 28", hint="the file is damaged")
-    text_length, table_bytes, lanes, word_count = struct.unpack_from("<4I", blob, 4)
-    need = 20 + table_bytes + 4 * lanes + 2 * word_count + 4
-    if len(blob) != need:
-        raise CodecError(f"has {len(blob)} bytes, its first bytes promise {need}", hint="the file is damaged")
-    if zlib.crc32(blob[:-4]) != int.from_bytes(blob[-4:], "little"):
-        raise CodecError("checksum does not match", hint="the file is damaged")
-    if not 0 < lanes <= 1 << 16 or text_length > MAX_TEXT or table_bytes > 1 << 18:
-        raise CodecError("the artifact's sizes are outside the format's limits")
-    tables, at = [np.full(256, 1, np.uint8)], 20  # table 0: uniform over bytes, never stored
-    while at < 20 + table_bytes:
-        tables.append(np.frombuffer(blob[at + 1 : at + 2 + blob[at]], np.uint8))
+    text_length, table_bytes, lanes, word_count = np.frombuffer(blob[4:20].ljust(16, b"\0"), "<u4").tolist()
+    end = 20 + table_bytes
+    need = end + 4 * lanes + 2 * word_count + 4
+    if len(blob) != need or zlib.crc32(blob) != 0x2144DF1C:  # of anything and its CRC-32
+        raise CodecError(f"has {len(blob)} of {need} bytes or a wrong checksum", hint=DAMAGED)
+    tables, at = [np.full(256, 64)], 20  # table 0: uniform over bytes, never stored
+    while at < end and len(tables) < MAX_TABLES:
+        tables.append(frequencies(np.frombuffer(blob[at + 1 : at + 2 + blob[at]], np.uint8)))
         at += blob[at] + 2
-    if at != 20 + table_bytes or len(tables) > MAX_TABLES:
-        raise CodecError("the artifact's frequency tables are outside the format's limits")
+    if at != end or not 0 < lanes <= 1 << 16 or text_length > MAX_TEXT:
+        raise CodecError("the artifact is outside the format's limits")
     states = np.frombuffer(blob, "<u4", lanes, at).astype(np.int64)
     words = np.frombuffer(blob, "<u2", word_count, at + 4 * lanes)
-    stream = reader(np.stack([frequencies(table) for table in tables]), states, words)
+    stream = reader(np.stack(tables), states, words)
     try:
-        header = json.loads(stream.plane(min(1, len(tables) - 1), text_length).tobytes())
-        return stream, {"meta": dict(header["meta"]), "forms": list(header["forms"]), "names": list(header["names"])}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        header = json.loads(stream.plane("text", (text_length,), 1).tobytes())
+        return stream, {**header, "meta": {**header["meta"]}}
+    except MALFORMED as error:
         raise CodecError(f"the artifact's header cannot be read ({error})") from None
 
 
-def read_tensors(stream: Stream, header: dict[str, Any]) -> dict[str, QuantizedTensor | np.ndarray]:
+def read_tensors(stream: Stream, header: dict[str, Any], /) -> dict[str, QuantizedTensor | np.ndarray]:
     """Decode every tensor in header order, then check that the stream ends there."""
+    tensors: dict[str, QuantizedTensor | np.ndarray] = {}
+    order: list[QuantizedTensor | np.ndarray] = []
+    steps: dict[int, np.ndarray] = {}
+    name = ""
     try:
-        tensors = _named(stream, header["forms"], header["names"])
-    except (IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise CodecError(f"the artifact's header contradicts itself ({error})") from None
+        forms, names = [parse_form(form) for form in header["forms"]], header["names"]
+        # Empty sides count as 1: scales and classes take memory too.
+        weights = sum(math.prod(max(side, 1) for side in forms[form].shape) for _, _, form in names if form >= 0)
+        if weights > min(MAX_WEIGHTS, LANE_WEIGHTS * len(stream.states)):
+            raise ValueError(f"{weights} weights")
+        for shared, suffix, form in names:
+            name = name[:shared] + suffix
+            # A negative form is a tie: the same tensor as an earlier one.
+            order.append(stream.tensor(forms[form], steps) if form >= 0 else order[-1 - form])
+            tensors[name] = order[-1]
+        if len(tensors) != len(names):
+            raise ValueError("a name occurs twice")
+    except MALFORMED as error:
+        raise CodecError(f"the artifact's header cannot be read ({error})") from None
     stream.finish()
     return tensors
 
 
-def _named(stream: Stream, forms: list[Any], names: list[Any]) -> dict[str, QuantizedTensor | np.ndarray]:
-    weights = sum(_weights(forms[form]) for _, _, form in names if form >= 0)
-    if weights > min(MAX_WEIGHTS, LANE_WEIGHTS * len(stream.states)):
-        raise ValueError(f"{weights} weights")
-    tensors: dict[str, QuantizedTensor | np.ndarray] = {}
-    order: list[QuantizedTensor | np.ndarray] = []
-    name = ""
-    for shared, suffix, form in names:
-        name = name[:shared] + suffix
-        # A negative form is a tie: the same tensor as an earlier one.
-        order.append(_tensor(stream, *forms[form]) if form >= 0 else order[-1 - form])
-        tensors[name] = order[-1]
-    if len(tensors) != len(names):
-        raise ValueError("a name occurs twice")
-    return tensors
-
-
-def _weights(form: list[Any]) -> int:
-    """Of a tensor, with empty sides counted as 1: scales and classes take memory too."""
-    kind, shape, planes, *model = form
-    sizes = (*shape, *planes, *model[1:])
-    whole = type(kind) is str and {type(number) for number in (*sizes, *model)} <= {int}
-    if not whole or min(sizes, default=0) < 0 or max(sizes, default=0) > MAX_WEIGHTS:
-        raise ValueError(f"form {form}")
-    return math.prod(max(side, 1) for side in shape)
-
-
-def _tensor(
-    stream: Stream, kind: str, shape: list[int], planes: list[int], *model: int
+def build_tensor(
+    form: Form, plane: Callable[[str, tuple[int, ...], Any], np.ndarray], steps: dict[int, np.ndarray], /
 ) -> QuantizedTensor | np.ndarray:
-    count = math.prod(shape)
-    rows = shape[0] if model and kind != "all" else 1
-    if kind not in ("row", "all"):
-        low = [stream.plane(table, count) for table in planes]
-        top = [_matrix(stream, rows, count // max(rows, 1), *model).view(np.uint8).ravel()] if model else []
-        return _array(np.dtype(kind), low + top).reshape(shape)
-    scales = _array(np.dtype("<f2" if kind == "row" else "<f4"), [stream.plane(table, rows) for table in planes])
-    return QuantizedTensor(_matrix(stream, rows, count // max(rows, 1), *model).reshape(shape), scales)
+    """Ask for every plane of a tensor in the order of the stream, and build it: the one schedule of planes.
+
+    plane: called with name, shape and tables (one for all symbols, or one for each), gives the symbols, uint8 of this
+    shape.  The decoder's reads them from the stream, the encoder's notes what to code, the ledger's what it costs.
+    steps: the last column steps stored, by how many they are.
+    """
+    rows, columns, quantized = form.rows, form.columns, form.kind in SCALES
+    items = rows if quantized else rows * columns
+    content = [plane(f"byte_{place}", (items,), table) for place, table in enumerate(form.byte_tables)]
+    if form.step_table >= 0:
+        steps[columns] = plane("column_steps", (columns,), form.step_table)
+    if form.base >= 0:
+        levels = _levels(form, plane)
+        if not quantized:
+            content.append(levels.view(np.uint8).ravel())
+    array = np.stack(content, 1).ravel().view(form.dtype)
+    if not quantized:
+        return array.reshape(form.shape)
+    return QuantizedTensor(levels.reshape(form.shape), array, steps[columns] if form.kind[3:] else None)
 
 
-def _array(dtype: np.dtype[Any], planes: list[np.ndarray]) -> np.ndarray:
-    """The array whose items have these bytes, lowest first."""
-    if dtype.kind not in "fiub" or dtype.itemsize != len(planes):
-        raise ValueError(f"dtype {dtype}")
-    return np.stack(planes, 1).ravel().view(dtype)
-
-
-def _matrix(
-    stream: Stream, rows: int, columns: int, lowest: int, base: int, row_table: int, column_table: int, *more: int
-) -> np.ndarray:
-    """int8 (rows, columns).  Table of an item: base plus the class of its part of the row plus that of its column."""
-    *prediction, parts = more if len(more) % 2 else (*more, 1)
-    if parts != 1 and not (0 < parts <= columns and columns % parts == 0):
-        raise ValueError(f"{parts} parts")
-    row = stream.plane(row_table, rows * parts) if row_table else np.zeros(1, np.uint8)
-    column = stream.plane(column_table, columns) if column_table else np.zeros(columns, np.uint8)
-    table = np.repeat(row.reshape(-1, parts), columns // parts, axis=1).astype(np.int16) + column + base
-    multiples, references = _prediction(stream, rows, *prediction) if prediction else (column[:0], column[:0])
-    levels = stream.take(np.broadcast_to(table, (rows, columns)).ravel()).reshape(rows, columns).astype(np.int16)
-    levels += lowest
-    predicted = np.flatnonzero(multiples)
-    if (references >= predicted).any():
-        raise ValueError("order of rows")
-    for index, reference in zip(predicted, references, strict=True):
-        said = (2 * (int(multiples[index]) - 9) * levels[reference] + 8) // 16
-        levels[index] = (levels[index] + said + 128) % 256 - 128
+def _levels(form: Form, plane: Callable[[str, tuple[int, ...], Any], np.ndarray], /) -> np.ndarray:
+    """int8 (rows, columns).  Table of a level: base plus the class of its segment of the row plus its column's."""
+    rows, columns = form.rows, form.columns
+    tables = np.zeros((rows, columns), np.int16) + form.base
+    if form.row_table:
+        classes = plane("row_classes", (rows, form.segments), form.row_table)
+        tables += np.repeat(classes, columns // form.segments, 1)
+    if form.column_table:
+        tables += plane("column_classes", (columns,), form.column_table)
+    multiples = predicted = references = np.zeros(0, np.int64)
+    if form.multiple_table >= 0:
+        multiples = plane("multiples", (rows,), form.multiple_table)
+        predicted = np.flatnonzero(multiples)
+        references = plane("low_references", predicted.shape, 0) + 256 * plane(
+            "high_references", predicted.shape, form.high_table
+        ).astype(np.int64)
+        if (references >= predicted).any():
+            raise ValueError("order of rows")
+    levels = plane("levels", (rows, columns), tables).astype(np.int16)
+    levels += form.lowest
+    for row, reference in zip(predicted, references, strict=True):
+        said = (2 * (int(multiples[row]) - 9) * levels[reference] + 8) // 16
+        levels[row] = (levels[row] + said).astype(np.int8)
     return levels.astype(np.int8)
-
-
-def _prediction(stream: Stream, rows: int, table: int, high_table: int) -> tuple[np.ndarray, np.ndarray]:
-    """(multiples in eighths plus 9, 0 = not predicted, of all rows; reference rows of the predicted ones)."""
-    multiples = stream.plane(table, rows)
-    low, high = (stream.plane(each, int(np.count_nonzero(multiples))) for each in (0, high_table))
-    return multiples, low + high.astype(np.int64) * 256

@@ -6,27 +6,34 @@ import math
 import os.path
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from codec.decoder import MAGIC, MAX_TABLES, MAX_TEXT, MAX_WEIGHTS, QuantizedTensor, frequencies
+from codec.decoder import (
+    MAGIC,
+    MAX_TABLES,
+    MAX_TEXT,
+    MAX_WEIGHTS,
+    QuantizedTensor,
+    build_tensor,
+    frequencies,
+    parse_form,
+)
 from codec.entropy.byte_tables import byte_tables
-from codec.entropy.level_tables import Contexts, Grouping, group
-from codec.entropy.planes import Matrix, cut, prediction_planes
-from codec.entropy.rans import encode as rans_encode
-from codec.entropy.rans import lane_count, table_logs
-from codec.entropy.row_classes import symbols_of
-from codec.entropy.row_prediction import Predictions
+from codec.entropy.level_tables import Fitted
+from codec.entropy.models import fit_group
+from codec.entropy.planes import TensorPlanes, cut
+from codec.entropy.rans import lane_count, rans_encode, table_logs
 from codec.errors import CodecError
 
 Tensor = QuantizedTensor | np.ndarray
 Plane = tuple[np.ndarray, np.ndarray]  # symbols uint8 (count,), table of each (count,)
 TEXT_TABLE = 1  # table 0 is the uniform one
 COMMON_TABLES = 64  # zeros, text, and 62 for the byte planes of all kinds of tensors
-EXTRA_TABLES = 4  # of a group: classes of rows and columns, multiples and references of predictions
+SIDE_PLANES = ("row_classes", "column_classes", "multiples", "high_references")  # each with a table per group
 
 
 def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
@@ -40,159 +47,171 @@ def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
     names = sorted(tensors)
     for name in names:
         _check(name, tensors[name])
-    builder = _Builder({name: tensors[name] for name in names})
-    header = {"forms": builder.forms, "meta": dict(meta), "names": builder.names}
+    plan = _plan({name: tensors[name] for name in names})
+    header = {"forms": plan.forms, "meta": dict(meta), "names": plan.names}
     try:
         text = json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise CodecError(f"the metadata cannot be stored ({error})", hint="keep to finite numbers and text") from None
     if len(text) > MAX_TEXT:
         raise CodecError(f"names and metadata take {len(text)} characters, an artifact holds at most {MAX_TEXT}")
-    return _assemble(builder, text)
+    return _assemble(plan, text)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Model:
-    """How a matrix is coded: lowest level, first table, tables of the classes (0: none) and of the predictions."""
+class _Stored:
+    """A tensor that is stored.  form: as the header holds it.  fitted, place: the coding of its matrix."""
 
-    matrix: Matrix
-    contexts: Contexts
-    lowest: int
-    base: int
-    row_table: int
-    column_table: int
-    prediction_tables: tuple[int, ...]
-
-    @property
-    def parts(self) -> int:
-        """Into how many the rows are cut, each with a class of its own."""
-        return 1 if self.contexts.rows is None else len(self.contexts.rows) // len(self.matrix.levels)
-
-    @property
-    def numbers(self) -> list[int]:
-        """As docs/format.md lists them."""
-        parts = [self.parts] if self.parts > 1 else []
-        return [self.lowest, self.base, self.row_table, self.column_table, *self.prediction_tables, *parts]
+    form: list[Any]
+    cut: TensorPlanes
+    fitted: Fitted | None
+    place: int
 
     def planes(self) -> list[Plane]:
-        levels, contexts = self.matrix.levels, self.contexts
-        planes: list[Plane] = []
-        index = np.full(levels.shape, self.base, np.int32)
-        if contexts.rows is not None:
-            planes.append((contexts.rows, np.full(len(contexts.rows), self.row_table)))
-            index += np.repeat(contexts.rows.reshape(-1, self.parts), levels.shape[1] // self.parts, axis=1)
-        if contexts.columns is not None:
-            planes.append((contexts.columns, np.full(levels.shape[1], self.column_table)))
-            index += contexts.columns
-        if self.matrix.predictions:
-            multiples, low, high = prediction_planes(self.matrix.predictions)
-            tables = self.prediction_tables
-            planes += [
-                (plane, np.full(len(plane), table))
-                for plane, table in ((multiples, tables[0]), (low, 0), (high, tables[1]))
-            ]
-        return [*planes, (symbols_of(levels, self.lowest).ravel(), index.ravel())]
+        """In the order of the stream."""
+        named = {f"byte_{place}": plane for place, plane in enumerate(self.cut.content)}
+        steps = {}
+        if self.cut.column_steps is not None:
+            steps[len(self.cut.column_steps)] = named["column_steps"] = self.cut.column_steps
+        if self.fitted:
+            named |= self.fitted.side_information(self.place) | {"levels": self.fitted.code(self.place)}
+        found: list[Plane] = []
+
+        def plane(name: str, shape: tuple[int, ...], tables: Any) -> np.ndarray:
+            symbols: np.ndarray = named[name].reshape(shape)
+            found.append((symbols.ravel(), np.broadcast_to(tables, shape).reshape(-1)))
+            return symbols
+
+        build_tensor(parse_form(self.form), plane, steps)
+        return found
 
 
-class _Builder:
-    """Decides the tables and the form of every tensor; yields the planes to code."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Plan:
+    """What is coded, under which tables.  table_counts: int64 (256,) of each.  forms, names: as the header holds them.
 
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
-        self.table_counts: list[np.ndarray] = [np.ones(256, np.int64), np.zeros(256, np.int64)]
-        self.forms: list[list[Any]] = []
-        self.names: list[tuple[int, str, int]] = []
-        self.planes: list[Callable[[], list[Plane]]] = []
-        distinct, ties = _distinct(tensors)
-        self.weights = sum(_weights(tensor) for tensor in distinct.values())
-        if self.weights > MAX_WEIGHTS:
-            raise CodecError(f"the tensors have {self.weights} weights, an artifact holds at most {MAX_WEIGHTS}")
-        self.parts = {name: cut(tensor) for name, tensor in distinct.items()}
-        groups = self._groups()
-        used = sum(len(grouping.counts) + EXTRA_TABLES for _, grouping in groups)
-        self.byte_tables = self._byte_tables(MAX_TABLES - COMMON_TABLES - used)
-        self.models = {name: model for each in groups for name, model in self._models(*each).items()}
-        previous = ""
-        for name in tensors:
-            shared = len(os.path.commonprefix([previous, name]))  # noqa: RUF071 (characters are meant)
-            form = self._form(name) if name in distinct else -1 - ties[name]
-            self.names.append((shared, name[shared:], form))
-            previous = name
+    stored: the tensors in the order of the stream.  symbols: how many there are, about.
+    """
 
-    def _add_table(self, counts: np.ndarray) -> int:
-        self.table_counts.append(counts)
-        return len(self.table_counts) - 1
-
-    def _groups(self) -> list[tuple[dict[str, Matrix], Grouping]]:
-        """Matrices that share tables, by name of the tensor, and which tables."""
-        groups: dict[str, dict[str, Matrix]] = {}
-        for name, part in self.parts.items():
-            if part.matrix:
-                groups.setdefault(part.matrix.group, {})[name] = part.matrix
-        most = (MAX_TABLES - COMMON_TABLES) // max(len(groups), 1) - EXTRA_TABLES
-        members = [matrices for _, matrices in sorted(groups.items())]
-        return [(each, group([matrix.levels for matrix in each.values()], most)) for each in members]
-
-    def _byte_tables(self, most: int) -> dict[str, list[int]]:
-        found = byte_tables({name: (part.kind, part.planes) for name, part in self.parts.items()}, most)
-        first = len(self.table_counts) - 1
-        self.table_counts += found.counts
-        return {name: [first + table if table else 0 for table in tables] for name, tables in found.planes.items()}
-
-    def _models(self, matrices: dict[str, Matrix], grouping: Grouping) -> dict[str, _Model]:
-        first = len(self.table_counts)
-        self.table_counts += list(grouping.counts)
-        row_table, column_table = (
-            self._add_table(counts) if counts.any() else 0 for counts in (grouping.row_counts, grouping.column_counts)
-        )
-        predictions = self._add_predictions([matrix.predictions for matrix in matrices.values()])
-        return {
-            name: _Model(
-                matrix=matrix,
-                contexts=contexts,
-                lowest=grouping.lowest,
-                base=first + contexts.base,
-                row_table=row_table if contexts.rows is not None else 0,
-                column_table=column_table if contexts.columns is not None else 0,
-                prediction_tables=predictions if matrix.predictions else (),
-            )
-            for (name, matrix), contexts in zip(matrices.items(), grouping.contexts, strict=True)
-        }
-
-    def _add_predictions(self, found: list[Predictions | None]) -> tuple[int, ...]:
-        """Tables of the multiples, and of the high bytes of the references, of a group."""
-        planes = [prediction_planes(each) for each in found if each]
-        if not planes:
-            return ()
-        multiples, _, high = (
-            sum((np.bincount(each[index], minlength=256) for each in planes), np.zeros(256, np.int64))
-            for index in range(3)
-        )
-        return self._add_table(multiples), self._add_table(high)
-
-    def _form(self, name: str) -> int:
-        part, tables, model = self.parts[name], self.byte_tables[name], self.models.get(name)
-        planes: list[Plane] = [
-            (plane, np.full(len(plane), table)) for plane, table in zip(part.planes, tables, strict=True)
-        ]
-        self.planes.append(lambda: [*planes, *(model.planes() if model else ())])
-        form = [part.kind, list(part.shape), tables, *(model.numbers if model else ())]
-        if form not in self.forms:
-            self.forms.append(form)
-        return self.forms.index(form)
+    table_counts: list[np.ndarray]
+    forms: list[list[Any]]
+    names: list[tuple[int, str, int]]
+    stored: list[_Stored]
+    symbols: int
 
 
-def _assemble(builder: _Builder, text: bytes) -> bytes:
+def _plan(tensors: dict[str, Tensor]) -> _Plan:
+    distinct, ties = _distinct(tensors)
+    weights = sum(_weights(tensor) for tensor in distinct.values())
+    if weights > MAX_WEIGHTS:
+        raise CodecError(f"the tensors have {weights} weights, an artifact holds at most {MAX_WEIGHTS}")
+    pieces = {name: cut(tensor) for name, tensor in distinct.items()}
+    kinds = _kinds(pieces)
+    fitted = _fitted(pieces)
+    used = sum(len(each.counts) + len(SIDE_PLANES) for each, _ in fitted)
+    found = byte_tables(
+        {name: _byte_planes(kinds[name], piece) for name, piece in pieces.items()}, MAX_TABLES - COMMON_TABLES - used
+    )
+    counts = [np.ones(256, np.int64), np.zeros(256, np.int64), *found.counts]
+    byte_numbers = {
+        name: [TEXT_TABLE + table if table else 0 for table in tables] for name, tables in found.planes.items()
+    }
+    models = {name: model for each in fitted for name, model in _models(*each, counts).items()}
+    plan = _Plan(
+        table_counts=counts,
+        forms=[],
+        names=[],
+        stored=[],
+        symbols=max(weights, sum(piece.symbols for piece in pieces.values())),
+    )
+    previous = ""
+    for name in tensors:
+        number = -1 - ties[name] if name in ties else None
+        if number is None:
+            piece = pieces[name]
+            numbers, coding, place = models.get(name, ([], None, 0))
+            form = [kinds[name], list(piece.shape), byte_numbers[name], *numbers]
+            plan.stored.append(_Stored(form=form, cut=piece, fitted=coding, place=place))
+            if form not in plan.forms:
+                plan.forms.append(form)
+            number = plan.forms.index(form)
+        shared = len(os.path.commonprefix([previous, name]))  # noqa: RUF071 (characters are meant)
+        plan.names.append((shared, name[shared:], number))
+        previous = name
+    return plan
+
+
+def _kinds(pieces: Mapping[str, TensorPlanes]) -> dict[str, str]:
+    """As forms have them: with `*` for column steps of its own, with `=` for those stored last, if they are equal."""
+    last: dict[int, bytes] = {}
+    kinds = {}
+    for name, piece in pieces.items():
+        kinds[name] = piece.kind
+        if piece.column_steps is not None:
+            columns, steps = len(piece.column_steps), piece.column_steps.tobytes()
+            kinds[name] += "=" if last.get(columns) == steps else "*"
+            last[columns] = steps
+    return kinds
+
+
+def _byte_planes(kind: str, piece: TensorPlanes) -> list[tuple[str, np.ndarray]]:
+    """Kinds of planes that may share a table, and their symbols; column steps last, as in a form."""
+    planes = [(piece.kind, plane) for plane in piece.content]
+    if kind.endswith("*") and piece.column_steps is not None:
+        planes.append(("column_steps", piece.column_steps))
+    return planes
+
+
+def _fitted(pieces: Mapping[str, TensorPlanes]) -> list[tuple[Fitted, list[str]]]:
+    """The coding of each group of matrices, and the names of its tensors."""
+    groups: dict[str, list[str]] = {}
+    for name, piece in pieces.items():
+        if piece.matrix:
+            groups.setdefault(piece.group, []).append(name)
+    most = (MAX_TABLES - COMMON_TABLES) // max(len(groups), 1) - len(SIDE_PLANES)
+    return [
+        (fit_group([matrix for name in names if (matrix := pieces[name].matrix)], most), names)
+        for _, names in sorted(groups.items())
+    ]
+
+
+def _models(
+    fitted: Fitted, names: list[str], table_counts: list[np.ndarray]
+) -> dict[str, tuple[list[int], Fitted, int]]:
+    """By name the numbers of the form that describe the matrix; its coding, and its place in that.  Adds the tables."""
+    first = len(table_counts)
+    table_counts += list(fitted.counts)
+    tables = dict.fromkeys(SIDE_PLANES, 0)
+    for plane in SIDE_PLANES:
+        counts = fitted.side_counts(plane)
+        if counts.any():
+            tables[plane] = len(table_counts)
+            table_counts.append(counts)
+    models = {}
+    for place, name in enumerate(names):
+        side, segments = fitted.side_information(place), fitted.segments(place)
+        numbers = [fitted.lowest, first + fitted.contexts[place].base]
+        numbers += [tables[plane] if plane in side else 0 for plane in ("row_classes", "column_classes")]
+        if "multiples" in side:
+            numbers += [tables["multiples"], tables["high_references"]]
+        if segments > 1:
+            numbers.append(segments)
+        models[name] = (numbers, fitted, place)
+    return models
+
+
+def _assemble(plan: _Plan, text: bytes) -> bytes:
     symbols = np.frombuffer(text, np.uint8)
-    builder.table_counts[TEXT_TABLE] = np.bincount(symbols, minlength=256)
-    logs = [table_logs(counts) for counts in builder.table_counts]
+    plan.table_counts[TEXT_TABLE] = np.bincount(symbols, minlength=256)
+    logs = [table_logs(counts) for counts in plan.table_counts]
     tables = b"".join(bytes([len(each) - 1]) + each.tobytes() for each in logs[1:])
 
     def last_first() -> Iterator[Plane]:
-        for planes in reversed(builder.planes):
-            yield from reversed(planes())
+        for tensor in reversed(plan.stored):
+            yield from reversed(tensor.planes())
         yield symbols, np.full(len(symbols), TEXT_TABLE)
 
-    lanes = lane_count(max(sum(part.symbols for part in builder.parts.values()), builder.weights))
+    lanes = lane_count(plan.symbols)
     states, words = rans_encode(last_first(), np.stack([frequencies(each) for each in logs]), lanes)
     head = MAGIC + struct.pack("<4I", len(text), len(tables), lanes, len(words))
     body = head + tables + states.tobytes() + words.tobytes()
@@ -215,6 +234,15 @@ def _check(name: str, tensor: Tensor) -> None:
                 where=f"tensor `{name}`",
                 hint="levels are int8; scales float16 (rows,) or float32 (1,)",
             )
+        columns = tensor.levels.size // max(rows, 1)
+        steps = tensor.column_steps
+        if steps is not None and not (per_row and steps.dtype == np.uint8 and steps.shape == (columns,)):
+            raise CodecError(
+                f"column steps {steps.dtype} {steps.shape} do not go with levels {tensor.levels.shape} and scales "
+                f"{tensor.scales.dtype}",
+                where=f"tensor `{name}`",
+                hint=f"they are uint8 ({columns},), beside float16 scales of the rows",
+            )
     elif tensor.dtype.kind not in "fiub":
         raise CodecError(f"has dtype {tensor.dtype}, which an artifact cannot hold", where=f"tensor `{name}`")
 
@@ -231,10 +259,10 @@ def _distinct(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
     ties: dict[str, int] = {}
     seen: dict[bytes, int] = {}
     for position, (name, tensor) in enumerate(tensors.items()):
-        parts = [each for each in tensor if each is not None] if isinstance(tensor, QuantizedTensor) else [tensor]
+        arrays = [each for each in tensor if each is not None] if isinstance(tensor, QuantizedTensor) else [tensor]
         digest = hashlib.sha256()
-        for part in parts:
-            digest.update(f"{part.dtype.str}{part.shape}".encode() + np.ascontiguousarray(part).tobytes())
+        for array in arrays:
+            digest.update(f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
         first = seen.setdefault(digest.digest(), position)
         if first == position:
             distinct[name] = tensor

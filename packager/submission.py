@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from codec import ByteLedger, QuantizedTensor, Recipe, encode, ledger, load_recipe, quantize_checkpoint
 from codec.budget import PARAMETER_GOLF
+from codec.decoder import QuantizedTensor
+from codec.encoder import encode
 from codec.errors import InputError, LimitError, UsageError
+from codec.measurement.byte_ledger import ByteLedger, ledger
 from codec.progress import Progress, silent
-from codec.quantization.recipe import rounding_notes
+from codec.quantization.recipe import Recipe, load_recipe, quantize_checkpoint, rounding_notes
 from codec.storage.atomic_files import new_folder, read_bytes, within
 from codec.storage.calibration_file import read_hessians, sha256
 from packager.importers.imported import STORED, Imported
@@ -37,7 +39,7 @@ STAGES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class PackOptions:
     """What to pack.  recipe: a name, a TOML file, or `stored`.  script: None for the reference script.
 
     cap: bytes that code and artifact may have together.  author, title: for submission.json.
@@ -57,7 +59,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
+class PackedSubmission:
     """A packed submission in memory.  files: name -> content; recipe: its name; notes: of import and rounding."""
 
     files: dict[str, bytes]
@@ -89,69 +91,71 @@ class Submission:
         return digest.hexdigest()
 
 
-def plan_submission(order: Order, progress: Progress = silent) -> Submission:
+def plan_submission(options: PackOptions, progress: Progress = silent) -> PackedSubmission:
     """Quantize, encode, wrap and describe; nothing is written.
 
     progress: told the number of stages done, of STAGES, and the stage that begins.
     Raises: LimitError over the cap; InputError for a checkpoint or script that cannot be packed; UsageError
     for an unknown recipe or a cap below 1.
     """
-    if order.cap < 1:
-        raise UsageError(f"the cap is {order.cap} bytes, it must be at least 1")
-    if order.recipe == STORED and order.hessians:
+    if options.cap < 1:
+        raise UsageError(f"the cap is {options.cap} bytes, it must be at least 1")
+    if options.recipe == STORED and options.hessians:
         raise UsageError(f"recipe `{STORED}` keeps the file's own levels, Hessians cannot change them")
-    recipe = None if order.recipe == STORED else load_recipe(order.recipe)
-    imported = order.read(order.checkpoint)
+    recipe = None if options.recipe == STORED else load_recipe(options.recipe)
+    imported = options.read(options.checkpoint)
     notes = imported.metadata
-    if order.script is None and not isinstance(notes.get("config"), dict):
+    if options.script is None and not isinstance(notes.get("config"), dict):
         raise InputError(
             "has no model config in its metadata, which the reference script needs",
-            where=str(order.checkpoint),
+            where=str(options.checkpoint),
             hint="train with `pgolf train`, or pass --script FILE",
         )
     progress(0, "code")
-    parts = _bundle(order.script)
-    code = _code(parts, order)
+    parts = _bundle(options.script)
+    code = _code(parts, options)
     progress(1, "quantize")
     meta = {key: notes[key] for key in KEPT if notes.get(key) is not None}
-    treated = _treated(imported, recipe, order)
+    treated = _treated(imported, recipe, options)
     progress(2, "encode")
     name = recipe.name if recipe else STORED
-    lost = rounding_notes(recipe, imported.tensors) if recipe and not order.hessians else ()
+    lost = rounding_notes(recipe, imported.tensors) if recipe and not options.hessians else ()
     blob = encode(treated, {**meta, "recipe": name})
     progress(3, "decode again")
     costs = ledger(blob)
-    _check_cap(len(code), costs, order.cap)
+    _check_cap(len(code), costs, options.cap)
     files = {
         SCRIPT: code,
         ARTIFACT: blob,
-        **_log(order.checkpoint),
+        **_log(options.checkpoint),
         REQUIREMENTS: "".join(f"{name}\n" for name in parts.requires).encode(),
         LEDGER: _json(_costs(costs, code, parts)),
     }
-    record = _record(order, notes, name, files)
+    record = _record(options, notes, name, files)
     files |= {RECORD: _json(record), README: _readme(record, LOG in files).encode()}
     progress(STAGES, "")
-    return Submission(files=files, ledger=costs, recipe=name, cap=order.cap, notes=(*imported.notes, *lost))
+    return PackedSubmission(files=files, ledger=costs, recipe=name, cap=options.cap, notes=(*imported.notes, *lost))
 
 
-def build_submission(order: Order, folder: Path, progress: Progress = silent) -> Submission:
+def build_submission(options: PackOptions, folder: Path, progress: Progress = silent) -> PackedSubmission:
     """Plan and write the folder, complete or not at all; an earlier submission there is replaced.
 
     Raises: as `plan_submission`; UsageError when `folder` holds something else.
     """
     with new_folder(folder, replaces=lambda names: names - {LOG} == FILES) as temporary:
-        submission = plan_submission(order, progress)
+        submission = plan_submission(options, progress)
         for name, content in submission.files.items():
             (temporary / name).write_bytes(content)
     return submission
 
 
-def _treated(imported: Imported, recipe: Recipe | None, order: Order) -> dict[str, QuantizedTensor | np.ndarray]:
+def _treated(
+    imported: Imported, recipe: Recipe | None, options: PackOptions
+) -> dict[str, QuantizedTensor | np.ndarray]:
     hessians = None
-    if order.hessians:
-        hessians = read_hessians(order.hessians, order.checkpoint, imported.tensors)
-    with within(order.checkpoint):
+    if options.hessians:
+        hessians = read_hessians(options.hessians, options.checkpoint, imported.tensors)
+    with within(options.checkpoint):
         return quantize_checkpoint(imported.tensors, recipe, hessians) if recipe else imported.decodable_levels()
 
 
@@ -166,11 +170,11 @@ def _bundle(script: Path | None) -> Bundle:
         raise InputError(f"is not Python source ({error})", where=where) from None
 
 
-def _code(parts: Bundle, order: Order) -> bytes:
-    if not order.minified:
+def _code(parts: Bundle, options: PackOptions) -> bytes:
+    if not options.minified:
         return wrap(parts.main, parts.modules)
     return wrap(
-        minify(parts.main, str(order.script or SCRIPT)),
+        minify(parts.main, str(options.script or SCRIPT)),
         {name: minify(text, name) for name, text in parts.modules.items()},
     )
 
@@ -211,14 +215,14 @@ def _rounded(value: Any) -> Any:
     return round(value, 3) if isinstance(value, float) else value
 
 
-def _record(order: Order, notes: dict[str, Any], recipe: str, files: dict[str, bytes]) -> dict[str, Any]:
+def _record(options: PackOptions, notes: dict[str, Any], recipe: str, files: dict[str, bytes]) -> dict[str, Any]:
     """submission.json.  What nobody measured or said is null: val_bpb too, it is the packed model's."""
     code, model = files[SCRIPT], files[ARTIFACT]
     seed = notes.get("seed")
     return {
-        "author": order.author,
+        "author": options.author,
         "github_id": None,
-        "name": order.title,
+        "name": options.title,
         "blurb": None,
         "date": None,
         "val_bpb": None,
@@ -231,7 +235,7 @@ def _record(order: Order, notes: dict[str, Any], recipe: str, files: dict[str, b
         "artifact_sha256": hashlib.sha256(model).hexdigest(),
         "script_sha256": hashlib.sha256(code).hexdigest(),
         "tokenizer_sha256": notes.get("tokenizer_sha256"),
-        "hessians_sha256": sha256(order.hessians) if order.hessians else None,
+        "hessians_sha256": sha256(options.hessians) if options.hessians else None,
         "recipe": recipe,
         "preset": notes.get("preset"),
         "steps": notes.get("steps"),

@@ -8,9 +8,11 @@ import importlib
 import json
 import os
 import sys
+from pathlib import Path
 
 import click
 
+from pgolf.plugins import load_plugin
 from pgolf.signals import command_signals, let_the_first_speak
 
 # name -> (module:function, one line of help): the help page must not import torch or numpy.
@@ -39,7 +41,8 @@ class LazyGroup(click.Group):
         if name not in COMMANDS:
             return None
         module, function = COMMANDS[name][0].split(":")
-        return getattr(importlib.import_module(module), function)
+        command: click.Command = getattr(importlib.import_module(module), function)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -48,13 +51,24 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="parameter-golf-kit", prog_name="pgolf")
-def root() -> None:
+@click.option(
+    "--plugin",
+    "plugins",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE.py",
+    help="Run this Python file first, with your rights: what it registers (presets, quantizers, rules...) is known to "
+    "the command; repeat.",
+)
+def root(plugins: tuple[Path, ...]) -> None:
     """Put a language model into 16,000,000 bytes: train, quantize, pack, verify.
 
     \b
     Example:
       pgolf demo -o out/demo
     """
+    for plugin in plugins:
+        load_plugin(plugin)
 
 
 def main(arguments: list[str] | None = None) -> int:

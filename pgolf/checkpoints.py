@@ -44,7 +44,7 @@ def read_model(path: Path) -> "Imported":
     Raises: as `read_weights`; InputError for a file whose model cannot be told.
     """
     from codec.errors import InputError
-    from trainer.presets.published_layouts import describe, read_config
+    from trainer.presets.published_layouts import describe_config, read_config
 
     imported = read_weights(path)
     if isinstance(imported.metadata.get("config"), dict):
@@ -57,5 +57,5 @@ def read_model(path: Path) -> "Imported":
     return replace(
         imported,
         metadata={**imported.metadata, "config": config.to_dict()},
-        notes=(*imported.notes, f"model read off the shapes: {describe(config)}"),
+        notes=(*imported.notes, f"model read off the shapes: {describe_config(config)}"),
     )

@@ -1,4 +1,4 @@
-"""Options that several commands share: the byte cap, and how ttt and slot adapt a model."""
+"""Options that several commands share: the byte cap, how a run trains, and how ttt and slot adapt a model."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +17,21 @@ cap_option = click.option(
     show_default=True,
     help="Bytes that code and weights may have together.",
 )
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Of all that is drawn: starting weights, order of the data, samples.",
+)
+steps_option = click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Train N steps, not the preset's.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: torch's choice]"
+)
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+)
+VOCAB_SIZE = 1024  # pieces of a tokenizer that is trained without a wish
 SCORES = click.Choice(["sliding", "ttt", "slot"])
 Command = TypeVar("Command", bound=Callable[..., Any])
 _positive = click.IntRange(min=1)

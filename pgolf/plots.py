@@ -20,7 +20,7 @@ PART_COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#9c6b4e", "#9498a0"
 KIND_COLOURS = ("#3ca951", "#a463f2", "#e8589c", "#13829b", "#c46210", "#6e6e6e")  # none of the parts' colours
 
 
-def check(path: str | Path) -> None:
+def check_plot(path: str | Path) -> None:
     """Fail before the measuring rather than after it.
 
     Raises: EnvironmentLacks without matplotlib, UsageError for a name that does not end in .png or cannot be written.
@@ -32,12 +32,12 @@ def check(path: str | Path) -> None:
         raise EnvironmentLacks("the matplotlib package is missing", hint="pip install 'parameter-golf-kit[report]'")
 
 
-def draw(measurements: "list[Measurement]", title: str, path: str | Path) -> None:
+def draw_plot(measurements: "list[Measurement]", title: str, path: str | Path) -> None:
     """One row of two panels per recipe, as PNG; equal measurements give equal bytes.
 
-    Raises: as `check`.
+    Raises: as `check_plot`.
     """
-    check(path)
+    check_plot(path)
     from matplotlib.figure import Figure
 
     bars = max(len(shares(measurement)) for measurement in measurements)
@@ -80,7 +80,8 @@ def shares(measurement: "Measurement") -> list[tuple[str, tuple[float, ...]]]:
 def _parts(rows: "list[TensorCost]") -> tuple[float, ...]:
     levels = sum(row.payload_bytes for row in rows if row.quantized)
     plain = sum(row.payload_bytes for row in rows if not row.quantized)
-    return levels, sum(row.scale_bytes for row in rows), sum(row.class_bytes for row in rows), plain, 0.0, 0.0
+    scales = sum(row.scale_bytes + row.column_step_bytes for row in rows)
+    return levels, scales, sum(row.class_bytes for row in rows), plain, 0.0, 0.0
 
 
 def _draw_bytes(axes: Any, measurement: "Measurement") -> None:

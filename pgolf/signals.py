@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
@@ -25,10 +25,9 @@ def command_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python allows handlers nowhere else
         yield
         return
+    handlers: dict[signal.Signals, Callable[..., None] | signal.Handlers] = {signal.SIGTERM: _interrupt}
     if is_another_rank():
-        handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT), signal.SIG_DFL)
-    else:
-        handlers = {signal.SIGTERM: _interrupt}
+        handlers = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield

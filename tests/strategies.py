@@ -32,6 +32,18 @@ def quantized_tensors(draw):
 
 
 @st.composite
+def stepped_tensors(draw):
+    """Row scales times column steps, often those of another tensor."""
+    rows, columns = draw(st.integers(0, 5)), draw(st.sampled_from([0, 1, 3, 12]))
+    levels = draw(hnp.arrays(np.int8, (rows, columns)))
+    steps = draw(st.sampled_from([0, 128, 255]))
+    column_steps = np.full(levels.size // max(rows, 1), steps, np.uint8)
+    if draw(st.booleans()):
+        column_steps = draw(hnp.arrays(np.uint8, column_steps.shape))
+    return QuantizedTensor(levels, draw(hnp.arrays(np.float16, (rows,))), column_steps)
+
+
+@st.composite
 def patterned_tensors(draw):
     """Large enough for classes of segments and for rows predicted from earlier ones, which small tensors never need."""
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -47,7 +59,7 @@ plain_tensors = shapes.flatmap(
     )
 )
 
-state_dicts = st.dictionaries(names, quantized_tensors() | plain_tensors, max_size=6)
+state_dicts = st.dictionaries(names, quantized_tensors() | stepped_tensors() | plain_tensors, max_size=6)
 float_matrices = hnp.arrays(
     np.float32, hnp.array_shapes(min_dims=1, max_dims=2, max_side=20), elements=st.floats(-1000, 1000, width=32)
 )

@@ -1,1 +1,57 @@
-"""Data, reference models and their training.  Import from the modules: the data part needs no torch."""
+"""Data, reference models and their training.
+
+    >>> import trainer
+    >>> preset = trainer.find_preset("cpu-demo")
+    >>> preset.train.steps, preset.train.batch_tokens
+    (800, 2048)
+    >>> model = trainer.GPT(preset.model)
+    >>> f"{sum(weights.numel() for weights in model.parameters()):,}"
+    '1,063,770'
+    >>> import torch
+    >>> model.logits(torch.zeros(1, 16, dtype=torch.int64)).shape
+    torch.Size([1, 16, 1024])
+
+The part that makes data (`build_dataset`) needs no torch.
+"""
+
+from typing import TYPE_CHECKING
+
+from codec.lazy import lazy
+
+if TYPE_CHECKING:
+    from trainer.calibration import Calibration, calibrate, own_samples
+    from trainer.data.dataset import DataSummary, build_dataset
+    from trainer.model.config import GPTConfig
+    from trainer.model.gpt import GPT
+    from trainer.presets.catalog import PRESETS, Preset, find_preset
+    from trainer.presets.train_config import TrainConfig
+    from trainer.run.loop import TrainResult, train
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "trainer.calibration": ("Calibration", "calibrate", "own_samples"),
+            "trainer.data.dataset": ("DataSummary", "build_dataset"),
+            "trainer.model.config": ("GPTConfig",),
+            "trainer.model.gpt": ("GPT",),
+            "trainer.presets.catalog": ("PRESETS", "Preset", "find_preset"),
+            "trainer.presets.train_config": ("TrainConfig",),
+            "trainer.run.loop": ("TrainResult", "train"),
+        },
+    )
+
+__all__ = [
+    "GPT",
+    "PRESETS",
+    "Calibration",
+    "DataSummary",
+    "GPTConfig",
+    "Preset",
+    "TrainConfig",
+    "TrainResult",
+    "build_dataset",
+    "calibrate",
+    "find_preset",
+    "own_samples",
+    "train",
+]

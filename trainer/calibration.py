@@ -23,7 +23,8 @@ from codec.progress import Progress
 from codec.storage.calibration_file import HESSIAN, SENSITIVITY
 from codec.storage.checkpoint import write_checkpoint
 from trainer.compute.device import autocast
-from trainer.model.gpt import GPT, GPTConfig
+from trainer.model.config import GPTConfig
+from trainer.model.gpt import GPT
 
 HEAD = "tok_emb.weight"  # the embedding is the output matrix; its inputs are the outputs of the last norm
 # On a trained cpu-demo 64 leave the error of int6 GPTQ on held-out inputs 0.05 dB above that of 340, of the 3.4 dB that
@@ -80,12 +81,12 @@ def calibrate(model: GPT, batches: Iterable[Tensor], *, seed: int = 0, progress:
     )
 
 
-def enough_sequences(config: GPTConfig) -> int:
+def default_sequences(config: GPTConfig) -> int:
     """64 tokens for each input of the widest layer."""
     return math.ceil(TOKENS_PER_INPUT * max(config.dim, config.mlp_hidden) / config.seq_len)
 
 
-def pass_sequences(config: GPTConfig, device: torch.device) -> int:
+def sequences_per_pass(config: GPTConfig, device: torch.device) -> int:
     """Sequences per pass: 16,384 tokens keep a GPU busy; a CPU is as fast with 2,048, in an eighth of the memory."""
     return max((16_384 if device.type == "cuda" else 2_048) // config.seq_len, 1)
 

@@ -1,5 +1,6 @@
-"""The whole examination of one submission: count, reload, score, compare."""
+"""The whole examination of one submission: count, scan, reload and score it; then judge what was measured."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,20 +12,21 @@ from codec.encoder import encode
 from codec.errors import InputError
 from codec.progress import Bar, silent_bar
 from codec.storage.checkpoint import read_checkpoint
-from verify import submission_rules as checks
-from verify.audit.prefix_probe import check_prefix
-from verify.claims.group_rules import check_group
+from verify.audit.prefix_probe import probe_prefix
+from verify.claims.group_rules import GroupFacts
 from verify.claims.runs import read_group
+from verify.facts import ArtifactFacts, Facts, FolderFacts, LogsFacts, TextFacts
 from verify.finding import Finding
-from verify.rescore import Reloaded, reload
+from verify.folder_rules import folder_judges
+from verify.rescore import Rescored, reload
+from verify.run_rules import run_judges
 from verify.sandbox.launch import Settings
-from verify.scoring.adaptation import Kind
+from verify.scoring.adaptation import ScorerName
 from verify.scoring.heldout import HeldOut
 from verify.scoring.reservoir import Sample
-from verify.submission.byte_count import count
+from verify.submission.byte_count import MAIN, count, unexpected
 from verify.submission.folder import Submission
-from verify.submission.static_scan import triage
-from verify.submission_rules import check_claimed_score
+from verify.submission.static_scan import scan_submission
 from verify.verdict import Verdict
 
 
@@ -33,12 +35,38 @@ def examine(
     heldout: HeldOut,
     settings: Settings,
     *,
-    scores: Sequence[Kind] = (),
+    scores: Sequence[ScorerName] = (),
     checkpoint: str | Path | None = None,
     cap: int = PARAMETER_GOLF.total_bytes,
     bar: Bar = silent_bar,
 ) -> Verdict:
-    """Judge a submission on held-out text.
+    """Measure a submission on held-out text and judge it: arguments and errors are those of `measure`."""
+    facts = measure(submission, heldout, settings, scores=scores, checkpoint=checkpoint, cap=cap, bar=bar)
+    return Verdict(
+        findings=judge(facts),
+        bytes=facts.count,
+        scores=(facts.packed.score, *(again.score for again in facts.adapted)),
+        length=facts.packed.length,
+        float_bpb=facts.floats.bpb if facts.floats else None,
+    )
+
+
+def judge(facts: Facts) -> tuple[Finding, ...]:
+    """What every rule finds in the facts: those about the folder, then those about its runs."""
+    return (*folder_judges.judge(facts), *run_judges.judge(facts))
+
+
+def measure(
+    submission: Submission,
+    heldout: HeldOut,
+    settings: Settings,
+    *,
+    scores: Sequence[ScorerName] = (),
+    checkpoint: str | Path | None = None,
+    cap: int = PARAMETER_GOLF.total_bytes,
+    bar: Bar = silent_bar,
+) -> Facts:
+    """Everything that rules look at; files that belong together are made sure of before the first process starts.
 
     scores: more scorers; the sliding score comes first in any case, and claims and penalty are about that.
     checkpoint: float weights it was packed from; they are scored through the submission's own script.
@@ -48,63 +76,51 @@ def examine(
     the time limit.
     """
     counted = count(submission.folder, submission.artifact, cap)
-    findings = [
-        checks.check_cap(counted),
-        checks.check_folder(submission),
-        checks.check_claimed_bytes(submission, counted),
-        checks.check_claimed_hashes(submission),
-        *_logged(submission, cap),
-        checks.check_foreign(submission) if submission.foreign else checks.check_artifact(submission),
-        *triage(submission),
-        checks.check_tokenizer(submission, heldout),
-        checks.check_bytes_proof(heldout),
-    ]
+    folder = _folder(submission)
+    logs = _logs(submission, cap)
+    scan = scan_submission(submission)
+    check_same_tokenizer(submission, heldout)
     lossless = _lossless(checkpoint, submission) if checkpoint else None
     more = [kind for kind in dict.fromkeys(scores) if kind != "sliding"]
     sample = Sample()
     with bar("scoring", heldout.targets) as progress:
         packed = reload(submission, submission.blob, heldout, settings, progress, later=more, sample=sample)
     settings = replace(settings, length=packed.length)
-    findings += [
-        *packed.findings,
-        checks.check_state(submission, packed),
-        checks.check_coverage(packed.score, heldout),
-        check_prefix(submission, heldout, settings, sample),
-        check_claimed_score(submission, packed.score, heldout, settings),
-        checks.check_time(packed.score, settings),
-    ]
+    prefix = probe_prefix(submission, heldout, settings, sample)
     adapted = [_adapted(kind, submission, heldout, settings, bar) for kind in more]
-    for again in adapted:  # each had a process of its own, in which the script may have behaved otherwise
-        findings += [one for one in (*again.findings, checks.check_state(submission, again)) if one.level == "fail"]
-    float_bpb = None
+    floats = None
     if lossless:
         with bar("scoring floats", heldout.targets) as progress:
-            unpacked = reload(submission, lossless, heldout, settings, progress).score
-        findings.append(checks.check_penalty(packed.score, unpacked))
-        float_bpb = unpacked.bpb
-    return Verdict(
-        findings=tuple(findings),
-        bytes=counted,
-        scores=(packed.score, *[again.score for again in adapted]),
-        length=packed.length,
-        float_bpb=float_bpb,
+            floats = reload(submission, lossless, heldout, settings, progress).score
+    return Facts(
+        settings=settings,
+        count=counted,
+        folder=folder,
+        logs=logs,
+        artifact=_artifact(submission),
+        scan=scan,
+        text=TextFacts(
+            targets=heldout.targets,
+            shard_targets=heldout.shard_targets,
+            proof=heldout.proof,
+            tokenizer_sha256=heldout.tokenizer_sha256,
+        ),
+        packed=packed,
+        adapted=tuple(adapted),
+        prefix=prefix,
+        floats=floats,
     )
 
 
-def _logged(submission: Submission, cap: int) -> list[Finding]:
-    """What the folder's logs show by themselves and against submission.json; [] without a log that holds a score."""
-    try:
-        group = read_group([submission.folder])
-        return check_group(group, cap) if group.logs else []
-    except InputError as error:
-        if submission.claims.get("val_bpb") is None:
-            return []
-        return [Finding(rule="log.headline", level="unknown", message=f"no log that can be read: {error.message}")]
-
-
-def _adapted(kind: Kind, submission: Submission, heldout: HeldOut, settings: Settings, bar: Bar) -> Reloaded:
-    with bar(f"scoring by {kind}", heldout.targets) as progress:
-        return reload(submission, submission.blob, heldout, settings, progress, score=kind)
+def check_same_tokenizer(submission: Submission, heldout: HeldOut) -> None:
+    """Raises: InputError when the artifact names another tokenizer than the text's: every number would be void."""
+    trained, used = _tokenizer(submission), heldout.tokenizer_sha256
+    if trained and trained != used:
+        raise InputError(
+            f"has sha256 {used[:12]}..., the model was trained with tokenizer {trained[:12]}...",
+            where=str(heldout.tokenizer),
+            hint="pass the matching --tokenizer and --data",
+        )
 
 
 def window_length(submission: Submission) -> int:
@@ -134,3 +150,49 @@ def _lossless(checkpoint: str | Path, submission: Submission) -> bytes:
         )
     floats = {name: array.astype(np.float32) if array.dtype.kind == "f" else array for name, array in tensors.items()}
     return encode(floats, submission.meta)
+
+
+def _folder(submission: Submission) -> FolderFacts:
+    extra = unexpected(submission.folder, submission.artifact)
+    return FolderFacts(
+        unexpected=tuple(name for name in extra if name not in submission.tolerated),
+        script_sha256=hashlib.sha256((submission.folder / MAIN).read_bytes()).hexdigest(),
+        claims=submission.claims,
+        environment=submission.environment,
+        stated_in=submission.stated_in,
+    )
+
+
+def _logs(submission: Submission, cap: int) -> LogsFacts:
+    try:
+        group = read_group([submission.folder])
+    except InputError as error:
+        return LogsFacts(group=None, error=error.message)
+    return LogsFacts(group=GroupFacts(group=group, cap=cap) if group.logs else None)
+
+
+def _artifact(submission: Submission) -> ArtifactFacts:
+    return ArtifactFacts(
+        name=submission.artifact.name,
+        size=len(submission.blob),
+        sha256=hashlib.sha256(submission.blob).hexdigest(),
+        foreign=submission.foreign,
+        state={
+            name: {
+                "dtype": array.dtype.name,
+                "shape": list(array.shape),
+                "sha256": hashlib.sha256(array.tobytes()).hexdigest(),
+            }
+            for name, array in submission.tensors.items()
+        },
+        tokenizer_sha256=_tokenizer(submission),
+    )
+
+
+def _tokenizer(submission: Submission) -> str:
+    return str(submission.meta.get("tokenizer_sha256") or "")
+
+
+def _adapted(kind: ScorerName, submission: Submission, heldout: HeldOut, settings: Settings, bar: Bar) -> Rescored:
+    with bar(f"scoring by {kind}", heldout.targets) as progress:
+        return reload(submission, submission.blob, heldout, settings, progress, score=kind)

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from verify.finding import Finding
+from verify.finding import Finding, Level, worst
 from verify.scoring.score import Score
 from verify.submission.byte_count import ByteCount
 
@@ -23,13 +23,38 @@ class Verdict:
 
     @property
     def verdict(self) -> Literal["pass", "fail"]:
-        """fail when any finding is; warn and unknown do not fail a submission."""
+        """fail when any finding is; no other level fails a submission."""
         return "fail" if any(finding.level == "fail" for finding in self.findings) else "pass"
 
     @property
     def exit_code(self) -> int:
         """0 for pass, 1 for fail."""
         return 1 if self.verdict == "fail" else 0
+
+    @property
+    def checked(self) -> tuple[str, ...]:
+        """Rules that were checked and hold."""
+        return self._rules("pass")
+
+    @property
+    def not_stated(self) -> tuple[str, ...]:
+        """Rules about claims that nobody made."""
+        return self._rules("not stated")
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """Rules that could not be decided; their findings say why."""
+        return self._rules("unknown")
+
+    @property
+    def warned(self) -> tuple[str, ...]:
+        """Rules whose findings somebody should look at."""
+        return self._rules("warn")
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Rules that are broken."""
+        return self._rules("fail")
 
     @property
     def penalty(self) -> float | None:
@@ -40,6 +65,11 @@ class Verdict:
         """The object of `pgolf verify --json`."""
         found: dict[str, Any] = {
             "verdict": self.verdict,
+            "checked": list(self.checked),
+            "not_stated": list(self.not_stated),
+            "undecided": list(self.undecided),
+            "warned": list(self.warned),
+            "failed": list(self.failed),
             "findings": [asdict(finding) for finding in self.findings],
             "bytes": self.bytes.to_dict(),
             "scores": [score.to_dict() for score in self.scores],
@@ -47,3 +77,10 @@ class Verdict:
         if self.float_bpb is not None:
             found |= {"float_bpb": self.float_bpb, "penalty": self.penalty}
         return found
+
+    def _rules(self, level: Level) -> tuple[str, ...]:
+        """Rules whose most serious finding has this level, in the order of the findings."""
+        levels: dict[str, list[Level]] = {}
+        for finding in self.findings:
+            levels.setdefault(finding.rule, []).append(finding.level)
+        return tuple(rule for rule, found in levels.items() if worst(found) == level)

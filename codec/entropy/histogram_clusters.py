@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from codec.entropy.code_length import class_costs, smooth_costs, table_cost
-from codec.entropy.row_classes import Layout, blocks, merged, one_table, row_histograms
+from codec.entropy.row_classes import Contexts, blocks, merged, one_table, row_histograms
 
 SEGMENTS = (128, 64)  # columns
 SAMPLED_ROWS = 4096  # about, on which clusters are found
@@ -17,23 +17,23 @@ SAMPLED_WEIGHTS = 1 << 17  # on which it is seen whether segments are worth a tr
 SAMPLED_CLUSTERS = 12
 
 
-def cluster_layouts(counts: Sequence[np.ndarray], columns: Sequence[int], clusters: int) -> list[list[Layout]]:
+def cluster_contexts(counts: Sequence[np.ndarray], columns: Sequence[int], clusters: int) -> list[list[Contexts]]:
     """Histograms of all rows (or segments) clustered together; per matrix: its best single cluster, or one per row."""
     classes, merged_counts = _clustered(counts, clusters)
     costs = smooth_costs(merged_counts).T
-    layouts = []
+    found = []
     for own, rows, width in zip(counts, classes, columns, strict=True):
-        found = [one_table(own, width, int((own.sum(0, np.int64) @ costs).argmin()))]
+        either = [one_table(own, width, int((own.sum(0, np.int64) @ costs).argmin()))]
         if len(own):
             low = int(rows.min())
             no_columns = np.zeros(width, np.int64)
-            found.append(Layout(base=low, rows=rows - low, columns=no_columns, counts=merged(own, rows - low)))
-        layouts.append(found)
-    return layouts
+            either.append(Contexts(base=low, rows=rows - low, columns=no_columns, counts=merged(own, rows - low)))
+        found.append(either)
+    return found
 
 
 def segment_histograms(symbols: Sequence[np.ndarray], segment: int, width: int) -> list[np.ndarray]:
-    """(rows * parts, width) of each matrix; of whole rows where the columns are no multiple of `segment`."""
+    """(rows * segments, width) of each matrix; of whole rows where the columns are no multiple of `segment`."""
     return [row_histograms(_cut(each, segment), width) for each in symbols]
 
 

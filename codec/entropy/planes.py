@@ -5,69 +5,52 @@ from dataclasses import dataclass
 import numpy as np
 
 from codec.decoder import QuantizedTensor
-from codec.entropy.code_length import table_cost
-from codec.entropy.level_tables import cost
-from codec.entropy.row_prediction import Predictions, differences, find_predictions
-from codec.quantization.quantizers import level_bits
+from codec.entropy.level_tables import Matrix, level_bits
+from codec.entropy.models import changed
 
 FEWEST_GROUPED = 2048  # floats, below which classes of rows cost more than they save
 
 
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """levels: int8 (rows, columns), predicted rows as differences.  Matrices of one group share their tables."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorPlanes:
+    """kind, shape: of the form (docs/format.md).  content: uint8 (bytes, count), a plane for each byte of an item.
 
-    levels: np.ndarray
-    predictions: Predictions | None
-    group: str
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """kind, shape: of the form (docs/format.md).  planes: uint8 (bytes, count), under one table each."""
+    column_steps: uint8 (columns,), None where the tensor has none.  matrix: None where nothing is one.
+    group: matrices of one group share their tables.
+    """
 
     kind: str
     shape: tuple[int, ...]
-    planes: np.ndarray
-    matrix: Matrix | None
+    content: np.ndarray
+    column_steps: np.ndarray | None = None
+    matrix: Matrix | None = None
+    group: str = ""
 
     @property
     def symbols(self) -> int:
-        return self.planes.size + (self.matrix.levels.size if self.matrix else 0)
+        """Of content and matrix."""
+        return self.content.size + (self.matrix.levels.size if self.matrix else 0)
 
 
-def cut(tensor: QuantizedTensor | np.ndarray) -> Part:
+def cut(tensor: QuantizedTensor | np.ndarray) -> TensorPlanes:
     """Scales and plain arrays become byte planes; levels, and the top bytes of large float matrices, a matrix."""
     if isinstance(tensor, QuantizedTensor):
         rows = len(tensor.scales)
         levels = tensor.levels.reshape(rows, tensor.levels.size // max(rows, 1))
-        kind = "row" if tensor.scales.dtype == np.float16 else "all"
-        # Tensors of one bit width share their tables.
-        matrix = _matrix(levels, f"{level_bits(levels)} bits")
-        return Part(kind, tensor.levels.shape, _byte_planes(tensor.scales), matrix)
-    kind, planes = tensor.dtype.newbyteorder("<").str, _byte_planes(tensor)
+        return TensorPlanes(
+            kind="row" if tensor.scales.dtype == np.float16 else "all",
+            shape=tensor.levels.shape,
+            content=_byte_planes(tensor.scales),
+            column_steps=tensor.column_steps,
+            matrix=changed(levels),
+            group=f"{level_bits(levels)} bits",  # tensors of one bit width share their tables
+        )
+    kind, content = tensor.dtype.newbyteorder("<").str, _byte_planes(tensor)
     if tensor.dtype.kind != "f" or tensor.ndim < 2 or tensor.size < FEWEST_GROUPED:
-        return Part(kind, tensor.shape, planes, None)
+        return TensorPlanes(kind=kind, shape=tensor.shape, content=content)
     # The top byte of a float, sign and exponent, is as different from row to row as a level is.
-    top = planes[-1].view(np.int8).reshape(len(tensor), -1)
-    return Part(kind, tensor.shape, planes[:-1], _matrix(top, kind))
-
-
-def prediction_planes(predictions: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """uint8: multiples of all rows, low and high bytes of the references of the predicted ones."""
-    references = predictions.references[predictions.multiples > 0]
-    return predictions.multiples, (references & 255).astype(np.uint8), (references >> 8).astype(np.uint8)
-
-
-def _matrix(levels: np.ndarray, group: str) -> Matrix:
-    found = find_predictions(levels)
-    if found:
-        changed = differences(levels, found)
-        # Less energy is not always fewer bits: weights that were quantized before use few of their levels.
-        price = sum(table_cost(np.bincount(plane, minlength=256)) for plane in prediction_planes(found))
-        if price + cost(changed) < cost(levels):
-            return Matrix(changed, found, group)
-    return Matrix(levels, None, group)
+    top = content[-1].view(np.int8).reshape(len(tensor), -1)
+    return TensorPlanes(kind=kind, shape=tensor.shape, content=content[:-1], matrix=changed(top), group=kind)
 
 
 def _byte_planes(array: np.ndarray) -> np.ndarray:

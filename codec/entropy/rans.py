@@ -35,7 +35,7 @@ def lane_count(symbols: int) -> int:
     return 1 << min(lanes.bit_length() - 1, 10)
 
 
-def encode(
+def rans_encode(
     planes: Iterable[tuple[np.ndarray, np.ndarray]], frequencies: np.ndarray, lanes: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Code planes given LAST FIRST: each is (symbols uint8 (count,), tables int (count,)).

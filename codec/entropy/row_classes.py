@@ -1,4 +1,4 @@
-"""Ways to code a matrix of levels: which rows and columns share a table, by how widely their levels are spread."""
+"""Contexts by spread: rows and columns whose levels have about the same root mean square share a table."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ BLOCK = 1 << 20  # numbers worked on at a time
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
-    """One way to code a matrix: first table, int64 class of each row and column, and what falls into each table.
+class Contexts:
+    """Which table codes which level of a matrix: table base + class of its segment of the row + class of its column.
 
-    rows: (rows * parts,), row by row, where every row is cut into parts of one width, each with a class of its own.
-    counts: int64 (tables, symbols), row t for table number base + t.
+    rows: int64 (rows * segments,), row by row, 0 to 255, where every row is cut into equal segments.
+    columns: int64 (columns,), 0 to 255.  counts: int64 (tables, symbols), what falls into table base + t.
     """
 
     base: int
@@ -58,9 +58,9 @@ def blocks(rows: int, columns: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, rows, size))
 
 
-def one_table(row_counts: np.ndarray, columns: int, base: int = 0) -> Layout:
+def one_table(row_counts: np.ndarray, columns: int, base: int = 0) -> Contexts:
     """Every level under table `base`."""
-    return Layout(
+    return Contexts(
         base=base,
         rows=np.zeros(len(row_counts), np.int64),
         columns=np.zeros(columns, np.int64),
@@ -68,7 +68,7 @@ def one_table(row_counts: np.ndarray, columns: int, base: int = 0) -> Layout:
     )
 
 
-def spread_layouts(levels: np.ndarray, symbols: np.ndarray, row_counts: np.ndarray, step: int) -> list[Layout]:
+def spread_contexts(levels: np.ndarray, symbols: np.ndarray, row_counts: np.ndarray, step: int) -> list[Contexts]:
     """Classes by the spread of the whole matrix, its rows, its columns, both; step: classes per octave."""
     row_count, column_count = levels.shape
     no_rows, no_columns = np.zeros(row_count, np.int64), np.zeros(column_count, np.int64)
@@ -86,9 +86,9 @@ def spread_layouts(levels: np.ndarray, symbols: np.ndarray, row_counts: np.ndarr
     both_counts = histograms(symbols, by_row[:, None] + by_column, width)
     return [
         *found,
-        Layout(base=low_row, rows=by_row, columns=no_columns, counts=merged(row_counts, by_row)),
-        Layout(base=low_column, rows=no_rows, columns=by_column, counts=column_counts),
-        Layout(base=low_row + low_column - whole, rows=by_row, columns=by_column, counts=both_counts),
+        Contexts(base=low_row, rows=by_row, columns=no_columns, counts=merged(row_counts, by_row)),
+        Contexts(base=low_column, rows=no_rows, columns=by_column, counts=column_counts),
+        Contexts(base=low_row + low_column - whole, rows=by_row, columns=by_column, counts=both_counts),
     ]
 
 

@@ -49,6 +49,16 @@ def differences(levels: np.ndarray, predictions: Predictions) -> np.ndarray:
     return found
 
 
+def prediction_planes(predictions: Predictions) -> dict[str, np.ndarray]:
+    """uint8, by their names on the wire: multiples of all rows, two bytes of the references of the predicted ones."""
+    references = predictions.references[predictions.multiples > 0]
+    return {
+        "multiples": predictions.multiples,
+        "low_references": (references & 255).astype(np.uint8),
+        "high_references": (references >> 8).astype(np.uint8),
+    }
+
+
 def _search(exact: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(multiples uint8, references) of `rows`; multiple 0 where predicting would not pay."""
     energies = np.square(exact).sum(1)

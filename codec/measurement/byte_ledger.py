@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from codec.decoder import PRECISION, QuantizedTensor, Stream, open_artifact, read_tensors
-from codec.quantization.quantizers import level_bits
+from codec.decoder import PRECISION, Form, QuantizedTensor, Stream, open_artifact, read_tensors
+from codec.entropy.level_tables import level_bits
+
+SIDE_INFORMATION = ("row_classes", "column_classes", "multiples", "low_references", "high_references")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,12 +26,13 @@ class TensorCost:
     weights: int
     payload_bytes: float  # levels, or the bytes of a plain tensor
     scale_bytes: float
-    class_bytes: float
+    column_step_bytes: float  # 0 where they are those of an earlier tensor
+    class_bytes: float  # classes and predictions
     entropy_bits: float
 
     @property
     def bytes(self) -> float:
-        return self.payload_bytes + self.scale_bytes + self.class_bytes
+        return self.payload_bytes + self.scale_bytes + self.column_step_bytes + self.class_bytes
 
     @property
     def bits_per_weight(self) -> float:
@@ -37,8 +40,8 @@ class TensorCost:
 
     @property
     def over_entropy_percent(self) -> float | None:
-        """Levels, classes and scales over the entropy of the levels plus the scales; None without levels."""
-        ideal = self.entropy_bits / 8 + self.scale_bytes
+        """All its bytes over the entropy of the levels plus scales and column steps as coded; None without levels."""
+        ideal = self.entropy_bits / 8 + self.scale_bytes + self.column_step_bytes
         return 100 * (self.bytes / ideal - 1) if self.quantized and ideal else None
 
 
@@ -71,20 +74,26 @@ class ByteLedger:
         return sum(row.scale_bytes for row in self.rows)
 
     @property
+    def column_step_bytes(self) -> float:
+        return sum(row.column_step_bytes for row in self.rows)
+
+    @property
     def plain_bytes(self) -> float:
         """Of all tensors that are not quantized."""
         return sum(row.bytes for row in self.rows if not row.quantized)
 
     @property
     def overhead_percent(self) -> float:
-        """What quantized tensors cost over the order-0 entropy of the levels of each, plus their scales as coded.
+        """What quantized tensors cost over the order-0 entropy of the levels of each, plus scales and column steps.
 
-        Their cost: levels, classes, scales, the tables of all these, and their share of the lanes.  Nothing of the
-        plain tensors is in it, nor of the header.  Below 0 where rows of different spread pay for their classes.
+        Their cost: levels, classes, scales, column steps, the tables of all these, and their share of the lanes.
+        Nothing of the plain tensors is in it, nor of the header.  Scales and column steps count as they are coded.
+        Below 0 where rows of different spread pay for their classes.
         """
-        coded = self.level_bytes + self.scale_bytes
+        steps = self.scale_bytes + self.column_step_bytes
+        coded = self.level_bytes + steps
         lanes = self.lane_bytes * coded / (coded + self.plain_bytes) if coded else 0.0
-        ideal = self.entropy_bits / 8 + self.scale_bytes
+        ideal = self.entropy_bits / 8 + steps
         return 100 * ((coded + self.quantized_table_bytes + lanes) / ideal - 1) if ideal else 0.0
 
     @property
@@ -115,19 +124,17 @@ def ledger(blob: bytes) -> ByteLedger:
     """
     stream, header = open_artifact(blob, _Meter)
     assert isinstance(stream, _Meter)
-    text_bits, _ = stream.planes.pop()
+    text_bytes = stream.cost["text"]
     tensors = read_tensors(stream, header)
-    planes = iter(stream.planes)
-    users = np.zeros((len(stream.costs), 2), bool)  # of each table: plain tensors, quantized ones
+    costs = iter(stream.costs)
+    users = np.zeros((len(stream.bits), 2), bool)  # of each table: plain tensors, quantized ones
     rows = []
     for (name, tensor), (_, _, form) in zip(tensors.items(), header["names"], strict=True):
-        counts = _plane_counts(header["forms"][form]) if form >= 0 else (0, 0, 0)
-        own = [next(planes) for _ in range(sum(counts))]
-        rows.append(_row(name, tensor, form < 0, counts, [bits for bits, _ in own]))
-        for _, tables in own:
-            users[tables, int(rows[-1].quantized)] = True
+        cost, used = ({}, []) if form < 0 else next(costs)
+        rows.append(_row(name, tensor, form < 0, cost))
+        users[used, int(rows[-1].quantized)] = True
     table_bytes = int.from_bytes(blob[8:12], "little")
-    header_bytes = 24 + text_bits / 8
+    header_bytes = 24 + text_bytes
     coded = sum(row.bytes for row in rows)
     return ByteLedger(
         rows=tuple(rows),
@@ -148,17 +155,32 @@ def empirical_entropy_bits(symbols: np.ndarray) -> float:
 
 
 class _Meter(Stream):
-    """A Stream that notes of every plane its code length in bits, and under which tables it was coded."""
+    """A Stream that notes what the planes of each tensor cost, by name, and under which tables they were coded.
+
+    costs: of each tensor bytes by name of the plane, and the tables used; cost, used: of the one at work.
+    """
 
     def __init__(self, frequencies: np.ndarray, states: np.ndarray, words: np.ndarray) -> None:
         super().__init__(frequencies, states, words)
-        self.costs = PRECISION - np.log2(np.maximum(frequencies, 1))
-        self.planes: list[tuple[float, np.ndarray]] = []
+        self.bits = PRECISION - np.log2(np.maximum(frequencies, 1))
+        self.costs: list[tuple[dict[str, float], list[int]]] = []
+        self._begin()
 
-    def take(self, tables: np.ndarray) -> np.ndarray:
-        symbols = super().take(tables)
-        used = np.bincount(tables, minlength=len(self.costs)) > 0
-        self.planes.append((float(self.costs[tables, symbols].sum()), used))
+    def _begin(self) -> None:
+        self.cost: dict[str, float] = {}
+        self.used: list[int] = []
+
+    def tensor(self, form: Form, steps: dict[int, np.ndarray]) -> QuantizedTensor | np.ndarray:
+        self._begin()
+        found = super().tensor(form, steps)
+        self.costs.append((self.cost, self.used))
+        return found
+
+    def plane(self, name: str, shape: tuple[int, ...], tables: Any) -> np.ndarray:
+        symbols = super().plane(name, shape, tables)
+        every = np.broadcast_to(tables, shape)
+        self.cost[name] = float(self.bits[every, symbols].sum()) / 8
+        self.used += np.flatnonzero(np.bincount(every.ravel())).tolist()
         return symbols
 
 
@@ -173,36 +195,21 @@ def _quantized_table_bytes(blob: bytes, users: np.ndarray) -> int:
     return total
 
 
-def _plane_counts(form: list[Any]) -> tuple[int, int, int]:
-    """How many planes a tensor of this form has: bytes, classes and predictions, its matrix."""
-    _, _, planes, *model = form
-    classes = sum(1 for table in model[2:4] if table) + 3 * (len(model) > 5)
-    return len(planes), classes, int(bool(model))
-
-
-def _row(
-    name: str, tensor: QuantizedTensor | np.ndarray, tied: bool, counts: tuple[int, int, int], bits: list[float]
-) -> TensorCost:
-    """bits: of each plane of the tensor.  counts: as `_plane_counts`."""
+def _row(name: str, tensor: QuantizedTensor | np.ndarray, tied: bool, cost: dict[str, float]) -> TensorCost:
+    """cost: bytes of each of its planes, by name."""
     quantized = isinstance(tensor, QuantizedTensor)
     levels = tensor.levels if isinstance(tensor, QuantizedTensor) else tensor
-    byte_planes, class_planes, _ = counts
-    plain_bytes, class_bytes, matrix_bytes = (
-        sum(part) / 8
-        for part in (
-            bits[:byte_planes],
-            bits[byte_planes : byte_planes + class_planes],
-            bits[byte_planes + class_planes :],
-        )
-    )
+    content = sum(each for plane, each in cost.items() if plane.startswith("byte_"))
+    matrix = cost.get("levels", 0.0)
     return TensorCost(
         name=name,
         stored_as="tied" if tied else _stored_as(tensor),
         quantized=quantized and not tied,
         weights=levels.size,
-        payload_bytes=matrix_bytes if quantized else plain_bytes + matrix_bytes,
-        scale_bytes=plain_bytes if quantized else 0.0,
-        class_bytes=class_bytes,
+        payload_bytes=matrix if quantized else content + matrix,
+        scale_bytes=content if quantized else 0.0,
+        column_step_bytes=cost.get("column_steps", 0.0),
+        class_bytes=sum(cost.get(plane, 0.0) for plane in SIDE_INFORMATION),
         entropy_bits=empirical_entropy_bits(levels) if quantized and not tied else 0.0,
     )
 

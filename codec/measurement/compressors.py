@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from codec.decoder import QuantizedTensor
+from codec.entropy.level_tables import level_bits
 from codec.errors import EnvironmentLacks
-from codec.quantization.quantizers import level_bits
 
 Tensors = Mapping[str, QuantizedTensor | np.ndarray]
 
@@ -38,7 +38,7 @@ def installed(name: str) -> bool:
 
 
 def plain_bytes(tensors: Tensors) -> bytes:
-    """Levels one byte each, then scales, then plain arrays, in name order: what a compressor is given.
+    """In name order levels one byte each, then scales, then column steps, or the plain array: what a compressor gets.
 
     No container around it, which is kinder to the peers than torch.save (about 0.5 kB per tensor before compression).
     """
@@ -51,14 +51,20 @@ def plain_bytes(tensors: Tensors) -> bytes:
 
 
 def packed_bytes(tensors: Tensors) -> int:
-    """Levels at the fewest two's complement bits that hold all of their tensor, scales and plain arrays as they are."""
+    """Levels at the fewest two's complement bits that hold all of their tensor, scales and plain arrays as they are.
+
+    Column steps as they are, too, but equal ones once: matrices of one input share them.
+    """
     total = 0
+    steps: set[bytes] = set()
     for tensor in tensors.values():
         if isinstance(tensor, QuantizedTensor):
             total += -(-tensor.levels.size * level_bits(tensor.levels) // 8) + tensor.scales.nbytes
+            if tensor.column_steps is not None:
+                steps.add(tensor.column_steps.tobytes())
         else:
             total += tensor.nbytes
-    return total
+    return total + sum(map(len, steps))
 
 
 def shuffle(data: bytes) -> bytes:

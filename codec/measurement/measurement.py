@@ -21,8 +21,8 @@ class Measurement:
     """One checkpoint, one recipe.  snr_db: weight energy over squared error, of quantized and rounded tensors alike.
 
     treatments: what the recipe's rules say of each float tensor; empty for levels that were there already.
-    peer_bytes: the whole checkpoint's levels and scales under each peer; tensor_peer_bytes: each tensor alone under
-    the recipe's own coder.
+    peer_bytes: the whole checkpoint's levels, scales and column steps under each peer; tensor_peer_bytes: each tensor
+    alone under the recipe's own coder.
     hessian_snr_db: the same ratio for the outputs, tr(W H W^T) over tr(E H E^T), as a mean over the quantized tensors
     that have a Hessian; None without any.
     """
@@ -58,6 +58,7 @@ class Measurement:
             "peer_bytes": self.peer_bytes,
             "level_bytes": self.ledger.level_bytes,
             "scale_bytes": self.ledger.scale_bytes,
+            "column_step_bytes": self.ledger.column_step_bytes,
             "plain_bytes": self.ledger.plain_bytes,
             "header_bytes": self.ledger.header_bytes,
             "table_bytes": self.ledger.table_bytes,

@@ -1,214 +1,203 @@
-"""Symmetric quantizers: weights -> levels and scales.  One formula for packing, training and tests.
+"""Symmetric quantizers: weights -> levels and steps.  One formula for packing, training and tests.
 
-A scale is rounded to float16 first and the weights are divided by the rounded scale (except in `quantize_int8`),
+A scale is rounded to float16 first and the weights are divided by the rounded scale (except in `ClippedInt8`),
 so that `level * scale` is what the quantizer aimed at.  A row whose scale is 0 gets levels 0; the original of
 pull request 1716 divides 0 by 0 there.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from codec.decoder import QuantizedTensor
 from codec.errors import InputError, UsageError
+from codec.quantization.array_ops import NUMPY, Array, ArrayOps, mean, nearest, total
+from codec.quantization.gptq import Factor, factorize, propagate
+from codec.quantization.granularity import GRANULARITIES, UNIT, Granularity, Grid, Row, Tensor
+from codec.quantization.registry import Registry
+from codec.quantization.step_rules import STEP_RULES, AbsMax, Slices, StepRule, quantiles
 
-SMALLEST_SCALE = np.float16(2**-14)  # the smallest normal float16: below it a scale loses its relative precision
 INT8_QUANTILE = 0.9999984  # pull request 162 and its descendants clip int8 rows there
-SEARCHED_QUANTILES = (0.999, 0.9995, 0.9999, 0.99999, 1.0)  # pull request 1176
-DAMPING = 0.01  # of the Hessian's mean diagonal; 0.1 and 0.001 are 0.2 and 0.03 dB worse
-BLOCK = 128  # columns whose errors are propagated one by one; later blocks get them in one product
-STEPS = ("absmax", "floor", "search", "std", "power", "five")
+
+
+class Quantizer(Protocol):
+    """What the name of a treatment stands for; register the class with `@QUANTIZERS.register(name)`.
+
+    Its parameters are the fields of a frozen, kw-only dataclass, so that a recipe can say them.
+    """
+
+    @property
+    def wants_hessian(self) -> bool:
+        """Whether it does better with the second moment of the layer's inputs."""
+
+    def quantize(self, weights: np.ndarray, hessian: np.ndarray | None = None) -> QuantizedTensor:
+        """Levels int8 of the same shape and their steps.
+
+        weights: float, any shape; rows along the first axis, a vector or scalar is one row.
+        hessian: float (columns, columns), symmetric, not negative; to be ignored unless it is wanted.
+
+        Raises: InputError for weights or a Hessian that it cannot use.
+        """
+
+
+QUANTIZERS = Registry[Quantizer]("treatment")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RowQuantizer:
-    """bits: 2 to 8; qmax = 2**(bits-1) - 1.  step: how a row's scale is found,
+class Rows:
+    """A tensor as a formula gets it.  values: float32 (rows, columns).  vector: it is below a matrix, so one row.
 
-    absmax   max|row| / qmax                                             pull requests 162, 1716's small tensors
-    floor    max(max|row|, 1) / qmax                                     339
-    search   of five quantiles of |row| with that floor, the one with
-             the least squared error over the whole matrix               1176
-    std      k * std(row) / qmax, unbiased std; as absmax for a row
-             without spread                                              1716 (SDClip)
-    power    max|row| / 2**(bits-1), levels still at most qmax           1123
-    five     five levels: |w| beyond 0.7 and 1.4 times the row's mean
-             |w|, scale by least squares; bits = 3                       1123, MLP up
+    hessian: for numpy only; None in training.
+    """
 
-    symmetric: for absmax and floor, levels in [-qmax, qmax] instead of [-qmax - 1, qmax]; the others always are.
-    Source: openai/parameter-golf, the pull requests named.
+    values: Array
+    ops: ArrayOps
+    vector: bool
+    hessian: np.ndarray | None = None
+
+
+class Rounded(NamedTuple):
+    """levels: whole numbers within int8, (rows, columns), any dtype."""
+
+    levels: Array
+    grid: Grid
+
+
+class FormulaQuantizer(ABC):
+    """A quantizer written over `ArrayOps`: `round` is all it says, and training can round with it too.
+
+    >>> @dataclass(frozen=True, kw_only=True, slots=True)
+    ... class Sign(FormulaQuantizer):
+    ...     def round(self, rows: Rows) -> Rounded:
+    ...         scales = mean(abs(rows.values), rows.ops)
+    ...         return Rounded(rows.ops.xp.sign(rows.values), Grid(rows.ops.float16(scales)))
+    >>> Sign().quantize(np.array([[0.25, -0.75], [1.0, 2.0]])).dequantize().tolist()
+    [[0.5, -0.5], [1.5, 1.5]]
+    """
+
+    __slots__ = ()
+
+    @property
+    def wants_hessian(self) -> bool:
+        return False
+
+    @abstractmethod
+    def round(self, rows: Rows) -> Rounded:
+        """The levels and the steps they are multiples of."""
+
+    def quantize(self, weights: np.ndarray, hessian: np.ndarray | None = None) -> QuantizedTensor:
+        """See `Quantizer`.  scales: float16 (rows,); float32 (1,) for a vector, or one step for the whole tensor."""
+        vector = weights.ndim < 2
+        count = 1 if vector else len(weights)
+        values = finite_cast(weights, np.float32).reshape(count, weights.size // max(count, 1))
+        rows = Rows(values=values, ops=NUMPY, vector=vector, hessian=hessian if self.wants_hessian else None)
+        levels, grid = self.round(rows)
+        steps = None if grid.column_steps is None else grid.column_steps.astype(np.uint8)
+        return QuantizedTensor(
+            levels.astype(np.int8).reshape(weights.shape),
+            grid.scales.ravel().astype(np.float32 if vector or grid.one_scale else np.float16),
+            None if steps is None or (steps == UNIT).all() else steps,
+        )
+
+
+@QUANTIZERS.register("int3", bits=3)
+@QUANTIZERS.register("int4", bits=4)
+@QUANTIZERS.register("int5", bits=5)
+@QUANTIZERS.register("int6", bits=6)
+@QUANTIZERS.register("int7", bits=7)
+@QUANTIZERS.register("int8", bits=8)
+@QUANTIZERS.register("int8-tensor", bits=8, step=AbsMax(), granularity=Tensor(), symmetric=True, gptq=False)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Uniform(FormulaQuantizer):
+    """Nearest multiples of a step.  bits: 2 to 8; levels end at top = 2**(bits-1) - 1.
+
+    step, granularity: how a step is found, and which weights share it.
+    symmetric: levels in [-top, top] instead of [-top - 1, top]; some step rules always are.
+    gptq: round along the layer's Hessian where one is given.  int8-tensor is pull request 1716's form of control
+    tensors ("Path A v3").
+
+    Raises: UsageError for parameters that do not go together.
     """
 
     bits: int
-    step: str = "absmax"
-    k: float = 0.0
+    step: StepRule = field(default=AbsMax(), metadata={"registry": STEP_RULES})
+    granularity: Granularity = field(default=Row(), metadata={"registry": GRANULARITIES})
     symmetric: bool = False
+    gptq: bool = False
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
             raise UsageError(f"{self.bits} bits per level, the quantizers do 2 to 8")
-        if self.step not in STEPS:
-            raise UsageError(f"unknown step rule `{self.step}`", hint=f"known: {', '.join(STEPS)}")
-        if (self.step == "std") != (self.k > 0):
-            raise UsageError(f"step rule `{self.step}` with k = {self.k}", hint="k > 0 belongs to `std` and only to it")
-        if self.step == "five" and self.bits != 3:
-            raise UsageError(f"step rule `five` with {self.bits} bits", hint="five levels take 3 bits")
+        if self.step.floored and self.granularity.divides:
+            raise UsageError(
+                "the step rule bounds the step of a weight from below, row-column fits rows to weights it has divided",
+                hint="take `absmax`, `std` or `power`, or another granularity",
+            )
 
     @property
     def top(self) -> int:
         return int(2 ** (self.bits - 1) - 1)
 
-    def quantize(self, weights: np.ndarray, hessian: np.ndarray | None = None) -> QuantizedTensor:
-        """Round to nearest, or GPTQ when the second moment of the layer's inputs is given.
+    @property
+    def wants_hessian(self) -> bool:
+        return self.gptq
 
-        weights: float (rows, ...); a vector or scalar is one row, its scale kept as float32 (1,).
-        hessian: float (columns, columns), symmetric, not negative.
-        -> levels int8 of the same shape, scales float16 (rows,).
-
-        Raises: InputError for non-finite weights, a scale beyond float16, a Hessian of a wrong shape.
-        """
-        rows = _rows(weights)
-        if not weights.size:
-            return QuantizedTensor(np.zeros(weights.shape, np.int8), _stored(np.zeros(len(rows), np.float16), weights))
-        if self.step == "five":
-            levels, scales = _five_levels(rows)
-            return QuantizedTensor(levels.reshape(weights.shape), _stored(scales, weights))
-        found = [self._levels(rows, scales, hessian) for scales in self._scales(rows, weights.ndim)]
+    def round(self, rows: Rows) -> Rounded:
+        slices = Slices(values=rows.values, ops=rows.ops, top=self.top, symmetric=self.symmetric, vector=rows.vector)
+        factor = None
+        if rows.hessian is not None and 0 not in rows.values.shape:
+            factor = factorize(rows.hessian, rows.values.shape[1])
+        found = [self._rounded(rows, grid, factor) for grid in self.granularity.grids(self.step, slices)]
         # The first of equally good candidates, as the original's strict comparison.
-        levels, scales = min(found, key=lambda pair: _mean_error(rows, *pair)) if len(found) > 1 else found[0]
-        return QuantizedTensor(levels.reshape(weights.shape), _stored(scales, weights))
+        return min(found, key=lambda each: _mean_error(rows, each)) if len(found) > 1 else found[0]
 
-    def _scales(self, rows: np.ndarray, ndim: int) -> Iterator[np.ndarray]:
-        """Candidates, float16 (rows,)."""
-        top = np.float32(self.top)
-        peak = np.abs(rows).max(1, initial=0)
-        if self.step == "power":
-            yield _float16(peak / (top + 1))
-        elif ndim < 2 and self.step in ("floor", "search"):
-            # The originals neither floor nor search a vector.
-            yield _float16(np.where(peak > 0, peak / top, np.float32(1)))
-        elif self.step == "search":
-            for fraction in SEARCHED_QUANTILES:
-                yield _float16(np.maximum(_quantile(np.abs(rows), fraction) / top, 1 / top))
-        elif self.step == "std":
-            spread = rows.astype(np.float64).std(1, ddof=1) if rows.shape[1] > 1 else np.zeros(len(rows))
-            scales = _float16(np.maximum(np.float32(self.k) * spread.astype(np.float32) / top, np.float32(1e-10)))
-            # A row of one value has no spread: the original loses it.
-            yield np.where(scales > 0, scales, _float16(peak / top))
-        else:
-            smallest = 1 / top if self.step == "floor" else np.float32(1e-12)
-            scales = _float16(np.maximum(peak / top, smallest))
-            # The original of 162 floors the scales of matrices; 1716's symmetric form lets them become 0.
-            yield scales if self.symmetric or ndim < 2 else np.maximum(scales, SMALLEST_SCALE)
-
-    def _levels(
-        self, rows: np.ndarray, scales: np.ndarray, hessian: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        low = -self.top if self.symmetric or self.step in ("search", "std", "power") else -self.top - 1
-        if hessian is None:
-            return _round(rows, scales, low, self.top).astype(np.int8), scales
-        return _gptq(rows, hessian, scales, low, self.top), scales
+    def _rounded(self, rows: Rows, grid: Grid, factor: Factor | None) -> Rounded:
+        low = -self.top if self.symmetric or self.step.symmetric else -self.top - 1
+        if factor:
+            return Rounded(propagate(rows.values, factor, grid, low, self.top), grid)
+        divided = grid.divided(rows.values, rows.ops)
+        return Rounded(nearest(divided, grid.scales, low, self.top, rows.ops), grid)
 
 
-def quantize_int8(weights: np.ndarray) -> QuantizedTensor:
+@QUANTIZERS.register("int8-clipped")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClippedInt8(FormulaQuantizer):
     """Rows clipped at their 0.9999984 quantile, scale = max(clip / 127, 1 / 127), levels in [-127, 127].
 
-    Two or more dimensions: levels int8, scales float16 (rows,).  Vectors and scalars: one float32 scale (1,).
+    Two or more dimensions: scales float16 (rows,).  Vectors and scalars: one float32 scale (1,), clip / 127 or 1.
     The division uses the float32 scale, as the original does; only the stored one is rounded.
 
-    Raises: InputError for non-finite weights or a scale beyond float16.
     Source: openai/parameter-golf pull requests 162, 339, 1176: their int8 form.
     """
-    rows = _rows(weights)
-    clip = _quantile(np.abs(rows), INT8_QUANTILE)
-    if weights.ndim > 1:
-        scales = np.maximum(clip / np.float32(127), np.float32(1 / 127))
-    else:
-        scales = np.where(clip / np.float32(127) > 0, clip / np.float32(127), np.float32(1))
-    clipped = rows.clip(-clip[:, None], clip[:, None])
-    levels = np.rint(clipped / scales[:, None]).clip(-127, 127).astype(np.int8).reshape(weights.shape)
-    return QuantizedTensor(levels, _float16(scales) if weights.ndim > 1 else scales)
+
+    def round(self, rows: Rows) -> Rounded:
+        xp = rows.ops.xp
+        (clip,) = quantiles(rows.values, [INT8_QUANTILE], rows.ops)
+        top, one = xp.full_like(clip, 127), xp.full_like(clip, 1)
+        steps = clip / top
+        steps = xp.where(steps > 0, steps, one) if rows.vector else xp.maximum(steps, one / top)
+        levels = nearest(rows.values.clip(-clip, clip), steps, -127, 127, rows.ops)
+        return Rounded(levels, Grid(steps if rows.vector else rows.ops.float16(steps)))
 
 
-def quantize_tensor(weights: np.ndarray) -> QuantizedTensor:
-    """int8 with one float32 scale (1,) = max|w| / 127 for the whole tensor; a zero tensor has levels 0.
+@QUANTIZERS.register("five-levels")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FiveLevels(FormulaQuantizer):
+    """Levels in [-2, 2]: |w| beyond 0.7 and 1.4 times the row's mean |w|; the scale by least squares, 0 for a zero row.
 
-    Raises: InputError for non-finite weights.
-    Source: openai/parameter-golf pull request 1716, control tensors ("Path A v3").
+    Source: openai/parameter-golf pull request 1123, MLP up.
     """
-    row = _rows(weights).reshape(1, -1)
-    scales = np.abs(row).max(1, initial=0) / np.float32(127)
-    return QuantizedTensor(_round(row, scales, -127, 127).astype(np.int8).reshape(weights.shape), scales)
 
-
-def level_bits(levels: np.ndarray) -> int:
-    """Bits of the smallest signed integer that holds every level: 6 for -32 to 31, 1 where all are 0."""
-    return max(int(levels.max(initial=0)), -1 - int(levels.min(initial=0))).bit_length() + 1
-
-
-def _gptq(rows: np.ndarray, hessian: np.ndarray, scales: np.ndarray, low: int, top: int) -> np.ndarray:
-    """Quantize column by column, pushing each column's error into those that are still float.
-
-    Columns by descending Hessian diagonal; the error of column j goes to the later ones along row j of the upper
-    Cholesky factor of the inverse Hessian.  A column that no input reaches has weight 0.  -> int8 (rows, columns)
-
-    Source: GPTQ (Frantar et al. 2022), in the form of pull requests 1176 and 1716.
-    """
-    columns = rows.shape[1]
-    if hessian.shape != (columns, columns):
-        raise InputError(
-            f"has {columns} columns, its Hessian is {hessian.shape}",
-            hint="calibrate with the checkpoint that is packed",
-        )
-    if not np.isfinite(hessian).all():
-        raise InputError("its Hessian is not finite", hint="calibrate again")
-    second_moment = hessian.astype(np.float32)
-    diagonal = np.einsum("ii->i", second_moment)  # a view: writing to it writes to the matrix
-    dead = diagonal == 0
-    left = np.where(dead, np.float32(0), rows)
-    diagonal[dead] = 1
-    diagonal += np.float32(DAMPING) * diagonal.mean()
-    order = np.argsort(-diagonal, kind="stable")
-    left = left[:, order]
-    try:
-        inverse = np.linalg.inv(second_moment[np.ix_(order, order)].astype(np.float64))
-        upper: np.ndarray = np.linalg.cholesky(inverse).T.astype(np.float32)
-    except np.linalg.LinAlgError:
-        raise InputError("its Hessian is not positive definite", hint="calibrate on more tokens") from None
-    levels = np.zeros(left.shape, np.int8)
-    for start in range(0, columns, BLOCK):
-        stop = min(start + BLOCK, columns)
-        errors = np.zeros((len(rows), stop - start), np.float32)
-        for column in range(start, stop):
-            now = left[:, column]
-            rounded = _round(now[:, None], scales, low, top)[:, 0]
-            levels[:, order[column]] = rounded
-            error = (now - rounded * scales.astype(np.float32)) / upper[column, column]
-            left[:, column:stop] -= np.outer(error, upper[column, column:stop])
-            errors[:, column - start] = error
-        left[:, stop:] -= errors @ upper[start:stop, stop:]
-    return levels
-
-
-def _five_levels(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(levels int8 in [-2, 2], scales float16 (rows,)); a zero row has scale 0."""
-    size = np.abs(rows)
-    mean = size.mean(1, keepdims=True, dtype=np.float64) if rows.shape[1] else np.zeros((len(rows), 1))
-    levels = np.sign(rows) * ((size > 0.7 * mean).astype(np.float64) + (size > 1.4 * mean))
-    energy = (levels**2).sum(1)
-    scales = np.divide((rows * levels).sum(1), energy, out=np.zeros(len(rows)), where=energy > 0)
-    return levels.astype(np.int8), _float16(scales)
-
-
-def _round(rows: np.ndarray, scales: np.ndarray, low: int, top: int) -> np.ndarray:
-    """Nearest level, half to even, float32 (rows, columns); 0 where the scale is 0."""
-    steps = scales.astype(np.float32)[:, None]
-    levels: np.ndarray = np.rint(np.divide(rows, steps, out=np.zeros_like(rows), where=steps > 0)).clip(low, top)
-    return levels
-
-
-def _mean_error(rows: np.ndarray, levels: np.ndarray, scales: np.ndarray) -> float:
-    return float(((rows - levels * scales.astype(np.float32)[:, None]) ** 2).mean(dtype=np.float32))
+    def round(self, rows: Rows) -> Rounded:
+        xp, values = rows.ops.xp, rows.values
+        size = abs(values)
+        threshold = mean(size, rows.ops)
+        levels = xp.sign(values) * (xp.asarray(size > 0.7 * threshold, dtype=xp.float32) + (size > 1.4 * threshold))
+        energy = total(levels * levels, rows.ops)
+        scales = total(values * levels, rows.ops) / xp.where(energy > 0, energy, 1.0)  # both products are exact
+        return Rounded(levels, Grid(rows.ops.float16(scales)))
 
 
 def finite_cast(weights: np.ndarray, dtype: type) -> np.ndarray:
@@ -226,35 +215,7 @@ def finite_cast(weights: np.ndarray, dtype: type) -> np.ndarray:
     return cast
 
 
-def _rows(weights: np.ndarray) -> np.ndarray:
-    """float32 (rows, columns); a vector or scalar is one row."""
-    rows = len(weights) if weights.ndim > 1 else 1
-    return finite_cast(weights, np.float32).reshape(rows, weights.size // max(rows, 1))
-
-
-def _stored(scales: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return scales if weights.ndim > 1 else scales.astype(np.float32)
-
-
-def _float16(scales: np.ndarray) -> np.ndarray:
-    if scales.max(initial=0) > 65504:
-        raise InputError(
-            f"a row needs the scale {scales.max():.3g}, float16 ends at 65504", hint="treat this tensor as float32"
-        )
-    return scales.astype(np.float16)
-
-
-def _quantile(rows: np.ndarray, fraction: float) -> np.ndarray:
-    """Linear-interpolated quantile of each row, float32 throughout."""
-    if not rows.size:
-        return np.zeros(len(rows), np.float32)
-    ordered = np.sort(rows, 1)
-    rank = np.float32(fraction) * np.float32(rows.shape[1] - 1)
-    low = int(rank)
-    weight = np.float32(rank - np.float32(low))
-    below: np.ndarray = ordered[:, low]
-    above: np.ndarray = ordered[:, min(low + 1, rows.shape[1] - 1)]
-    step = above - below
-    # The form of a linear interpolation that is exact at the nearer end.
-    found: np.ndarray = below + weight * step if weight < 0.5 else above - step * (np.float32(1) - weight)
-    return found
+def _mean_error(rows: Rows, rounded: Rounded) -> float:
+    """float32, as the original compares."""
+    error = rows.values - rounded.grid.values(rounded.levels, rows.ops)
+    return float((error * error).mean())

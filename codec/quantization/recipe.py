@@ -8,74 +8,86 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
 from codec.decoder import QuantizedTensor
 from codec.errors import InputError, UsageError
-from codec.quantization.quantizers import RowQuantizer, finite_cast, quantize_int8, quantize_tensor
+from codec.quantization.quantizers import QUANTIZERS, Quantizer, finite_cast
+from codec.quantization.registry import checked, kind_of, one_of
 from codec.storage.atomic_files import read_bytes
 
-ROW_LEVELS = ("int3", "int4", "int5", "int6", "int7", "int8")
-TREATMENTS = (*ROW_LEVELS, "int8-tensor", "float16", "float32")
-KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # of a recipe's keys; all others are strings
-    "names": ((list,), "a list of strings"),
-    "max_weights": ((int,), "an integer"),
-    "k": ((int, float), "a number"),
-    "symmetric": ((bool,), "true or false"),
-    "gptq": ((bool,), "true or false"),
-}
+FLOATS = {"float16": np.float16, "float32": np.float32}
+SPECIAL = {("int8", None): "int8-clipped", ("int3", "five"): "five-levels"}  # treatment and step -> another quantizer
 CODERS = ("zstd-22", "lzma-9e", "brotli-11", "brotli-11-shuffle")
+EXAMPLE = "see codec/recipes/pr162.toml for an example"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rule:
     """Matches a tensor of at most `max_weights` weights whose name fits one of the glob patterns `names`.
 
-    treatment: one of TREATMENTS.  step, k, symmetric: see quantizers.RowQuantizer; no step means absmax, and for
-    int8 the clipped quantile of pull request 162.  gptq: round along the layer's Hessian where one is given.
-    Raises: UsageError for parameters that do not go together.
+    treatment: what a recipe calls it.  quantizer: None for float16 and float32.
+    Raises: UsageError for another treatment without one.
     """
 
     treatment: str
     names: tuple[str, ...] = ("*",)
     max_weights: int | None = None
-    step: str | None = None
-    k: float = 0.0
-    symmetric: bool = False
-    gptq: bool = False
+    quantizer: Quantizer | None = None
 
     def __post_init__(self) -> None:
-        if self.quantizer() is None and (self.step or self.k or self.symmetric or self.gptq):
-            hint = "give it a step" if self.treatment == "int8" else ""
-            raise UsageError(f"treatment `{self.treatment}` takes no k, symmetric or gptq here", hint=hint)
+        if self.quantizer is None and self.treatment not in FLOATS:
+            raise UsageError(f"a rule of treatment `{self.treatment}` without quantizer", hint="make it with `Rule.of`")
+
+    @classmethod
+    def of(cls, /, **table: Any) -> "Rule":
+        """The rule that a table of a recipe's TOML describes; keys beside the rule's own are the quantizer's.
+
+        >>> Rule.of(treatment="int6", step="std", k=12.85, max_weights=65536).quantizer
+        Uniform(bits=6, step=Std(k=12.85), granularity=Row(), symmetric=False, gptq=False)
+
+        Raises: UsageError for an unknown key or treatment, a value of a wrong type, parameters that do not go together.
+        """
+        own = _own_fields(cls, {"quantizer"})
+        said = {key: checked(key, value, own[key]) for key, value in table.items() if key in own}
+        if "treatment" in said:
+            one_of(said["treatment"], [*QUANTIZERS.names(), *FLOATS], "treatment")
+        for key in table:
+            one_of(key, [*own, *sorted(QUANTIZERS.keys())], "key")
+        if "treatment" not in said:
+            raise UsageError("lacks `treatment`", hint=EXAMPLE)
+        rest = {key: value for key, value in table.items() if key not in own}
+        return cls(**said, quantizer=_quantizer(said["treatment"], rest))
 
     def matches(self, name: str, weights: int) -> bool:
         fits = self.max_weights is None or weights <= self.max_weights
         return fits and any(fnmatchcase(name, pattern) for pattern in self.names)
 
-    def quantizer(self) -> RowQuantizer | None:
-        """Of the rows, None for the treatments that have none."""
-        if self.treatment not in ROW_LEVELS or (self.treatment == "int8" and not self.step):
-            return None
-        return RowQuantizer(
-            bits=int(self.treatment[3:]), step=self.step or "absmax", k=self.k, symmetric=self.symmetric
-        )
-
     def apply(self, weights: np.ndarray, hessian: np.ndarray | None = None) -> QuantizedTensor | np.ndarray:
-        """The treated tensor.  hessian: used only by a gptq rule, which rounds to nearest without one.
+        """The treated tensor.  hessian: see `Quantizer.quantize`.
 
         Raises: InputError for weights that are not finite or do not fit.
         """
-        quantizer = self.quantizer()
-        if quantizer:
-            return quantizer.quantize(weights, hessian if self.gptq else None)
-        if self.treatment == "int8":
-            return quantize_int8(weights)
-        if self.treatment == "int8-tensor":
-            return quantize_tensor(weights)
-        return finite_cast(weights, np.float16 if self.treatment == "float16" else np.float32)
+        if self.quantizer:
+            return self.quantizer.quantize(weights, hessian)
+        return finite_cast(weights, FLOATS[self.treatment])
+
+
+def _quantizer(treatment: str, table: dict[str, Any]) -> Quantizer | None:
+    """table: its parameters.  Raises: UsageError for one that it does not have."""
+    name = SPECIAL.get((treatment, str(table["step"]) if "step" in table else None), treatment)
+    left = {key: value for key, value in table.items() if name == treatment or key != "step"}
+    quantizer = None if treatment in FLOATS else QUANTIZERS.build(name, left)
+    if left:
+        key = next(iter(left))
+        owners = ", ".join(QUANTIZERS.part_owners(key))
+        hint = f"it belongs to {owners}" if owners else ""
+        if treatment == "int8" != name:
+            hint = "give it a step"
+        raise UsageError(f"treatment `{treatment}` takes no `{key}` here", hint=hint)
+    return quantizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,9 +118,10 @@ class Recipe:
         )
 
     def gptq_tensors(self, tensors: Mapping[str, np.ndarray]) -> list[str]:
-        """Names of the matrices that a gptq rule treats."""
+        """Names of the matrices whose quantizer wants a Hessian."""
         floats = {name: array for name, array in tensors.items() if array.dtype.kind == "f" and array.ndim > 1}
-        return sorted(name for name, array in floats.items() if self.rule(name, array.size).gptq)
+        chosen = {name: self.rule(name, array.size).quantizer for name, array in floats.items()}
+        return sorted(name for name, quantizer in chosen.items() if quantizer and quantizer.wants_hessian)
 
 
 def recipe_names() -> list[str]:
@@ -119,12 +132,13 @@ def recipe_names() -> list[str]:
 def load_recipe(name_or_path: str | Path) -> Recipe:
     """One of `recipe_names()`, or a TOML file of the user.
 
-    Raises: UsageError for an unknown name, key, treatment or coder, with the nearest known one.
+    Raises: UsageError for an unknown name, key, treatment or coder, with the nearest known one;
+    and as `Rule.of`.
     """
     if str(name_or_path).endswith(".toml"):
         own = _parse(read_bytes(name_or_path).decode("utf-8", "replace"), str(name_or_path))
         return dataclasses.replace(own, strict=True)
-    name = _known(str(name_or_path), recipe_names(), "recipe", "recipe")
+    name = one_of(str(name_or_path), recipe_names(), "recipe")
     return _parse((_folder() / f"{name}.toml").read_text("utf-8"), f"recipe {name}")
 
 
@@ -201,55 +215,37 @@ def _parse(text: str, where: str) -> Recipe:
     if version != 1:
         raise UsageError(f"has recipe version {version}, this toolkit reads version 1", where=where)
     if not isinstance(rules, list) or not rules:
-        raise UsageError("has no [[rules]]", where=where, hint="see codec/recipes/pr162.toml for an example")
-    fields = _fields(data, Recipe, where, {"rules", "strict"})
-    return Recipe(rules=tuple(_rule(rule, where) for rule in rules), **fields)
-
-
-def _rule(data: Any, where: str) -> Rule:
-    if not isinstance(data, dict):
-        raise UsageError(f"a rule is {_kind(data)}, it takes a table", where=where)
-    fields = _fields(data, Rule, where, set())
-    _known(fields["treatment"], list(TREATMENTS), "treatment", where)
+        raise UsageError("has no [[rules]]", where=where, hint=EXAMPLE)
     try:
-        return Rule(**fields)
+        fields = _head(data)
+        return Recipe(rules=tuple(_rule(rule) for rule in rules), **fields)
     except UsageError as error:
         raise UsageError(error.message, where=where, hint=error.hint) from None
 
 
-def _fields(data: dict[str, Any], kind: type, where: str, without: set[str]) -> dict[str, Any]:
-    """The arguments of `kind`, checked for names and types; lists as tuples."""
-    fields = {field.name: field for field in dataclasses.fields(kind) if field.name not in without}
-    for key, value in data.items():
-        _known(key, list(fields), "key", where)
-        types, words = KINDS.get(key, ((str,), "a string"))
-        if type(value) not in types or (isinstance(value, list) and {type(each) for each in value} - {str}):
-            raise UsageError(f"`{key}` is {_kind(value)}, it takes {words}", where=where)
-        if value == []:
-            raise UsageError(f"`{key}` is empty", where=where, hint="leave it out to match every tensor")
-    for name, field in fields.items():
-        if field.default is dataclasses.MISSING and name not in data:
-            raise UsageError(f"lacks `{name}`", where=where, hint="see codec/recipes/pr162.toml for an example")
-    if "coder" in data:
-        _known(data["coder"], list(CODERS), "coder", where)
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+def _rule(data: Any) -> Rule:
+    if not isinstance(data, dict):
+        raise UsageError(f"a rule is {kind_of(data)}, it takes a table")
+    return Rule.of(**data)
 
 
-def _kind(value: Any) -> str:
-    """What a value of TOML is called."""
-    names = {str: "a string", bool: "true or false", int: "an integer", float: "a number", dict: "a table"}
-    return names.get(type(value), "a list" if isinstance(value, list) else "a date")
+def _head(data: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's strings, all of them."""
+    fields = _own_fields(Recipe, {"rules", "strict"})
+    for key in data:
+        one_of(key, fields, "key")
+    said = {key: checked(key, value, fields[key]) for key, value in data.items()}
+    for key in fields:
+        if key not in said:
+            raise UsageError(f"lacks `{key}`", hint=EXAMPLE)
+    one_of(said["coder"], CODERS, "coder")
+    return said
 
 
-def _known(name: str, known: list[str], what: str, where: str) -> str:
-    if name in known:
-        return name
-    near = difflib.get_close_matches(name, known, 1)
-    raise UsageError(
-        f"unknown {what} `{name}`",
-        where="" if where == what else where,
-        hint=f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}",
-    )
+def _own_fields(kind: type, without: set[str]) -> dict[str, Any]:
+    """Name -> type of a dataclass's fields."""
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind) if field.name not in without}
 
 
 def rounding_notes(recipe: Recipe, tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:

@@ -1,10 +1,16 @@
-"""The compressors the challenge's scripts put around torch.save, found by content and undone within a size limit."""
+"""The one place where foreign bytes are decompressed: bounded in output and memory, whatever the bytes say.
 
+decompress    one stream of a named compressor
+undo          one stream of the compressor that its first bytes name
+expand        all that the challenge's scripts put around a torch.save file
+"""
+
+import bz2
 import io
 import lzma
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Protocol
 
 import numpy as np
 
@@ -14,8 +20,91 @@ SHUFFLED = b"BSHF"  # then one byte, the stride, then the shuffled bytes
 ZIP = b"PK\x03\x04"
 LEGACY = bytes.fromhex("6cfc9c46f9206aa85019")  # torch.save's magic number before 1.6, as its pickle spells it
 DEPTH = 3  # compressor around shuffle around torch.save is two
-DICTIONARY = 1 << 28  # bytes liblzma may use: xz -9 needs 65 MiB, a header can ask for 4 GiB
+MEMORY = 1 << 28  # bytes a decoder may use by itself: xz -9 needs 65 MiB, a header can ask for 4 GiB
 STEP = 1 << 8  # bytes of zstd input per call: at most 64 runs of 128 KiB, so 8 MiB beyond the limit
+MAGIC = {  # first bytes -> compressor; brotli has none
+    b"\x78\x01": "zlib",
+    b"\x78\x5e": "zlib",
+    b"\x78\x9c": "zlib",
+    b"\x78\xda": "zlib",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\xfd7zXZ\0": "xz",
+    b"\x5d\0\0": "lzma",
+}
+
+
+class Mismatch(InputError):
+    """This compressor cannot have written the data; the message says why."""
+
+
+class BeyondLimit(InputError):
+    """The data expands beyond the limit of its reader."""
+
+
+class Decoder(Protocol):
+    """One stream, as the standard library's decompressors offer it."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether the end of the stream was reached."""
+
+    @property
+    def unused_data(self) -> bytes:
+        """What follows the end."""
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        """At most max_length bytes, or few more."""
+
+
+def decompress(data: bytes, name: str, limit: int, *, memory: int = MEMORY, trailing: bool = False) -> bytes:
+    """The content of one stream of the compressor `name`, a key of DECODERS.
+
+    limit: bytes of content.  memory: bytes of the decoder's own.  trailing: whether anything may follow the stream.
+
+    Raises: Mismatch for data that is no such stream, or a cut one; BeyondLimit; EnvironmentLacks for brotli when its
+    package is missing.
+    """
+    return decompress_with(lambda: DECODERS[name](memory), data, name, limit, trailing=trailing)
+
+
+def decompress_with(
+    make: Callable[[], Decoder], data: bytes, name: str, limit: int, *, trailing: bool = False
+) -> bytes:
+    """As `decompress`, by a decoder of the caller's.  make: may refuse its settings as a decoder refuses data."""
+    try:
+        decoder = make()
+        content = decoder.decompress(data, limit + 1)
+    except (lzma.LZMAError, zlib.error, OSError, EOFError, ValueError, TypeError, OverflowError) as error:
+        raise Mismatch(str(error)) from None
+    if len(content) > limit:
+        raise BeyondLimit(f"holds {name} data that expands beyond {limit:,} bytes")
+    if not decoder.eof:
+        raise Mismatch("it ends early")
+    if decoder.unused_data and not trailing:
+        raise Mismatch(f"{len(decoder.unused_data)} bytes are left over behind its end")
+    return content
+
+
+def undo(data: bytes, limit: int) -> tuple[str, bytes]:
+    """(name of the compressor, content).  Brotli has no magic number: it is tried on whatever no other takes.
+
+    Raises: InputError for damaged data, Mismatch when no compressor can have written it; BeyondLimit and
+    EnvironmentLacks as `decompress`.
+    """
+    damage = ""
+    if name := next((name for magic, name in MAGIC.items() if data.startswith(magic)), ""):
+        try:
+            return name, decompress(data, name, limit)
+        except Mismatch as reason:
+            damage = f"is damaged {name} data ({reason.message})"
+    try:
+        return "brotli", decompress(data, "brotli", limit)
+    except (Mismatch, EnvironmentLacks) as error:
+        if damage:
+            raise InputError(damage, hint="copy the file again") from None
+        if isinstance(error, EnvironmentLacks):
+            raise
+        raise Mismatch(f"is in no known format (it starts with {data[:8]!r})") from None
 
 
 def expand(data: bytes, limit: int) -> tuple[bytes, tuple[str, ...]]:
@@ -34,7 +123,13 @@ def expand(data: bytes, limit: int) -> tuple[bytes, tuple[str, ...]]:
         if inner.startswith(SHUFFLED):
             inner, name = _unshuffle(inner), SHUFFLED.decode()
         else:
-            name, inner = _decompress(inner, limit, data)
+            try:
+                name, inner = undo(inner, limit)
+            except Mismatch:
+                raise _unknown(data) from None
+            except BeyondLimit as error:
+                error.hint = "submissions of 16 MB expand to about 40 MB, so it is none; read_any takes a larger limit"
+                raise
         layers.append(name)
     return inner, tuple(layers)
 
@@ -44,42 +139,13 @@ def is_torch_file(data: bytes) -> bool:
     return data.startswith(ZIP) or LEGACY in data[:16]
 
 
-class _Mismatch(Exception):
-    """This compressor cannot have written the data; the text says why."""
-
-
-class _Format(NamedTuple):
-    """magic: first bytes, any of them.  expand: (data, limit) -> content, of at most limit + STEP * 32768 bytes."""
-
-    name: str
-    magic: tuple[bytes, ...]
-    expand: Callable[[bytes, int], bytes]
-
-
-def _decompress(data: bytes, limit: int, file: bytes) -> tuple[str, bytes]:
-    """(name of the format, content).  Brotli has no magic number: it is tried on whatever no other format takes."""
-    damage = ""
-    for name, magic, expand_it in _FORMATS:
-        if data.startswith(magic):
-            try:
-                return name, _within(limit, name, expand_it(data, limit))
-            except _Mismatch as reason:
-                damage = damage or f"is damaged {name} data ({reason})"
+def has_brotli() -> bool:
+    """Whether brotli is installed, in a version that can stop at a size limit."""
     try:
-        return "brotli", _within(limit, "brotli", _brotli(data, limit))
-    except (_Mismatch, EnvironmentLacks) as error:
-        if damage:
-            raise InputError(damage, hint="copy the file again") from None
-        raise (error if isinstance(error, EnvironmentLacks) else _unknown(file)) from None
-
-
-def _within(limit: int, name: str, content: bytes) -> bytes:
-    if len(content) > limit:
-        raise InputError(
-            f"holds {name} data that expands beyond {limit:,} bytes",
-            hint="submissions of 16 MB expand to about 40 MB, so it is none; read_any takes a larger limit",
-        )
-    return content
+        import brotli
+    except ImportError:
+        return False
+    return hasattr(getattr(brotli, "Decompressor", None), "can_accept_more_data")
 
 
 def _unknown(file: bytes) -> InputError:
@@ -105,67 +171,63 @@ def _unshuffle(data: bytes) -> bytes:
     return mixed.tobytes()
 
 
-def _finished(content: bytes, limit: int, complete: bool, rest: bytes) -> bytes:
-    """The content, once it is known to be over the limit or to end where the file ends."""
-    if len(content) <= limit and not complete:
-        raise _Mismatch("it ends early")
-    if len(content) <= limit and rest:
-        raise _Mismatch(f"{len(rest)} bytes follow its end")
-    return content
+class _Zstd:
+    """One frame; zstandard's own decoders know no limit of output, so the input goes in by small steps."""
+
+    def __init__(self, memory: int) -> None:
+        from zstandard import ZstdDecompressor
+
+        self._stream = ZstdDecompressor(max_window_size=memory).decompressobj()
+        self.eof, self.unused_data = False, b""
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        """At most 8 MiB more than max_length."""
+        from zstandard import ZstdError
+
+        content, source = io.BytesIO(), io.BytesIO(data)
+        try:
+            while not self._stream.eof and content.tell() < max_length and (step := source.read(STEP)):
+                content.write(self._stream.decompress(step))
+        except ZstdError as error:
+            raise ValueError(str(error)) from None
+        self.eof, self.unused_data = self._stream.eof, self._stream.unused_data + source.read()
+        return content.getvalue()
 
 
-def _zlib(data: bytes, limit: int) -> bytes:
-    stream = zlib.decompressobj()
-    try:
-        content = stream.decompress(data, limit + 1)
-    except zlib.error as error:
-        raise _Mismatch(error) from None
-    return _finished(content, limit, stream.eof, stream.unused_data)
+class _Brotli:
+    """One stream; it cannot have anything behind its end."""
 
+    unused_data = b""
 
-def _lzma(data: bytes, limit: int) -> bytes:
-    stream = lzma.LZMADecompressor(lzma.FORMAT_AUTO, memlimit=DICTIONARY)
-    try:
-        content = stream.decompress(data, limit + 1)
-    except lzma.LZMAError as error:
-        raise _Mismatch(error) from None
-    return _finished(content, limit, stream.eof, stream.unused_data)
-
-
-def _zstd(data: bytes, limit: int) -> bytes:
-    from zstandard import ZstdDecompressor, ZstdError
-
-    stream, content, source = ZstdDecompressor().decompressobj(), io.BytesIO(), io.BytesIO(data)
-    try:
-        while not stream.eof and content.tell() <= limit and (step := source.read(STEP)):
-            content.write(stream.decompress(step))
-    except ZstdError as error:
-        raise _Mismatch(error) from None
-    rest = stream.unused_data + source.read()
-    return _finished(content.getvalue(), limit, stream.eof, rest)
-
-
-def _brotli(data: bytes, limit: int) -> bytes:
-    try:
+    def __init__(self, memory: int) -> None:
+        if not has_brotli():
+            raise EnvironmentLacks(
+                "is in no format with a known first byte, so perhaps brotli, which takes the package brotli, 1.2 or "
+                "later",
+                hint="pip install 'brotli>=1.2'",
+            )
         import brotli
-    except ImportError:
-        brotli = None
-    if not hasattr(getattr(brotli, "Decompressor", None), "can_accept_more_data"):
-        raise EnvironmentLacks(
-            "is in no format with a known first byte, so perhaps brotli, which takes the package brotli, 1.2 or later",
-            hint="pip install 'brotli>=1.2'",
-        )
-    stream = brotli.Decompressor()
-    try:
-        content: bytes = stream.process(data, output_buffer_limit=limit + 1)
-    except brotli.error as error:
-        raise _Mismatch(error) from None
-    return _finished(content, limit, stream.is_finished(), b"")
+
+        self._stream, self._error = brotli.Decompressor(), brotli.error
+        self.eof = False
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        """At most max_length bytes."""
+        try:
+            content: bytes = self._stream.process(data, output_buffer_limit=max_length)
+        except self._error as error:
+            raise ValueError(str(error)) from None
+        self.eof = self._stream.is_finished()
+        return content
 
 
-_FORMATS = (
-    _Format("zlib", (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"), _zlib),
-    _Format("zstd", (b"\x28\xb5\x2f\xfd",), _zstd),
-    _Format("xz", (b"\xfd7zXZ\0",), _lzma),
-    _Format("lzma", (b"\x5d\0\0",), _lzma),
-)
+DECODERS: dict[str, Callable[[int], Decoder]] = {  # name -> decoder that may use so many bytes of memory
+    "zlib": lambda memory: zlib.decompressobj(),
+    "gzip": lambda memory: zlib.decompressobj(31),
+    "deflate": lambda memory: zlib.decompressobj(-15),
+    "bz2": lambda memory: bz2.BZ2Decompressor(),
+    "xz": lambda memory: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=memory),
+    "lzma": lambda memory: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=memory),
+    "zstd": _Zstd,
+    "brotli": _Brotli,  # its windows are 16 MiB at most
+}

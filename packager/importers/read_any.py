@@ -13,7 +13,7 @@ from packager.importers.challenge_formats import read_int8_clean, read_labelled
 from packager.importers.imported import FORMS, STORED, Imported, check_finite, listed
 from packager.importers.llama2c import Sizes, read_sizes, read_weights
 from packager.importers.ternary import is_ternary, read_ternary
-from packager.importers.torch_file import arrays, load
+from packager.importers.torch_file import arrays, load_pickle
 
 LIMIT = 1 << 30  # bytes; a full-size float32 checkpoint has 140 million, an expanded submission 40 million
 NESTS = ("model", "state_dict", "model_state_dict")
@@ -39,7 +39,7 @@ def read_any(path: str | Path, *, limit: int = LIMIT) -> Imported:
         if (sizes := read_sizes(data)) is not None:
             return _llama2c(data, sizes)
         inner, layers = expand(data, limit)
-        imported = _recognised(load(inner, limit), max(limit, len(data)))
+        imported = _recognised(load_pickle(inner, limit), max(limit, len(data)))
     except PgolfError as error:
         error.where = f"{path}, {error.where}" if error.where else str(path)
         raise

@@ -14,7 +14,7 @@ from codec.storage.decompress import ZIP
 HINT = "save the state dict alone: torch.save(model.state_dict(), path)"
 
 
-def load(data: bytes, limit: int) -> Any:
+def load_pickle(data: bytes, limit: int) -> Any:
     """The saved object, tensors still torch's; only what torch calls weights is ever built (weights_only).
 
     Raises: InputError for a damaged file, one that claims more than `limit` bytes, or one whose pickle asks for

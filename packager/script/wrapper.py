@@ -14,6 +14,7 @@ import re
 import zlib
 
 from codec.errors import CodecError, InputError
+from codec.storage.decompress import BeyondLimit, Mismatch, decompress
 
 MAIN = "__main__"  # the script's key in what unwrap returns
 MAX_PAYLOAD = 1 << 24  # 16 MB of source: a hundred times the largest published script
@@ -114,16 +115,11 @@ def _compressed(payload: bytes) -> bytes:
 
 def _decompressed(literal: str) -> bytes:
     try:
-        packed = base64.b85decode(literal)
-        decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=MEMORY_LIMIT)
-        payload = decoder.decompress(packed, max_length=MAX_PAYLOAD + 1)
-    except (ValueError, lzma.LZMAError) as error:
+        return decompress(base64.b85decode(literal), "lzma", MAX_PAYLOAD, memory=MEMORY_LIMIT)
+    except BeyondLimit:
+        raise CodecError(f"is a packed script of more than {MAX_PAYLOAD} bytes of source") from None
+    except (ValueError, Mismatch) as error:
         raise CodecError(f"is a packed script that cannot be decompressed ({error})", hint="pack it again") from None
-    if len(payload) > MAX_PAYLOAD:
-        raise CodecError(f"is a packed script of more than {MAX_PAYLOAD} bytes of source")
-    if not decoder.eof or decoder.unused_data:
-        raise CodecError("is a packed script that is cut or has bytes left over", hint="pack it again")
-    return payload
 
 
 def _importable(name: str) -> bool:

@@ -10,13 +10,14 @@ from codec.errors import UsageError
 from pgolf.console import echo, json_option, print_json, print_table, progress
 from pgolf.data_origin import check_origin
 from pgolf.options import SCORES, adaptation, adaptation_options
+from pgolf.tables import print_findings
 
 if TYPE_CHECKING:
     import numpy as np
 
     from verify.audit.perturbations import Scope
     from verify.audit.runner import Audit
-    from verify.scoring.adaptation import Adaptation, Kind
+    from verify.scoring.adaptation import Adaptation, ScorerName
 
 TARGETS = 256
 STRIDE, BATCH = 64, 16  # as `pgolf verify` scores
@@ -61,7 +62,7 @@ def audit(
     allow: tuple[Path, ...],
     seq_len: int | None,
     stride: int | None,
-    score: "Kind",
+    score: "ScorerName",
     out: Path | None,
     as_json: bool,
     **adapting: Any,
@@ -97,8 +98,7 @@ def audit(
     if as_json:
         print_json(found.to_dict())
     else:
-        for finding in found.findings:
-            click.echo(f"{finding.level:<8} {finding.rule:<19} {finding.message}")
+        print_findings(found.findings)
         click.echo()
         echo(f"{found.subject}: {found.verdict} ({found.coverage['runs']} runs)")
     return found.exit_code
@@ -111,14 +111,14 @@ def _submission(
     scope: "Scope",
     seq_len: int | None,
     stride: int | None,
-    score: "Kind",
+    score: "ScorerName",
     how: "Adaptation",
 ) -> "Audit":
     from codec.storage.token_shards import find_shards, find_tokenizer
     from verify import HeldOut, Settings, Submission, window_length
-    from verify.audit.runner import expected_runs
+    from verify.audit.measurements import expected_runs
     from verify.audit.submission_audit import audit_submission, stated_length
-    from verify.submission_rules import check_tokenizer
+    from verify.pipeline import check_same_tokenizer
 
     if data is None:
         raise UsageError("--data is missing", hint="a submission is audited on text: pass --data DIR")
@@ -128,7 +128,7 @@ def _submission(
     stride = stride or min(STRIDE, length)
     settings = Settings(length=length, stride=stride, batch=scope.batch, threads=1, adaptation=how)
     heldout = HeldOut.read(shards, find_tokenizer(data), targets or length + TARGETS)
-    check_tokenizer(subject, heldout)
+    check_same_tokenizer(subject, heldout)
     check_origin(shards, heldout.tokenizer_sha256)
     # The size of the vocabulary, which most runs depend on, is known once the model runs; most have 1,024 ids.
     with progress("auditing", expected_runs(replace(scope, sums=1), 1024)) as bar:
@@ -138,13 +138,14 @@ def _submission(
 def _scorer(
     subject: str, data: Path | None, targets: int, scope: "Scope", digest: str | None, allow: tuple[Path, ...]
 ) -> "Audit":
-    from verify.audit.fresh_process import Errand, find_scorer, observe
+    from verify.audit.fresh_process import ScorerJob, find_scorer, observe
+    from verify.audit.measurements import expected_runs
     from verify.audit.perturbations import made_up
-    from verify.audit.runner import audit, expected_runs
+    from verify.audit.runner import audit
 
     scorer = find_scorer(subject)
     tokens = made_up(scorer.vocab_size, targets, scope) if data is None else _held_out(data, targets)
-    observed = observe([Errand(scorer=subject, allowed=allow)], tokens, batch=scope.batch)[0]
+    observed = observe([ScorerJob(scorer=subject, allowed=allow)], tokens, batch=scope.batch)[0]
     with progress("auditing", expected_runs(scope, scorer.vocab_size)) as bar:
         return audit(scorer, tokens, scope, artifact_digest=digest, observed=observed, progress=bar)
 
@@ -157,8 +158,10 @@ def _held_out(data: Path, targets: int) -> "np.ndarray":
 
 def _gallery(out: Path | None, as_json: bool) -> int:
     from codec.storage.atomic_files import check_writable, write_bytes
-    from verify.audit.gallery import EXHIBITS, SCOPE, audit_all
-    from verify.audit.gallery.page import CHECKS, markdown, row, wrong
+    from verify.audit.checks import short_names
+    from verify.audit.gallery import SCOPE, audit_all
+    from verify.audit.gallery.exhibits import EXHIBITS
+    from verify.audit.gallery.page import markdown, row, wrong
 
     if out:
         check_writable(out)
@@ -184,8 +187,8 @@ def _gallery(out: Path | None, as_json: bool) -> int:
             }
         )
     else:
-        print_table([row(name, one) for name, one in found.items()], ("", *CHECKS.values()))
-        click.echo("\n" + ", ".join(f"{number} {rule}" for rule, number in CHECKS.items()))
+        print_table([row(name, one) for name, one in found.items()], ("", *short_names().values()))
+        click.echo("\n" + ", ".join(f"{number} {rule}" for rule, number in short_names().items()))
         for name, rules in mistakes.items():
             if rules:
                 click.echo(f"WRONG: {name}: {', '.join(rules)}")

@@ -11,6 +11,7 @@ from codec.errors import InputError, UsageError
 from codec.storage.atomic_files import within
 from pgolf.console import echo, json_option, print_json, print_table, progress
 from pgolf.data_origin import check_origin
+from pgolf.options import device_option, seed_option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from trainer.calibration import Calibration
     from trainer.model.gpt import GPT
 
-LOG, DEFAULT_NAME = "train.log", "calibration.safetensors"
+DEFAULT_NAME = "calibration.safetensors"
 
 
 @click.command()
@@ -51,10 +52,8 @@ LOG, DEFAULT_NAME = "train.log", "calibration.safetensors"
     metavar="N",
     help="Sequences per pass.  [default: 2,048 tokens, on a GPU 16,384]",
 )
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of all that is drawn.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."
-)
+@seed_option
+@device_option
 @json_option
 def calibrate(
     checkpoint: Path,
@@ -83,7 +82,7 @@ def calibrate(
     from codec.storage.calibration_file import CHECKPOINT, sha256
     from pgolf.checkpoints import read_model
     from trainer.calibration import calibrate as run_calibration
-    from trainer.calibration import enough_sequences, own_samples, pass_sequences
+    from trainer.calibration import default_sequences, own_samples, sequences_per_pass
 
     imported = read_model(checkpoint)
     output = output or checkpoint.parent / DEFAULT_NAME
@@ -91,8 +90,8 @@ def calibrate(
     for note in imported.notes:
         echo(f"note: {note}", err=True)
     model = _model(imported, checkpoint, device)
-    sequences = sequences or enough_sequences(model.config)
-    batch = min(batch or pass_sequences(model.config, model.tok_emb.weight.device), sequences)
+    sequences = sequences or default_sequences(model.config)
+    batch = min(batch or sequences_per_pass(model.config, model.tok_emb.weight.device), sequences)
     metadata = {"source": source, "batch": batch, "seed": seed, CHECKPOINT: sha256(checkpoint)}
     started = time.perf_counter()
     with progress("calibrate", sequences) as report:
@@ -104,7 +103,7 @@ def calibrate(
             found = run_calibration(model, batches, seed=seed, progress=report)
     seconds = time.perf_counter() - started
     found.write(output, metadata)
-    _log(checkpoint.parent / LOG, seconds)
+    _log(checkpoint.parent, seconds)
     trained = imported.metadata.get("train_seconds")
     _print(output, found, source, seconds, trained if isinstance(trained, int | float) else None, as_json)
 
@@ -112,18 +111,19 @@ def calibrate(
 def _model(imported: "Imported", checkpoint: Path, device_name: str) -> "GPT":
     import torch
 
-    from trainer.compute.attention import choose
-    from trainer.compute.device import find_device, precision, put
-    from trainer.model.gpt import GPT, GPTConfig
-    from trainer.presets.published_layouts import check
+    from trainer.compute.attention import choose_attention
+    from trainer.compute.device import find_device, precision, to_device
+    from trainer.model.config import GPTConfig
+    from trainer.model.gpt import GPT
+    from trainer.presets.published_layouts import check_shapes
 
     device = find_device(device_name)
     with within(checkpoint):
         config = GPTConfig.from_dict(imported.metadata["config"])
-        check(config, {name: array.shape for name, array in imported.tensors.items()})
-    model = GPT(config, choose(device, precision(device))[1])
+        check_shapes(config, {name: array.shape for name, array in imported.tensors.items()})
+    model = GPT(config, choose_attention(device, precision(device))[1])
     model.load_state_dict({name: torch.tensor(array) for name, array in imported.tensors.items()})
-    put(model, device)  # as the training did, bfloat16 tables included
+    to_device(model, device)  # as the training did, bfloat16 tables included
     return model.eval()
 
 
@@ -151,11 +151,13 @@ def _windows(
     return (loader.batch(first // batch)[0][: sequences - first] for first in range(0, sequences, batch))
 
 
-def _log(path: Path, seconds: float) -> None:
+def _log(run: Path, seconds: float) -> None:
     """One line, instead of that of an earlier calibration, whose file this one's replaces."""
     from codec.storage.atomic_files import write_bytes
+    from trainer.run.run_folder import LOG
     from trainer.run.text_log import CALIBRATE, PHASES
 
+    path = run / LOG
     if path.is_file():
         start = f"{PHASES} {CALIBRATE}:".encode()
         kept = [line for line in path.read_bytes().splitlines(keepends=True) if not line.startswith(start)]

@@ -1,8 +1,7 @@
 """`pgolf compare`: runs of one recipe, from their logs: mean, spread, and whether they beat another."""
 
 import json
-import shutil
-import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +10,11 @@ import click
 from codec.errors import UsageError
 from pgolf.console import echo, json_option, print_json, print_table
 from pgolf.options import cap_option
+from pgolf.tables import print_findings
 
 if TYPE_CHECKING:
     from verify.claims.runs import Group, Run
-    from verify.claims.significance import Comparison, Sample
+    from verify.claims.significance import Comparison, Name, SeedScores
     from verify.finding import Finding
 
 LARGEST_BPB = 20.0  # a larger number is a pull request's, not a score
@@ -53,14 +53,14 @@ def compare(runs: tuple[Path, ...], against: tuple[str, ...], cap: int, write: P
     from verify.claims import significance
     from verify.claims.group_rules import check_group
     from verify.claims.runs import read_group
-    from verify.claims.write_submission_json import record
+    from verify.claims.write_submission_json import as_submission_json
 
     group = read_group(runs)
     other = _other(against) if against else None
     comparison = significance.compare(group.sample, other, group.bpb_per_nat) if other else None
     findings = check_group(group, cap, comparison)
     if write:
-        text = json.dumps(record(group, findings, comparison), indent=2, ensure_ascii=False)
+        text = json.dumps(as_submission_json(group, findings, comparison), indent=2, ensure_ascii=False)
         write_bytes(write, f"{text}\n".encode())
     for path in group.skipped:
         echo(f"note: {path} holds no score", err=True)
@@ -71,11 +71,11 @@ def compare(runs: tuple[Path, ...], against: tuple[str, ...], cap: int, write: P
     return 1 if any(finding.level == "fail" for finding in findings) else 0
 
 
-def _other(against: tuple[str, ...]) -> "Sample":
+def _other(against: tuple[str, ...]) -> "SeedScores":
     """The scores to beat: those of a record, of runs, or given as numbers."""
     from verify.claims.reference_results import RECORDS
     from verify.claims.runs import read_group
-    from verify.claims.significance import Sample
+    from verify.claims.significance import SeedScores
 
     values: list[float] = []
     paths: list[str] = []
@@ -88,7 +88,7 @@ def _other(against: tuple[str, ...]) -> "Sample":
             values.append(_mean(each, tuple(RECORDS)))
     if paths:
         values += read_group(paths).sample.values
-    return Sample(values=tuple(values))
+    return SeedScores(values=tuple(values))
 
 
 def _mean(text: str, records: tuple[str, ...]) -> float:
@@ -105,7 +105,7 @@ def _mean(text: str, records: tuple[str, ...]) -> float:
 
 
 def _object(
-    group: "Group", findings: "list[Finding]", comparison: "Comparison | None", against: tuple[str, ...], cap: int
+    group: "Group", findings: "Sequence[Finding]", comparison: "Comparison | None", against: tuple[str, ...], cap: int
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
@@ -122,7 +122,8 @@ def _object(
         "threshold_bpb": comparison.threshold if comparison else None,
         "margin_bpb": comparison.margin if comparison else None,
     }
-    for name, keys in {"z": ("z", "p_z"), "t": ("t", "p_t"), "welch": ("welch_t", "p_welch")}.items():
+    tests: dict[Name, tuple[str, str]] = {"z": ("z", "p_z"), "t": ("t", "p_t"), "welch": ("welch_t", "p_welch")}
+    for name, keys in tests.items():
         outcome = comparison.test(name, shifted=True) if comparison else None
         found |= dict(zip(keys, (outcome.statistic, outcome.p) if outcome else (None, None), strict=True))
         if name == "welch":
@@ -152,7 +153,7 @@ def _run(run: "Run", cap: int) -> dict[str, Any]:
 
 
 def _print(
-    group: "Group", findings: "list[Finding]", comparison: "Comparison | None", against: tuple[str, ...], cap: int
+    group: "Group", findings: "Sequence[Finding]", comparison: "Comparison | None", against: tuple[str, ...], cap: int
 ) -> None:
     print_table(
         [
@@ -179,10 +180,7 @@ def _print(
         click.echo()
         _print_tests(comparison)
     click.echo()
-    for finding in findings:
-        head = f"{finding.level:<8} {finding.rule:<20} "
-        width = shutil.get_terminal_size(fallback=(120, 24)).columns
-        click.echo(textwrap.fill(head + finding.message, width, subsequent_indent=" " * len(head)))
+    print_findings(findings, wrap=True)
 
 
 def _print_mean(group: "Group", comparison: "Comparison | None", against: tuple[str, ...]) -> None:

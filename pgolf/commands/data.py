@@ -6,8 +6,7 @@ import click
 
 from codec.errors import UsageError
 from pgolf.console import json_option, print_json, print_table, progress
-
-DEFAULT_VOCAB = 1024
+from pgolf.options import VOCAB_SIZE
 
 
 @click.command()
@@ -17,7 +16,7 @@ DEFAULT_VOCAB = 1024
     "--vocab-size",
     type=click.IntRange(min=1),
     metavar="N",
-    help=f"Pieces of the tokenizer to train.  [default: {DEFAULT_VOCAB}]",
+    help=f"Pieces of the tokenizer to train.  [default: {VOCAB_SIZE}]",
 )
 @click.option("--tokenizer", metavar="FILE", help="Use this SentencePiece model instead of training one.")
 @click.option(
@@ -66,14 +65,14 @@ def data(
 
     from trainer.data.dataset import build_dataset
     from trainer.data.documents import read_documents
-    from trainer.data.stdlib_text import embedded_documents
+    from trainer.data.stdlib_text import stdlib_documents
 
-    documents = embedded_documents() if embedded else read_documents(text)
+    documents = stdlib_documents() if embedded else read_documents(text)
     with progress("encoding", 100) as report:
         summary = build_dataset(
             documents,
             output,
-            vocab_size=vocab_size or DEFAULT_VOCAB,
+            vocab_size=vocab_size or VOCAB_SIZE,
             tokenizer=tokenizer,
             val_fraction=0.02 if val_fraction is None else val_fraction,
             heldout=read_documents(val) if val else None,

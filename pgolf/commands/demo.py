@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pgolf.console import json_option, print_json, print_table, progress
+from pgolf.evaluation import BATCH, STRIDE, fit_vocabulary, sliding_evaluation
+from pgolf.options import VOCAB_SIZE, seed_option, steps_option, threads_option
+from pgolf.tables import outcome
 
 if TYPE_CHECKING:
-    from packager.submission import Submission
+    from packager.submission import PackedSubmission
     from trainer.data.dataset import DataSummary
     from trainer.run.loop import TrainResult
     from verify import HeldOut, Verdict
 
 PRESET, RECIPE = "cpu-demo", "pr162-small"
-VOCABULARY = 1024
 # Of the embedded text's 3 MB: 240 kB in 65 documents, enough that one module does not decide the score.
 VAL_FRACTION = 0.1
 
@@ -35,9 +37,9 @@ VAL_FRACTION = 0.1
     help="Train on this text instead of the standard library's; may be repeated.",
 )
 @click.option("--val", multiple=True, metavar="FILE", help="With --text: hold out these documents.")
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Train N steps, not the preset's.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: torch's choice]")
+@steps_option
+@seed_option
+@threads_option
 @click.option(
     "--limit-tokens",
     type=click.IntRange(min=1),
@@ -99,14 +101,14 @@ def _check(output: Path) -> None:
 def _data(folder: Path, text: tuple[str, ...], val: tuple[str, ...]) -> "DataSummary":
     from trainer.data.dataset import build_dataset
     from trainer.data.documents import read_documents
-    from trainer.data.stdlib_text import embedded_documents
+    from trainer.data.stdlib_text import stdlib_documents
 
-    documents = read_documents(text) if text else embedded_documents()
+    documents = read_documents(text) if text else stdlib_documents()
     with progress("encoding", 100) as step:
         return build_dataset(
             documents,
             folder,
-            vocab_size=VOCABULARY,
+            vocab_size=VOCAB_SIZE,
             or_fewer=True,
             val_fraction=VAL_FRACTION,
             heldout=read_documents(val) if val else None,
@@ -120,7 +122,6 @@ def _train(
     import shutil
 
     from codec.storage.token_shards import find_shards, find_tokenizer
-    from pgolf.evaluation import fit_vocabulary, sliding_evaluation
     from trainer.presets.catalog import find_preset
     from trainer.run.loop import train
     from verify import HeldOut
@@ -143,12 +144,12 @@ def _train(
     return result, heldout
 
 
-def _pack(output: Path, result: "TrainResult") -> "Submission":
-    from packager.submission import STAGES, Order, build_submission
+def _pack(output: Path, result: "TrainResult") -> "PackedSubmission":
+    from packager.submission import STAGES, PackOptions, build_submission
 
-    order = Order(checkpoint=result.checkpoint, recipe=RECIPE, title="pgolf demo")
+    options = PackOptions(checkpoint=result.checkpoint, recipe=RECIPE, title="pgolf demo")
     with progress("pack", STAGES) as step:
-        return build_submission(order, output / "submission", step)
+        return build_submission(options, output / "submission", step)
 
 
 def _verify(output: Path, result: "TrainResult", heldout: "HeldOut", threads: int | None) -> "Verdict":
@@ -156,7 +157,7 @@ def _verify(output: Path, result: "TrainResult", heldout: "HeldOut", threads: in
 
     submission = Submission.open(output / "submission")
     settings = Settings(
-        length=window_length(submission), stride=64, batch=16, threads=threads, device="cpu", time_limit=3600.0
+        length=window_length(submission), stride=STRIDE, batch=BATCH, threads=threads, device="cpu", time_limit=3600.0
     )
     return examine(submission, heldout, settings, checkpoint=result.checkpoint, bar=progress)
 
@@ -165,7 +166,7 @@ def _report(
     output: Path,
     summary: "DataSummary",
     result: "TrainResult",
-    submission: "Submission",
+    submission: "PackedSubmission",
     verdict: "Verdict",
     heldout: "HeldOut",
 ) -> dict[str, Any]:
@@ -186,7 +187,7 @@ def _report(
         "steps": result.steps,
         "tokens": result.tokens,
         "train_seconds": result.seconds,
-        "train_loss": _loss_curve(output / "run" / "train.log"),
+        "train_loss": _loss_curve(output / "run"),
         "weights": submission.ledger.weights,
         "scored_targets": packed.tokens,
         "scored_bytes": packed.bytes,
@@ -196,13 +197,14 @@ def _report(
     }
 
 
-def _loss_curve(log: Path) -> list[tuple[int, float]]:
+def _loss_curve(run: Path) -> list[tuple[int, float]]:
     """(step, training loss) from the log, thinned to about ten points."""
     import re
 
-    points = [
-        (int(step), float(loss)) for step, loss in re.findall(r"step:(\d+)/\d+ train_loss:([\d.]+)", log.read_text())
-    ]
+    from trainer.run.run_folder import LOG
+
+    log = (run / LOG).read_text()
+    points = [(int(step), float(loss)) for step, loss in re.findall(r"step:(\d+)/\d+ train_loss:([\d.]+)", log)]
     return [*points[: -1 : max(len(points) // 10, 1)], *points[-1:]]
 
 
@@ -277,7 +279,5 @@ def _print(report: dict[str, Any], verdict: "Verdict") -> None:
     for finding in verdict.findings:
         if finding.level in ("warn", "fail"):
             click.echo(f"{finding.level}: {finding.rule}: {finding.message}")
-    undecided = [finding.rule for finding in verdict.findings if finding.level == "unknown"]
-    if undecided:
-        click.echo(f"not decided: {', '.join(undecided)}; verify says why")
+    click.echo("; ".join(outcome(verdict)))
     click.echo(f"again: pgolf verify {report['submission']} --data {report['data']}")

@@ -93,15 +93,23 @@ def _layers(data: bytes) -> dict[str, str]:
 
 
 def _checkpoint(file: Path) -> dict[str, Any]:
+    import numpy as np
+
     from packager.importers.read_any import read_any
 
     imported = read_any(file)
     rows = []
     for name, array in imported.tensors.items():
         stored = imported.stored[name] if imported.stored else array
-        plain = stored if hasattr(stored, "dtype") else stored.levels
-        scales = "" if stored is plain else f"{stored.scales.dtype} x {stored.scales.size}"
-        rows.append({"name": name, "dtype": str(plain.dtype), "shape": [*plain.shape], "scales": scales})
+        plain, scales = (stored, None) if isinstance(stored, np.ndarray) else (stored.levels, stored.scales)
+        rows.append(
+            {
+                "name": name,
+                "dtype": str(plain.dtype),
+                "shape": [*plain.shape],
+                "scales": "" if scales is None else f"{scales.dtype} x {scales.size}",
+            }
+        )
     weights = sum(array.size for array in imported.tensors.values())
     return {"kind": imported.kind, "weights": weights, "notes": [*imported.notes], "tensors": rows}
 

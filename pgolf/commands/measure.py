@@ -2,10 +2,14 @@
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pgolf.console import echo, json_option, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from codec.measurement.measurement import Measurement
 
 
 @click.command()
@@ -56,11 +60,11 @@ def measure(
     from codec.storage.atomic_files import within
     from codec.storage.calibration_file import read_hessians
     from packager.importers.imported import STORED
-    from pgolf import plots as picture
     from pgolf.checkpoints import read_weights
+    from pgolf.plots import check_plot, draw_plot
 
     if plot:
-        picture.check(plot)
+        check_plot(plot)
     for peer in peers:
         if peer not in BASELINES:
             raise UsageError(f"unknown peer `{peer}`", hint=f"known: {', '.join(BASELINES)}")
@@ -88,64 +92,71 @@ def measure(
         step(len(loaded), "")
     weights = sum(array.size for array in imported.tensors.values())
     if plot:
-        picture.draw(results, f"{Path(checkpoint).name}: {weights:,} weights", plot)
+        draw_plot(results, f"{Path(checkpoint).name}: {weights:,} weights", plot)
     if as_json:
         print_json(
             {
                 "checkpoint": checkpoint,
                 "weights": weights,
-                "recipes": [_finite(r.to_dict()) for r in results],
+                "recipes": [result.to_dict() for result in results],
                 "tensors": [row for result in results for row in _tensor_rows(result)],
             }
         )
         return
-    weighed = ["Hessian dB"] if hessians else []
     for result in results:
-        print_table(
-            [
-                [
-                    row["name"],
-                    row["treatment"],
-                    f"{row['weights']:,}",
-                    f"{row['entropy_bits_per_weight']:.3f}",
-                    f"{row['bits_per_weight']:.3f}",
-                    f"{row['bytes']:,.0f}",
-                    f"{row['peer_bytes']:,}",
-                    _tenths(row["snr_db"]),
-                    *([_tenths(row["hessian_snr_db"])] if hessians else []),
-                ]
-                for row in _tensor_rows(result)
-            ],
-            [
-                f"{result.recipe}: tensor",
-                "treatment",
-                "weights",
-                "entropy b/w",
-                "rANS b/w",
-                "rANS bytes",
-                next(iter(result.peer_bytes)),
-                "SNR dB",
-                *weighed,
-            ],
-        )
+        _print_tensors(result, weighed=bool(hessians))
         click.echo()
+    _print_recipes(results, weighed=bool(hessians))
+
+
+def _print_tensors(result: "Measurement", *, weighed: bool) -> None:
+    """One row per tensor.  weighed: with the Hessians' view of the error."""
     print_table(
         [
             [
-                r.recipe,
-                f"{r.ledger.artifact_bytes:,}",
-                f"{r.ledger.bits_per_weight:.3f}",
-                f"{r.ledger.overhead_percent:+.2f} %",
-                " + ".join(
-                    f"{part:,.0f}" for part in (r.ledger.level_bytes, r.ledger.scale_bytes, r.ledger.plain_bytes)
-                ),
-                f"{r.ledger.header_bytes:,.0f} + {r.ledger.table_bytes:,}",
-                f"{r.snr_db:.1f}",
-                *([_tenths(r.hessian_snr_db)] if hessians else []),
-                f"{r.encode_seconds:.2f} / {r.decode_seconds:.2f} s",
-                ", ".join(f"{peer} {count:,}" for peer, count in r.peer_bytes.items()),
+                row["name"],
+                row["treatment"],
+                f"{row['weights']:,}",
+                f"{row['entropy_bits_per_weight']:.3f}",
+                f"{row['bits_per_weight']:.3f}",
+                f"{row['bytes']:,.0f}",
+                f"{row['peer_bytes']:,}",
+                _tenths(row["snr_db"]),
+                *([_tenths(row["hessian_snr_db"])] if weighed else []),
             ]
-            for r in results
+            for row in _tensor_rows(result)
+        ],
+        [
+            f"{result.recipe}: tensor",
+            "treatment",
+            "weights",
+            "entropy b/w",
+            "rANS b/w",
+            "rANS bytes",
+            next(iter(result.peer_bytes)),
+            "SNR dB",
+            *(["Hessian dB"] if weighed else []),
+        ],
+    )
+
+
+def _print_recipes(results: "list[Measurement]", *, weighed: bool) -> None:
+    """One row per recipe."""
+    print_table(
+        [
+            [
+                result.recipe,
+                f"{costs.artifact_bytes:,}",
+                f"{costs.bits_per_weight:.3f}",
+                f"{costs.overhead_percent:+.2f} %",
+                " + ".join(f"{part:,.0f}" for part in (costs.level_bytes, costs.scale_bytes, costs.plain_bytes)),
+                f"{costs.header_bytes:,.0f} + {costs.table_bytes:,}",
+                f"{result.snr_db:.1f}",
+                *([_tenths(result.hessian_snr_db)] if weighed else []),
+                f"{result.encode_seconds:.2f} / {result.decode_seconds:.2f} s",
+                ", ".join(f"{peer} {count:,}" for peer, count in result.peer_bytes.items()),
+            ]
+            for result, costs in ((result, result.ledger) for result in results)
         ],
         [
             "recipe",
@@ -155,42 +166,37 @@ def measure(
             "levels + scales + floats",
             "header + tables",
             "SNR dB",
-            *weighed,
+            *(["Hessian dB"] if weighed else []),
             "encode / decode",
             "peers",
         ],
     )
 
 
-def _tensor_rows(result) -> list[dict]:
+def _tensor_rows(result: "Measurement") -> list[dict[str, Any]]:
     return [
-        _finite(
-            {
-                "recipe": result.recipe,
-                "name": row.name,
-                "treatment": "tied" if row.stored_as == "tied" else result.treatments.get(row.name, row.stored_as),
-                "stored_as": row.stored_as,
-                "weights": row.weights,
-                "entropy_bits_per_weight": row.entropy_bits / max(row.weights, 1),
-                "bits_per_weight": row.bits_per_weight,
-                "bytes": row.bytes,
-                "payload_bytes": row.payload_bytes,
-                "scale_bytes": row.scale_bytes,
-                "class_bytes": row.class_bytes,
-                "over_entropy_percent": row.over_entropy_percent,
-                "peer_bytes": result.tensor_peer_bytes[row.name],
-                "snr_db": result.tensor_snr_db.get(row.name),
-                "hessian_snr_db": result.tensor_hessian_snr_db.get(row.name),
-            }
-        )
+        {
+            "recipe": result.recipe,
+            "name": row.name,
+            "treatment": "tied" if row.stored_as == "tied" else result.treatments.get(row.name, row.stored_as),
+            "stored_as": row.stored_as,
+            "weights": row.weights,
+            "entropy_bits_per_weight": row.entropy_bits / max(row.weights, 1),
+            "bits_per_weight": row.bits_per_weight,
+            "bytes": row.bytes,
+            "payload_bytes": row.payload_bytes,
+            "scale_bytes": row.scale_bytes,
+            "column_step_bytes": row.column_step_bytes,
+            "class_bytes": row.class_bytes,
+            "over_entropy_percent": row.over_entropy_percent,
+            "peer_bytes": result.tensor_peer_bytes[row.name],
+            "snr_db": result.tensor_snr_db.get(row.name),
+            "hessian_snr_db": result.tensor_hessian_snr_db.get(row.name),
+        }
         for row in result.ledger.rows
     ]
 
 
 def _tenths(value: float | None) -> str | None:
-    return None if value is None else f"{value:.1f}"
-
-
-def _finite(row: dict) -> dict:
-    """JSON has no infinity: a tensor without error has no SNR."""
-    return {key: None if isinstance(value, float) and math.isinf(value) else value for key, value in row.items()}
+    """A tensor without error has no SNR."""
+    return None if value is None or math.isinf(value) else f"{value:.1f}"

@@ -49,10 +49,10 @@ def pack(
     """
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output' (or --dry-run).")
-    from packager.submission import STAGES, Order, build_submission, plan_submission
+    from packager.submission import STAGES, PackOptions, build_submission, plan_submission
     from pgolf.checkpoints import read_model, read_weights
 
-    order = Order(
+    options = PackOptions(
         checkpoint=checkpoint,
         recipe=recipe,
         script=script,
@@ -65,9 +65,9 @@ def pack(
     )
     with progress("pack", STAGES) as step:
         if output is None or dry_run:
-            submission = plan_submission(order, step)
+            submission = plan_submission(options, step)
         else:
-            submission = build_submission(order, output, step)
+            submission = build_submission(options, output, step)
     for note in submission.notes:
         echo(f"note: {note}", err=True)
     written = None if dry_run else str(output)

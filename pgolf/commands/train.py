@@ -14,6 +14,7 @@ from codec.storage.atomic_files import refusal
 from pgolf.console import json_option, print_json, print_table, progress
 from pgolf.data_origin import check_origin
 from pgolf.evaluation import fit_vocabulary, sliding_evaluation
+from pgolf.options import device_option, seed_option, steps_option, threads_option
 from pgolf.signals import let_the_first_speak
 
 if TYPE_CHECKING:
@@ -28,18 +29,10 @@ if TYPE_CHECKING:
     "--data", "data_dir", required=True, metavar="DIR", help="Folder with *_train_*.bin, *_val_*.bin and one *.model."
 )
 @click.option("--output", "-o", required=True, metavar="RUN", help="Folder for checkpoint, log and state.")
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 1),
-    default=0,
-    show_default=True,
-    help="Decides the starting weights and the order of the data.",
-)
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Train N steps, not the preset's.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: torch's choice]")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to train."
-)
+@seed_option
+@steps_option
+@threads_option
+@device_option
 @click.option(
     "--compile/--no-compile", default=None, help="Compile the model with torch.compile.  [default: the preset's choice]"
 )
@@ -86,10 +79,11 @@ def train(
     trackers: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Train PRESET on token shards.
+    """Train PRESET, a name or a TOML file, on token shards.
 
     On a CPU: tiny (seconds), cpu-demo (minutes), cpu-bench (half an hour).  On 8 x H100: baseline, pr162, pr339,
-    pr1176, pr1716, and pr1716-bigram, whose bigram table is trained.
+    pr1176, pr1716, and pr1716-bigram, whose bigram table is trained.  A file of your own states what differs from the
+    preset that it extends; trainer/presets has examples.
 
     RUN gets checkpoint.safetensors, train.log, metrics.jsonl and state.safetensors. A run that was stopped, by Ctrl-C
     or kill, goes on with --resume and ends with the same weights as one that was not. Under torchrun every process
@@ -99,20 +93,21 @@ def train(
     Example:
       pgolf train cpu-demo --data data -o run
       pgolf train cpu-demo --data data -o run --resume
+      pgolf train mine.toml --data data -o run
       pgolf train pr339 --data data -o run --set qat_below=0.1 --set qat_recipe=pr339
       torchrun --nproc_per_node=8 -m pgolf train pr1716 --data data -o run
     """
     from codec.storage.token_shards import find_shards, find_tokenizer
     from trainer.compute.ranks import Ranks
     from trainer.presets.catalog import find_preset
-    from trainer.presets.overrides import changed
+    from trainer.presets.overrides import apply_overrides
     from trainer.run.loop import train as run_training
     from verify.scoring.heldout import HeldOut
 
     ranks = Ranks.launched()
     first = ranks.first
     with _told_once(ranks, output):
-        chosen = changed(find_preset(preset), settings)
+        chosen = apply_overrides(find_preset(preset), settings)
         if compile is not None:
             chosen = replace(chosen, train=replace(chosen.train, compile=compile))
         tokenizer_file = Path(tokenizer) if tokenizer else find_tokenizer(data_dir)

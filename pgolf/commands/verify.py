@@ -9,10 +9,11 @@ from codec.errors import EnvironmentLacks, UsageError
 from pgolf.console import json_option, print_json, print_table, progress
 from pgolf.data_origin import check_origin
 from pgolf.options import SCORES, adaptation, adaptation_options, cap_option
+from pgolf.tables import outcome, print_findings
 
 if TYPE_CHECKING:
     from verify import HeldOut, Settings, Verdict
-    from verify.scoring.adaptation import Kind
+    from verify.scoring.adaptation import ScorerName
 
 STRIDE = 64  # targets, the challenge's choice
 SHOWN = 4  # findings of one rule in the table
@@ -51,7 +52,7 @@ def verify(
     val: Path | None,
     tokenizer: Path | None,
     checkpoint: Path | None,
-    scores: tuple["Kind", ...],
+    scores: tuple["ScorerName", ...],
     stride: int | None,
     seq_len: int | None,
     limit_tokens: int | None,
@@ -86,7 +87,7 @@ def verify(
       pgolf verify RECORD --data DIR --artifact final_model.int6.ptz --env NUM_LAYERS=11
     """
     from verify import HeldOut, Settings, Submission, examine, window_length
-    from verify.submission_rules import evaluation
+    from verify.run_rules import evaluation
 
     _check_device(device)
     subject = Submission.open(submission, artifact=artifact, tolerated=frozenset(extra))
@@ -126,8 +127,10 @@ def _check_device(device: str) -> None:
 def _heldout_files(data: Path | None, val: Path | None, tokenizer: Path | None) -> tuple[list[Path], Path]:
     from codec.storage.token_shards import find_shards, find_tokenizer
 
-    if data is None and (val is None or tokenizer is None):
-        raise UsageError("--data is missing", hint="pass --data DIR, or both --val and --tokenizer")
+    if data is None:
+        if val is None or tokenizer is None:
+            raise UsageError("--data is missing", hint="pass --data DIR, or both --val and --tokenizer")
+        return [val], tokenizer
     return [val] if val else find_shards(data, "val"), tokenizer or find_tokenizer(data)
 
 
@@ -149,20 +152,8 @@ def _adapted(verdict: "Verdict", heldout: "HeldOut", settings: "Settings") -> di
     return {"adaptation": settings.adaptation.to_dict(heldout.targets, verdict.length)}
 
 
-def _print_findings(verdict: "Verdict") -> None:
-    """One line each; of the hits of one triage rule the first few."""
-    seen: dict[str, int] = {}
-    for finding in verdict.findings:
-        seen[finding.rule] = seen.get(finding.rule, 0) + 1
-        if seen[finding.rule] <= SHOWN:
-            click.echo(f"{finding.level:<8} {finding.rule:<19} {finding.message}")
-    for rule, count in seen.items():
-        if count > SHOWN:
-            click.echo(f"{'warn':<8} {rule:<19} and {count - SHOWN} more of these (--json has all)")
-
-
 def _print(verdict: "Verdict", heldout: "HeldOut") -> None:
-    _print_findings(verdict)
+    print_findings(verdict.findings, most=SHOWN)
     click.echo()
     counted = verdict.bytes
     sizes = [(name.replace("_", " "), f"{value:,}") for name, value in counted.to_dict().items() if name not in WORDS]
@@ -171,6 +162,8 @@ def _print(verdict: "Verdict", heldout: "HeldOut") -> None:
     click.echo()
     _print_scores(verdict)
     click.echo()
+    for line in outcome(verdict):
+        click.echo(line)
     if heldout.partial:
         click.echo(f"PARTIAL SCORE: the first {heldout.targets:,} of {heldout.shard_targets:,} targets")
     click.echo(f"verdict: {verdict.verdict}")

@@ -1,11 +1,33 @@
-"""A second reader of artifacts, written from docs/format.md alone: pure Python, one symbol at a time, no numpy."""
+"""A second reader of artifacts, written from docs/format.md alone: pure Python, one symbol at a time, no numpy.
+
+The schedule of planes it follows is the page's own table, read as data.
+"""
 
 import json
 import math
 import struct
 import zlib
+from pathlib import Path
 
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "format.md").read_text()
 EIGHTHS = [round(2 ** (16 + i / 8)) for i in range(8)]
+MODEL = {
+    0: "",
+    4: "lowest base row_table column_table",
+    5: "lowest base row_table column_table segments",
+    6: "lowest base row_table column_table multiple_table high_table",
+    7: "lowest base row_table column_table multiple_table high_table segments",
+}
+
+
+def page_schedule() -> list[tuple[str, ...]]:
+    """(plane, how many, shape, table) of each row of the page's table, the last three as expressions."""
+    lines = PAGE.partition("## The planes of a tensor")[2].partition("\n\n-")[0].splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
+    return [(plane.split("`")[1], *(cell.strip("`") for cell in rest)) for plane, *rest in cells]
+
+
+SCHEDULE = page_schedule()
 
 
 def frequencies(stored: bytes) -> list[int]:
@@ -27,6 +49,7 @@ class Reader:
             at += 2 + blob[at]
         self.states = list(struct.unpack_from(f"<{lanes}I", blob, at))
         self.words = list(struct.unpack_from(f"<{words}H", blob, at + 4 * lanes))[::-1]
+        self.column_steps: dict[int, list[int]] = {}
 
     def plane(self, tables: list[int]) -> list[int]:
         symbols = []
@@ -46,43 +69,71 @@ class Reader:
                     self.states[lane] = self.states[lane] * 2**16 + self.words.pop()
         return symbols
 
-    def items(self, tables: list[int], count: int) -> bytes:
-        planes = [self.plane([table] * count) for table in tables]
-        return bytes(plane[item] for item in range(count) for plane in planes)
+    def planes(self, names: dict) -> dict[str, list[int]]:
+        """The planes of a tensor by name, as the page's table tells them.  names: what its expressions may mention."""
+        planes: dict[str, list[int]] = {}
+        for plane, how_many, shape, table in SCHEDULE:
+            for k in range(int(eval(how_many, {}, names))):
+                names["k"] = k
+                sides = eval(f"[{shape}]", {}, names)
+                if plane == "levels":
+                    tables = self.level_tables(names, planes, compile(table, plane, "eval"))
+                else:
+                    tables = [eval(table, {}, names)] * math.prod(sides)
+                planes[plane.replace("_k", f"_{k}")] = self.plane(tables)
+            if plane == "multiples":
+                names["referring"] = sum(1 for multiple in planes.get("multiples", []) if multiple)
+        return planes
 
-    def tensor(self, kind: str, shape: list[int], planes: list[int], *model: int):
-        """(dtype, shape, bytes) of a plain tensor; (kind, shape, scale bytes, levels) of a quantized one."""
-        count = math.prod(shape)
-        if not model:
-            return kind, shape, self.items(planes, count)
-        rows = shape[0] if kind != "all" else 1
-        columns = count // rows if rows else 0
-        if kind not in ("row", "all"):
-            low = [self.plane([table] * count) for table in planes]
-            planes = [*low, [level % 256 for level in self.matrix(rows, columns, *model)]]
-            return kind, shape, bytes(plane[item] for item in range(count) for plane in planes)
-        return kind, shape, self.items(planes, rows), self.matrix(rows, columns, *model)
+    def level_tables(self, names: dict, planes: dict[str, list[int]], table) -> list[int]:
+        rows, columns, segments = names["rows"], names["columns"], names["segments"]
+        row = planes.get("row_classes", [0] * rows * segments)
+        column = planes.get("column_classes", [0] * columns)
+        return [
+            eval(
+                table,
+                {},
+                {**names, "row_class": row[r * segments + c * segments // columns], "column_class": column[c]},
+            )
+            for r in range(rows)
+            for c in range(columns)
+        ]
 
-    def matrix(self, rows: int, columns: int, lowest: int, base: int, row_table: int, column_table: int, *more):
-        prediction, parts = more[: len(more) // 2 * 2], more[-1] if len(more) % 2 else 1
-        row = self.plane([row_table] * rows * parts) if row_table else [0] * rows * parts
-        column = self.plane([column_table] * columns) if column_table else [0] * columns
-        multiples, references = [0] * rows, iter(())
-        if prediction:
-            multiples = self.plane([prediction[0]] * rows)
-            predicted = sum(1 for multiple in multiples if multiple)
-            low, high = self.plane([0] * predicted), self.plane([prediction[1]] * predicted)
-            references = iter([first + 256 * second for first, second in zip(low, high, strict=True)])
-        wide = columns // parts
-        tables = [base + row[r * parts + c // wide] + column[c] for r in range(rows) for c in range(columns)]
-        values = [symbol + lowest for symbol in self.plane(tables)]
-        for index in range(rows):
-            if multiples[index]:
-                reference = next(references)
-                for c in range(columns):
-                    said = math.floor((multiples[index] - 9) * values[reference * columns + c] / 8 + 0.5)
-                    values[index * columns + c] = (values[index * columns + c] + said + 128) % 256 - 128
-        return values
+    def tensor(self, kind: str, shape: list[int], tables: list[int], *model: int):
+        """(dtype, shape, bytes) of a plain tensor; (kind, shape, scale bytes, levels, column steps) if quantized."""
+        numbers = dict(zip(MODEL[len(model)].split(), model, strict=True))
+        quantized, count = kind in ("row", "row*", "row=", "all"), math.prod(shape)
+        assert not quantized or model
+        rows = shape[0] if model and kind != "all" else 1
+        names = {"row_table": 0, "column_table": 0, "segments": 1, **numbers, "kind": kind, "rows": rows}
+        names |= {"matrix": bool(model), "predicted": "multiple_table" in numbers}
+        names |= {"columns": count // rows if rows else 0, "items": rows if quantized else count}
+        names["byte_tables"] = tables[:2] if kind == "row*" else tables
+        names["step_table"] = tables[-1] if kind == "row*" else None
+        planes = self.planes(names)
+        if model:
+            levels = predicted_levels(planes, rows, names["columns"], numbers["lowest"])
+            if not quantized:
+                planes[f"byte_{len(tables)}"] = [level % 256 for level in levels]
+        content = [plane for name, plane in sorted(planes.items()) if name.startswith("byte_")]
+        content = bytes(plane[item] for item in range(names["items"]) for plane in content)
+        if not quantized:
+            return kind, shape, content
+        if kind == "row*":
+            self.column_steps[names["columns"]] = planes["column_steps"]
+        return kind, shape, content, levels, self.column_steps[names["columns"]] if kind in ("row*", "row=") else None
+
+
+def predicted_levels(planes: dict[str, list[int]], rows: int, columns: int, lowest: int) -> list[int]:
+    values = [symbol + lowest for symbol in planes["levels"]]
+    references = zip(planes.get("low_references", []), planes.get("high_references", []), strict=True)
+    for row, multiple in enumerate(planes.get("multiples", [])):
+        if multiple:
+            low, high = next(references)
+            for c in range(columns):
+                said = math.floor((multiple - 9) * values[(low + 256 * high) * columns + c] / 8 + 0.5)
+                values[row * columns + c] = (values[row * columns + c] + said + 128) % 256 - 128
+    return values
 
 
 def read(blob: bytes) -> tuple[dict, dict]:

@@ -8,8 +8,8 @@ from codec import QuantizedTensor, encode, ledger, unpack
 from codec.entropy.byte_tables import byte_tables
 
 
-def planes(values: dict[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
-    return {name: ("row", each[None].astype(np.uint8)) for name, each in values.items()}
+def planes(values: dict[str, np.ndarray]) -> dict[str, list[tuple[str, np.ndarray]]]:
+    return {name: [("row", each.astype(np.uint8))] for name, each in values.items()}
 
 
 def entropy(values: np.ndarray) -> float:

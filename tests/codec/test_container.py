@@ -13,26 +13,29 @@ from hypothesis import strategies as st
 
 from codec import CodecError, QuantizedTensor, decode, encode, ledger, read_meta, unpack
 from codec.decoder import Stream
-from codec.entropy.planes import Matrix
+from codec.entropy.level_tables import Matrix
 from codec.entropy.row_prediction import Predictions
 from tests.strategies import state_dicts
 
 
 def same(left, right) -> bool:
     if isinstance(left, QuantizedTensor):
-        return (
-            isinstance(right, QuantizedTensor) and same(left.levels, right.levels) and same(left.scales, right.scales)
+        return isinstance(right, QuantizedTensor) and all(
+            one is other is None or same(one, other) for one, other in zip(left, right, strict=True)
         )
+    if left is None or right is None:
+        return False
     return left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes()
 
 
 def small_artifact() -> bytes:
     random = np.random.default_rng(5)
     levels = random.normal(0, 6, (6, 10)).round().astype(np.int8)
+    steps = np.arange(120, 130, dtype=np.uint8)
     tensors = {
-        "a.weight": QuantizedTensor(levels, random.random(6).astype(np.float16)),
+        "a.weight": QuantizedTensor(levels, random.random(6).astype(np.float16), steps),
         "b": np.arange(3.0),
-        "tied": QuantizedTensor(levels, np.ones(6, np.float16)),
+        "tied": QuantizedTensor(levels, np.ones(6, np.float16), steps),
         "b2": np.arange(3.0),
     }
     return encode(tensors, {"config": {"width": 10}})
@@ -105,6 +108,48 @@ def test_what_an_artifact_cannot_hold_is_refused(tensor):
         encode({"bad": tensor}, {})
 
 
+def test_matrices_of_one_input_share_their_column_steps():
+    random = np.random.default_rng(0)
+
+    def tensor(columns, steps):
+        levels = random.integers(-8, 8, (20, columns)).astype(np.int8)
+        return QuantizedTensor(levels, np.ones(20, np.float16), steps)
+
+    first, second = random.integers(100, 156, (2, 300)).astype(np.uint8)
+    wide = np.arange(256, dtype=np.uint8)
+    tensors = {
+        "c_k": tensor(300, first),
+        "c_proj": tensor(256, wide),
+        "c_q": tensor(300, first),
+        "d": tensor(300, second),
+        "e": tensor(300, first),
+    }
+    blob = encode(tensors, {})
+    header, back = unpack(blob)
+    assert all(same(tensors[name], back[name]) for name in tensors)
+    assert [header["forms"][form][0] for _, _, form in header["names"]] == ["row*", "row*", "row=", "row*", "row*"]
+    costs = {row.name: row.column_step_bytes for row in ledger(blob).rows}
+    assert costs["c_q"] == 0
+    assert 150 < costs["c_k"] < 300
+    assert decode(blob)["d"].tolist() == tensors["d"].dequantize().tolist()
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [np.zeros(3, np.uint8), np.zeros((1, 4), np.uint8), np.zeros(4, np.int8), np.zeros(2, np.uint8)],
+)
+def test_column_steps_that_do_not_fit_are_refused(steps):
+    levels = np.zeros((2, 4), np.int8)
+    with pytest.raises(CodecError, match=r"bad.*column steps .* do not go with"):
+        encode({"bad": QuantizedTensor(levels, np.ones(2, np.float16), steps)}, {})
+
+
+def test_column_steps_need_scales_of_rows():
+    levels, steps = np.zeros((2, 4), np.int8), np.zeros(8, np.uint8)
+    with pytest.raises(CodecError, match="float16 scales of the rows"):
+        encode({"bad": QuantizedTensor(levels, np.ones(1, np.float32), steps)}, {})
+
+
 def test_every_truncation_is_refused():
     blob = small_artifact()
     for length in range(len(blob)):
@@ -133,7 +178,7 @@ def test_random_bytes_are_refused(noise, keep_magic):
 def forge(header: dict, more_tables: int = 0) -> bytes:
     """An artifact with a valid checksum around any header text, coded with 8 flat bits per character."""
     from codec.decoder import frequencies
-    from codec.entropy.rans import encode as rans_encode
+    from codec.entropy.rans import rans_encode
 
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
     flat = np.full(256, 1, np.uint8)
@@ -173,6 +218,20 @@ def test_forged_header_helper_is_accepted_when_honest():
         {"meta": {}, "forms": [["row", [0, 4], [0, 0], 0.5, 0, 0, 0]], "names": [[0, "w", 0]]},
         {"meta": {}, "forms": [["row", [0, True], [0, 0], 0, 0, 0, 0]], "names": [[0, "w", 0]]},
         {"meta": {}, "forms": [[None, [0], [0] * 8]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["row", [0, 4], [0, 0, 0], 0, 0, 0, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["row*", [2, 4], [0, 0, 0]]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["row*", [2, 4], [0, 0], 0, 0, 1, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["row*", [2, 4], [0, 0, 9], 0, 0, 1, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["row*", [0, 4], [0, 0, 0.5], 0, 0, 0, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["row*", [2, 1 << 28], [0, 0, 0], 0, 0, 0, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["row=", [0, 0], [0, 0], 0, 0, 0, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["row=", [0, 0], [0, 0, 0], 0, 0, 0, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["all*", [0], [0] * 5, 0, 0, 0, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["row", [0] * 65, [0, 0], 0, 0, 0, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["row", [1 << 28] * 100_000, [0, 0], 0, 0, 0, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["row", [0, 4], [0, 0]]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["row", [0, 4], [0, 0], 0, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["<f4", [1 << 18], [0] * 100_000]], "names": [[0, "w", 0]]},
         {"meta": {}, "forms": [], "names": [[0, "w", 0]]},
         {"meta": {}, "forms": [], "names": [[0, "w", -1]]},
         {"meta": {}, "forms": [["<f4", [0], [0, 0, 0, 0]]], "names": [[0, "w", 0], [1, "", 0]]},
@@ -194,7 +253,7 @@ def test_a_lying_header_is_refused_before_anything_large_is_allocated(header):
 @pytest.mark.parametrize("reference", [0, 1, 2, 3])
 def test_a_prediction_from_the_row_itself_or_a_later_one_is_refused(monkeypatch, reference):
     forged = Predictions(multiples=np.array([0, 17, 0], np.uint8), references=np.array([0, reference, 0]))
-    monkeypatch.setattr("codec.entropy.planes._matrix", lambda levels, group: Matrix(levels, forged, group))
+    monkeypatch.setattr("codec.entropy.planes.changed", lambda levels: Matrix(levels=levels, predictions=forged))
     blob = encode({"w": QuantizedTensor(np.ones((3, 16), np.int8), np.ones(3, np.float16))}, {})
     if reference == 0:
         assert unpack(blob)[1]["w"].levels[1].tolist() == [2] * 16

@@ -1,11 +1,16 @@
 """docs/format.md is enough: a reader written from it agrees with the library."""
 
+import itertools
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from codec import QuantizedTensor, encode, unpack
-from tests.codec.reader import read
+from codec import QuantizedTensor, decode, encode, unpack
+from codec.decoder import Stream, open_artifact, read_tensors
+from tests.codec.reader import PAGE, SCHEDULE, read
+from tests.golden.regenerate import FOLDER, GOLDEN
 from tests.strategies import lattices, patterned_tensors, state_dicts
 
 
@@ -17,10 +22,11 @@ def test_the_independent_reader_agrees(tensors):
     assert list(back) == sorted(tensors)
     for name, tensor in tensors.items():
         if isinstance(tensor, QuantizedTensor):
-            kind, shape, scales, levels = back[name]
-            assert kind == ("row" if tensor.scales.dtype == np.float16 else "all")
+            kind, shape, scales, levels, steps = back[name]
+            assert kind.strip("*=") == ("row" if tensor.scales.dtype == np.float16 else "all")
             assert scales == tensor.scales.tobytes()
             assert levels == tensor.levels.ravel().tolist()
+            assert steps == (None if tensor.column_steps is None else tensor.column_steps.tolist())
         else:
             dtype, shape, content = back[name]
             assert (np.dtype(dtype), content) == (tensor.dtype, tensor.tobytes())
@@ -39,11 +45,60 @@ def test_the_independent_reader_agrees_on_classes_of_rows_and_columns():
     assert column_table > 0
 
 
+class Noted(Stream):
+    """Notes the names of the planes, as the page has them, and the header text."""
+
+    names: list[str]
+
+    def plane(self, name, shape, tables):
+        symbols = super().plane(name, shape, tables)
+        if name == "text":
+            self.names, self.text = [], symbols.tobytes().decode()
+        else:
+            self.names.append(re.sub(r"\d+$", "k", name))
+        return symbols
+
+
+def planes_of(golden: str) -> list[int]:
+    """The rows of the page's schedule that the planes of an artifact belong to, in the order of the stream."""
+    stream, header = open_artifact((FOLDER / f"{golden}.bin").read_bytes(), Noted)
+    read_tensors(stream, header)
+    order = [plane for plane, *_ in SCHEDULE]
+    return [order.index(name) for name in stream.names]
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_library_follows_the_schedule_of_the_page(name):
+    # A plane comes after those above it in the table; going back means that the next tensor has begun.
+    assert all(after == 0 for before, after in itertools.pairwise(planes_of(name)) if after < before)
+
+
+def test_golden_artifacts_have_every_plane_of_the_page():
+    assert {place for name in GOLDEN for place in planes_of(name)} == set(range(len(SCHEDULE)))
+
+
+def test_the_example_of_the_page_is_what_encode_gives():
+    example = PAGE.partition("## An example")[2].partition("## Why so")[0]
+    lines = re.findall(r"^ *(\d+)  ([0-9a-f]+)  ", example.split("```")[1], re.MULTILINE)
+    page = bytes.fromhex("".join(digits for _, digits in lines))
+    assert [int(offset) for offset, _ in lines] == [
+        sum(len(digits) // 2 for _, digits in lines[:number]) for number in range(len(lines))
+    ]
+    levels, scales = np.array([[1, -1], [0, 1]], np.int8), np.array([0.5, 2], np.float16)
+    tensors = {
+        "a": QuantizedTensor(levels, scales, np.array([128, 120], np.uint8)),
+        "b": np.array([3], np.uint8),
+    }
+    assert encode(tensors, {}) == page
+    assert decode(page)["a"].tolist() == [[0.5, -0.25], [0, 1]]
+    assert f"\n    {open_artifact(page, Noted)[0].text}\n" in example
+
+
 @given(patterned_tensors())
 @settings(max_examples=15)
 def test_the_independent_reader_agrees_on_segments_and_predictions(tensor):
     blob = encode({"w": tensor}, {})
-    _, _, scales, levels = read(blob)[1]["w"]
+    _, _, scales, levels, _ = read(blob)[1]["w"]
     assert (scales, levels) == (tensor.scales.tobytes(), tensor.levels.ravel().tolist())
     assert np.array_equal(unpack(blob)[1]["w"].levels, tensor.levels)
 

@@ -15,7 +15,7 @@ RECIPE = Recipe(
     name="mine",
     about="",
     coder="zstd-22",
-    rules=(Rule(names=("*.mlp.*",), treatment="int4", step="std", k=6.0, gptq=True), Rule(treatment="float16")),
+    rules=(Rule.of(names=["*.mlp.*"], treatment="int4", step="std", k=6.0, gptq=True), Rule(treatment="float16")),
 )
 
 
@@ -96,4 +96,4 @@ def test_the_weighted_ratio_is_that_of_real_outputs(tensors):
 
 
 def _plain():
-    return Rule(treatment="int4", step="std", k=6.0)
+    return Rule.of(treatment="int4", step="std", k=6.0)

@@ -6,6 +6,8 @@ from hypothesis import given, settings
 
 from codec import QuantizedTensor, encode, ledger
 from codec.measurement.byte_ledger import empirical_entropy_bits
+from codec.measurement.compressors import packed_bytes, plain_bytes
+from codec.measurement.measurement import measure_treated
 from tests.strategies import state_dicts
 
 
@@ -52,7 +54,7 @@ def test_floats_beside_them_do_not_change_it():
 def test_parts_add_up(tensors):
     blob = encode(tensors, {})
     costs = ledger(blob)
-    parts = costs.level_bytes + costs.scale_bytes + costs.plain_bytes
+    parts = costs.level_bytes + costs.scale_bytes + costs.column_step_bytes + costs.plain_bytes
     assert parts == pytest.approx(sum(row.bytes for row in costs.rows))
     assert 0 <= costs.quantized_table_bytes <= costs.table_bytes - text_table_bytes(blob)
     named = {row.name: row for row in costs.rows}
@@ -60,3 +62,25 @@ def test_parts_add_up(tensors):
         row = named[name]
         assert row.quantized == (isinstance(tensor, QuantizedTensor) and row.stored_as != "tied")
         assert row.weights == (tensor.levels if isinstance(tensor, QuantizedTensor) else tensor).size
+
+
+def test_column_steps_are_side_information_by_name_and_count_in_every_baseline():
+    random = np.random.default_rng(0)
+    steps = np.clip(np.rint(random.normal(128, 6, 2000)), 0, 255).astype(np.uint8)
+    plain = {name: quantized(60, 2000) for name in ("c_k", "c_q")}
+    plain["c_q"] = QuantizedTensor(plain["c_q"].levels[::-1].copy(), plain["c_q"].scales)
+    stepped = {name: each._replace(column_steps=steps) for name, each in plain.items()}
+    without, costs = ledger(encode(plain, {})), ledger(encode(stepped, {}))
+    first, second = costs.rows
+    assert second.column_step_bytes == 0
+    assert first.column_step_bytes == costs.column_step_bytes == pytest.approx(2000 * 4.6 / 8, rel=0.1)
+    assert first.bytes == first.payload_bytes + first.scale_bytes + first.column_step_bytes + first.class_bytes
+    assert costs.entropy_bits == without.entropy_bits  # of the levels alone
+    assert costs.scale_bytes == pytest.approx(without.scale_bytes)
+    # Like scales they are in what the quantized tensors cost, and in what that is compared with.
+    spent = costs.artifact_bytes - costs.header_bytes - text_table_bytes(encode(stepped, {}))
+    ideal = costs.entropy_bits / 8 + costs.scale_bytes + costs.column_step_bytes
+    assert costs.overhead_percent == pytest.approx(100 * (spent / ideal - 1), abs=1e-9)
+    assert packed_bytes(stepped) == packed_bytes(plain) + 2000  # one vector, shared
+    assert plain_bytes(stepped).count(steps.tobytes()) == 2  # a compressor finds the repeat by itself
+    assert measure_treated(stepped, recipe="stepped").to_dict()["column_step_bytes"] == costs.column_step_bytes

@@ -7,14 +7,21 @@ from hypothesis import strategies as st
 
 from codec.decoder import EIGHTHS, PRECISION, Stream, frequencies
 from codec.entropy.code_length import COST_UNIT, COSTS, table_cost
-from codec.entropy.level_tables import group
-from codec.entropy.rans import encode, lane_count, table_logs
+from codec.entropy.level_tables import Fitted, Matrix
+from codec.entropy.models import fit_group
+from codec.entropy.rans import lane_count, rans_encode, table_logs
 from tests.strategies import lattices
+
+
+def group(levels: np.ndarray) -> tuple[Fitted, dict[str, np.ndarray]]:
+    """One matrix alone: what it costs, and its side information."""
+    fitted = fit_group([Matrix(levels=levels)], 100)
+    return fitted, fitted.side_information(0)
 
 
 def coded_bits(symbols: np.ndarray, table: np.ndarray, lanes: int) -> int:
     tables = np.zeros(len(symbols), np.int64)
-    states, words = encode([(symbols, tables)], table[None], lanes)
+    states, words = rans_encode([(symbols, tables)], table[None], lanes)
     stream = Stream(table[None], states.astype(np.int64), words)
     assert (stream.take(tables) == symbols).all()
     stream.finish()
@@ -66,10 +73,10 @@ def test_rows_of_different_spread_get_different_tables():
     random = np.random.default_rng(2)
     spreads = np.where(np.arange(256) % 2, 1.0, 9.0)
     levels = (random.normal(size=(256, 512)) * spreads[:, None]).round().clip(-31, 31).astype(np.int8)
-    found = group([levels], 100)
+    found, side = group(levels)
     one_table = table_cost(np.bincount(levels.ravel().astype(int) + 31)) / COST_UNIT
-    assert found.contexts[0].rows is not None
-    cost = sum(table_cost(counts) for counts in [*found.counts, found.row_counts])
+    assert "row_classes" in side
+    cost = sum(table_cost(counts) for counts in [*found.counts, found.side_counts("row_classes")])
     assert cost < 0.92 * one_table * COST_UNIT
 
 
@@ -77,28 +84,27 @@ def test_columns_of_different_spread_get_different_tables():
     random = np.random.default_rng(3)
     spreads = np.where(np.arange(512) % 2, 1.0, 9.0)
     levels = (random.normal(size=(256, 512)) * spreads).round().clip(-31, 31).astype(np.int8)
-    assert group([levels], 100).contexts[0].columns is not None
-    assert group([levels], 100).contexts[0].rows is None
+    assert group(levels)[1].keys() == {"column_classes"}
 
 
 def test_equal_rows_share_one_table():
     levels = np.random.default_rng(4).normal(0, 5, (64, 64)).round().astype(np.int8)
-    assert group([levels], 100).contexts[0].rows is None
+    assert "row_classes" not in group(levels)[1]
 
 
 @pytest.mark.parametrize("segment", [64, 128])
 def test_segments_with_lattices_of_their_own_get_different_tables(segment):
     levels = lattices(np.random.default_rng(5), 256, 512, segment)
-    found = group([levels], 100)
-    assert found.contexts[0].rows is not None
-    assert len(found.contexts[0].rows) == 256 * 512 // segment
-    cost = sum(table_cost(counts) for counts in [*found.counts, found.row_counts])
+    found, side = group(levels)
+    assert len(side["row_classes"]) == 256 * 512 // segment
+    assert found.segments(0) == 512 // segment
+    cost = sum(table_cost(counts) for counts in [*found.counts, found.side_counts("row_classes")])
     assert cost < 0.8 * table_cost(np.bincount(levels.ravel().astype(int) + 31))
 
 
 def test_rows_of_one_histogram_are_not_cut_into_segments():
     levels = np.random.default_rng(6).normal(0, 5, (256, 512)).round().clip(-31, 31).astype(np.int8)
-    assert group([levels], 100).contexts[0].rows is None
+    assert "row_classes" not in group(levels)[1]
 
 
 def test_tables_of_counts_near_the_limit_of_int64_are_those_of_small_ones():

@@ -7,19 +7,25 @@ import pytest
 
 from codec import QuantizedTensor, load_recipe, quantize_checkpoint
 from codec.errors import InputError, UsageError
+from codec.quantization.granularity import Tensor
+from codec.quantization.quantizers import ClippedInt8, Uniform
 from codec.quantization.recipe import recipe_names
+from codec.quantization.step_rules import AbsMax, Floor, Search, Std
 
-# The original's words for what it did to a tensor, and the rule of ours: treatment, step, k, symmetric, gptq.
+# The original's words for what it did to a tensor, and the treatment and quantizer of ours.
 LABELS = {
-    "fp16 passthrough": ("float16", None, 0, False, False),
-    "int8 per-row (fp16 scale)": ("int8", None, 0, False, False),
-    "int8 per-tensor (fp32 scale)": ("int8-tensor", None, 0, False, False),
-    "int8 per-row absmax (fp16 scale)": ("int8", "absmax", 0, True, False),
-    "int6 per-row absmax (fp16 scale)": ("int6", "absmax", 0, True, False),
-    "int8 gptq per-row": ("int8", "std", 20, False, True),
-    "int6 gptq per-row": ("int6", "std", 12.85, False, True),
+    "fp16 passthrough": ("float16", None),
+    "int8 per-row (fp16 scale)": ("int8", ClippedInt8()),
+    "int8 per-tensor (fp32 scale)": (
+        "int8-tensor",
+        Uniform(bits=8, step=AbsMax(), granularity=Tensor(), symmetric=True),
+    ),
+    "int8 per-row absmax (fp16 scale)": ("int8", Uniform(bits=8, step=AbsMax(), symmetric=True)),
+    "int6 per-row absmax (fp16 scale)": ("int6", Uniform(bits=6, step=AbsMax(), symmetric=True)),
+    "int8 gptq per-row": ("int8", Uniform(bits=8, step=Std(k=20), gptq=True)),
+    "int6 gptq per-row": ("int6", Uniform(bits=6, step=Std(k=12.85), gptq=True)),
 }
-STEPS = {"pr162": None, "pr339": "floor", "pr339-int5mlp": "floor", "pr1176": "search", "pr1716": None}
+STEPS = {"pr162": AbsMax(), "pr339": Floor(), "pr1176": Search()}
 
 
 @pytest.mark.parametrize(("recipe", "tensors"), [("pr162", 96), ("pr339", 117), ("pr1176", 121), ("pr1716", 130)])
@@ -27,14 +33,13 @@ def test_treats_every_tensor_as_the_original_does(shared, recipe, tensors):
     golden = json.loads((shared / f"data/golden/{recipe[2:]}/classification.json").read_text())["tensors"]
     for name, entry in golden.items():
         rule = load_recipe(recipe).rule(name, entry["numel"])
-        ours = (rule.treatment, rule.step, rule.k, rule.symmetric, rule.gptq)
         label = entry["treatment"]
         if label == "int6 per-row (fp16 scale)":
-            assert ours == ("int6", STEPS[recipe], 0, False, False), name
+            assert (rule.treatment, rule.quantizer) == ("int6", Uniform(bits=6, step=STEPS[recipe])), name
         else:
-            assert ours == LABELS[label], name
+            assert (rule.treatment, rule.quantizer) == LABELS[label], name
         if "clip_sigmas" in entry:
-            assert (entry["clip_sigmas"], entry["clip_range"]) == (rule.k, rule.quantizer().top)
+            assert (entry["clip_sigmas"], entry["clip_range"]) == (rule.quantizer.step.k, rule.quantizer.top)
     assert len(golden) == tensors
 
 
@@ -43,7 +48,8 @@ def test_pr339_with_int5_mlp(shared):
     for name, label in data["variant_INT5_MLP=1"].items():
         rule = load_recipe("pr339-int5mlp").rule(name, data["tensors"][name]["numel"])
         assert label.startswith({"float16": "fp16"}.get(rule.treatment, rule.treatment)), name
-        assert rule.step == ("floor" if rule.treatment in ("int5", "int6") else None)
+        if rule.treatment in ("int5", "int6"):
+            assert rule.quantizer == Uniform(bits=int(rule.treatment[3:]), step=Floor())
 
 
 def test_pr1123_bits_by_role():
@@ -107,6 +113,14 @@ HEAD = 'version = 1\nname = "mine"\nabout = ""\ncoder = "zstd-22"\n[[rules]]\n'
         (HEAD + 'max_weights = "65536"\ntreatment = "int6"', "`max_weights` is a string, it takes an integer"),
         (HEAD + 'k = "12"\nstep = "std"\ntreatment = "int6"', "`k` is a string, it takes a number"),
         (HEAD + 'gptq = 1\ntreatment = "int6"', "`gptq` is an integer, it takes true or false"),
+        (HEAD + 'treatment = "int6"\ngranularity = "rows"', "unknown granularity `rows`; did you mean `row`"),
+        (HEAD + 'treatment = "int6"\ngranularty = "row"', "unknown key `granularty`; did you mean `granularity`"),
+        (
+            HEAD + 'treatment = "int6"\nk = 3.0',
+            "mine.toml: treatment `int6` takes no `k` here; it belongs to step rule",
+        ),
+        (HEAD + 'treatment = "int6"\nstep = "floor"\ngranularity = "row-column"', "row-column fits rows to weights"),
+        (HEAD + 'treatment = "int6"\nstep = ["std"]', "`step` is a list, it takes a string"),
         (HEAD + "treatment = 6", "`treatment` is an integer, it takes a string"),
         (HEAD + "names = ['a']", "lacks `treatment`"),
         (HEAD.replace('"zstd-22"', "5") + 'treatment = "int6"', "`coder` is an integer, it takes a string"),

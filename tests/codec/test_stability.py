@@ -17,17 +17,16 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from codec import CodecError, QuantizedTensor, decode, encode, unpack
-from codec.encoder import _assemble, _Builder
+from codec.encoder import _assemble, _plan
 from packager.script.bundle import bundle
 from packager.script.minify import minify
 from packager.script.wrapper import wrap
-from tests.golden.regenerate import FOLDER, GOLDEN, META, digests, grouped, tensors
+from tests.golden.regenerate import FOLDER, GOLDEN, META, column_steps, digests, grouped, tensors
 from tests.strategies import lattices, patterned_tensors, state_dicts
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDES = (-1, 0, 1, 2, 7, 255, 256, 511, 512, 1 << 16, 1 << 20, 1 << 27, 1 << 28, 1 << 40, 1 << 62, 1 << 70)
-ODD = (*SIDES, 0.5, True, None, "", "w", "row", "<f4")
-ODD = (-1, 0, 1, 2, 7, 255, 256, 511, 512, 1 << 16, 1 << 20, 1 << 62, 1 << 70, 0.5, True, None, "", "w", "row", "<f4")
+ODD = (*SIDES, 0.5, True, None, "", "w", "row", "row*", "row=", "<f4")
 DECODER_BYTES = 3000  # what the decoder may add to a submission, minified and compressed
 
 
@@ -48,6 +47,9 @@ def test_golden_artifact_uses_every_feature_of_the_format():
     assert len(grouped) == 8  # rows cut into segments
     forms = {form[0]: form for form in header["forms"]}
     assert {"row", "all", "<f2", "<f4", "<f8", "<i8", "|b1"} == set(forms)
+    stepped, _ = unpack((FOLDER / "column_steps.bin").read_bytes())
+    kinds = [stepped["forms"][form][0] for _, _, form in stepped["names"]]
+    assert kinds == ["row*", "row=", "row=", "row*", "row*", "row*", "<f2"]
     assert any(len(form) == 9 for form in header["forms"])  # predicted rows
     assert any(form < 0 for _, _, form in header["names"])  # ties
 
@@ -172,7 +174,7 @@ def originals(monkeypatch) -> list[bytes]:
     """Every form of the format, and one tensor.  32 lanes instead of one: a decode takes 6 ms instead of 60."""
     monkeypatch.setattr("codec.encoder.lane_count", lambda symbols: 32 if symbols > 1000 else 1)
     one = {"w": QuantizedTensor(np.zeros((4, 4), np.int8), np.ones(4, np.float16))}
-    return [encode(tensors(), {}), encode(one, {}), encode(grouped(), {})]
+    return [encode(tensors(), {}), encode(one, {}), encode(grouped(), {}), encode(column_steps(), {})]
 
 
 @pytest.mark.slow
@@ -182,7 +184,7 @@ def test_fuzzing_the_bytes_finds_nothing(originals):
 
     def damaged():
         for number in range(20_000):
-            blob = bytearray(originals[number % 3][:-4])
+            blob = bytearray(originals[number % 4][:-4])
             for _ in range(source.randint(1, 4)):
                 place = source.randrange(len(blob)) if source.random() < 0.5 else source.randrange(min(400, len(blob)))
                 blob[place] = source.randrange(256)
@@ -194,17 +196,17 @@ def test_fuzzing_the_bytes_finds_nothing(originals):
 @pytest.mark.slow
 def test_fuzzing_the_header_finds_nothing(originals):
     """Headers that are JSON of nearly the right shape, before the planes of the honest one: bytes seldom get so far."""
-    every = {**tensors(), **grouped()}
-    source, builder = random.Random(1), _Builder(dict(sorted(every.items())))
-    header = json.dumps({"forms": builder.forms, "meta": {}, "names": builder.names})
-    assert decode(_assemble(builder, header.encode())).keys() == every.keys()
+    every = {**tensors(), **grouped(), **{f"steps.{name}": each for name, each in column_steps().items()}}
+    source, plan = random.Random(1), _plan(dict(sorted(every.items())))
+    header = json.dumps({"forms": plan.forms, "meta": {}, "names": plan.names})
+    assert decode(_assemble(plan, header.encode())).keys() == every.keys()
 
     def damaged():
         for _ in range(1_000):
             changed = json.loads(header)
             for _ in range(source.choice((1, 1, 2))):
                 change(changed, source)
-            yield _assemble(builder, json.dumps(changed).encode())
+            yield _assemble(plan, json.dumps(changed).encode())
 
     assert fuzz(damaged())["refused"] > 500
 

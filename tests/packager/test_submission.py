@@ -11,7 +11,7 @@ from codec import decode, read_meta
 from codec.errors import InputError, LimitError, UsageError
 from codec.storage.checkpoint import read_checkpoint, write_checkpoint
 from packager.script.wrapper import MAIN, unwrap
-from packager.submission import Order, build_submission, plan_submission
+from packager.submission import PackOptions, build_submission, plan_submission
 
 
 def contents(folder):
@@ -19,8 +19,8 @@ def contents(folder):
 
 
 def test_the_folder_says_what_is_true(checkpoint, recipe, tmp_path):
-    order = Order(checkpoint=checkpoint, recipe=str(recipe), author="A. Üser", title="Tiny")
-    submission = build_submission(order, tmp_path / "out")
+    options = PackOptions(checkpoint=checkpoint, recipe=str(recipe), author="A. Üser", title="Tiny")
+    submission = build_submission(options, tmp_path / "out")
     files = contents(tmp_path / "out")
     assert set(files) == {
         "train_gpt.py",
@@ -61,7 +61,7 @@ def test_the_folder_says_what_is_true(checkpoint, recipe, tmp_path):
 
 def test_the_weights_come_back_within_half_a_step(checkpoint, recipe):
     floats, _ = read_checkpoint(checkpoint)
-    packed = decode(plan_submission(Order(checkpoint=checkpoint, recipe=str(recipe))).files["model.bin"])
+    packed = decode(plan_submission(PackOptions(checkpoint=checkpoint, recipe=str(recipe))).files["model.bin"])
     assert set(packed) == set(floats)
     for name, array in floats.items():
         step = np.abs(array).max() / 31
@@ -71,27 +71,27 @@ def test_the_weights_come_back_within_half_a_step(checkpoint, recipe):
 def test_equal_inputs_give_equal_folders(checkpoint, recipe, tmp_path):
     moved = tmp_path / "elsewhere"
     shutil.copytree(checkpoint.parent, moved)
-    first = build_submission(Order(checkpoint=checkpoint, recipe=str(recipe)), tmp_path / "a" / "out")
-    second = build_submission(Order(checkpoint=moved / checkpoint.name, recipe=str(recipe)), tmp_path / "b")
+    first = build_submission(PackOptions(checkpoint=checkpoint, recipe=str(recipe)), tmp_path / "a" / "out")
+    second = build_submission(PackOptions(checkpoint=moved / checkpoint.name, recipe=str(recipe)), tmp_path / "b")
     assert contents(tmp_path / "a" / "out") == contents(tmp_path / "b")
     assert first.sha256 == second.sha256
-    changed = plan_submission(Order(checkpoint=checkpoint, recipe=str(recipe), author="x"))
+    changed = plan_submission(PackOptions(checkpoint=checkpoint, recipe=str(recipe), author="x"))
     assert changed.sha256 != first.sha256
 
 
 def test_the_cap_is_exact(checkpoint, recipe):
-    total = plan_submission(Order(checkpoint=checkpoint, recipe=str(recipe))).total_bytes
-    assert plan_submission(Order(checkpoint=checkpoint, recipe=str(recipe), cap=total)).total_bytes == total
+    total = plan_submission(PackOptions(checkpoint=checkpoint, recipe=str(recipe))).total_bytes
+    assert plan_submission(PackOptions(checkpoint=checkpoint, recipe=str(recipe), cap=total)).total_bytes == total
     with pytest.raises(LimitError, match=f"1 over the cap of {total - 1:,}; .*tok_emb.weight"):
-        plan_submission(Order(checkpoint=checkpoint, recipe=str(recipe), cap=total - 1))
+        plan_submission(PackOptions(checkpoint=checkpoint, recipe=str(recipe), cap=total - 1))
 
 
 def test_over_the_cap_nothing_is_left_and_nothing_replaced(checkpoint, recipe, tmp_path):
-    build_submission(Order(checkpoint=checkpoint, recipe=str(recipe)), tmp_path / "out")
+    build_submission(PackOptions(checkpoint=checkpoint, recipe=str(recipe)), tmp_path / "out")
     before = contents(tmp_path / "out")
     for folder in ("out", "new"):
         with pytest.raises(LimitError):
-            build_submission(Order(checkpoint=checkpoint, recipe=str(recipe), cap=20_000), tmp_path / folder)
+            build_submission(PackOptions(checkpoint=checkpoint, recipe=str(recipe), cap=20_000), tmp_path / folder)
     assert contents(tmp_path / "out") == before
     assert {path.name for path in tmp_path.iterdir()} == {"out", recipe.name}
 
@@ -100,7 +100,7 @@ def test_a_folder_of_someone_else_is_not_replaced(checkpoint, recipe, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(UsageError, match="not an earlier output"):
-        build_submission(Order(checkpoint=checkpoint, recipe=str(recipe)), tmp_path / "mine")
+        build_submission(PackOptions(checkpoint=checkpoint, recipe=str(recipe)), tmp_path / "mine")
     assert contents(tmp_path / "mine") == {"thesis.txt": b"x"}
 
 
@@ -111,7 +111,7 @@ def test_a_checkpoint_with_nan_is_refused(checkpoint, recipe, tmp_path, value):
     tensors["blocks.0.mlp.fc.weight"][3, 4] = value
     write_checkpoint(tmp_path / "bad.safetensors", tensors, {"config": notes["config"]})
     with pytest.raises(InputError, match=r"bad\.safetensors, tensor `blocks\.0\.mlp\.fc\.weight`: 1 of 8192"):
-        build_submission(Order(checkpoint=tmp_path / "bad.safetensors", recipe=str(recipe)), tmp_path / "out")
+        build_submission(PackOptions(checkpoint=tmp_path / "bad.safetensors", recipe=str(recipe)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -121,12 +121,12 @@ def test_a_checkpoint_without_config_needs_a_script(checkpoint, recipe, tmp_path
     script = tmp_path / "mine.py"
     script.write_text("# only a comment survives in no form\nfrom codec.decoder import decode\nimport flash_attn\n")
     with pytest.raises(InputError, match="no model config"):
-        plan_submission(Order(checkpoint=tmp_path / "bare.safetensors", recipe=str(recipe)))
-    own = plan_submission(Order(checkpoint=tmp_path / "bare.safetensors", recipe=str(recipe), script=script))
+        plan_submission(PackOptions(checkpoint=tmp_path / "bare.safetensors", recipe=str(recipe)))
+    own = plan_submission(PackOptions(checkpoint=tmp_path / "bare.safetensors", recipe=str(recipe), script=script))
     assert list(unwrap(own.files["train_gpt.py"])) == ["codec.errors", "codec.decoder", MAIN]
     assert own.files["requirements.txt"] == b"flash_attn\nnumpy\n"
     as_written = plan_submission(
-        Order(checkpoint=tmp_path / "bare.safetensors", recipe=str(recipe), script=script, minified=False)
+        PackOptions(checkpoint=tmp_path / "bare.safetensors", recipe=str(recipe), script=script, minified=False)
     )
     assert unwrap(as_written.files["train_gpt.py"])[MAIN] == script.read_text()
     assert as_written.code_bytes > own.code_bytes
@@ -145,5 +145,5 @@ def test_a_bad_script_is_named(checkpoint, recipe, tmp_path, source, message):
     script = tmp_path / "mine.py"
     script.write_bytes(source)
     with pytest.raises(InputError, match=message) as caught:
-        plan_submission(Order(checkpoint=checkpoint, recipe=str(recipe), script=script))
+        plan_submission(PackOptions(checkpoint=checkpoint, recipe=str(recipe), script=script))
     assert str(script) in caught.value.where

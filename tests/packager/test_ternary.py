@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from codec import QuantizedTensor, decode, encode, unpack
 from codec.errors import InputError, UsageError
 from packager.importers.read_any import read_any
-from packager.submission import Order, plan_submission
+from packager.submission import PackOptions, plan_submission
 
 REAL = "data/weights/pg_other/pr_skc8L256_final_model.ternary.ptz"
 
@@ -138,8 +138,8 @@ def test_its_weights_can_be_packed_anew_but_not_its_levels(path, tmp_path):
     write(path, {"blocks.0.mlp.fc.weight": packed(torch.randn(64, 64, generator=torch.Generator().manual_seed(0)), 16)})
     (tmp_path / "mine.py").write_text("print('my own script')\n")
     with pytest.raises(UsageError, match="levels are of rotated weights"):
-        plan_submission(Order(checkpoint=path, recipe="stored", script=tmp_path / "mine.py"))
-    planned = plan_submission(Order(checkpoint=path, recipe="pr162-small", script=tmp_path / "mine.py"))
+        plan_submission(PackOptions(checkpoint=path, recipe="stored", script=tmp_path / "mine.py"))
+    planned = plan_submission(PackOptions(checkpoint=path, recipe="pr162-small", script=tmp_path / "mine.py"))
     weights = read_any(path).tensors["blocks.0.mlp.fc.weight"]
     error = decode(planned.files["model.bin"])["blocks.0.mlp.fc.weight"] - weights
     assert np.square(error).mean() < 1e-3 * np.square(weights).mean()

@@ -47,8 +47,8 @@ def test_an_honest_scorer(pgolf_process, scorers, toy_text):
 def test_a_cheat_on_made_up_text(pgolf, scorers):
     done = pgolf("audit", f"{scorers}:slot", *QUICK, "--targets", 120, "--digest", "0" * 64)
     assert done.returncode == 1
-    assert "fail     audit.prefix" in done.stdout
-    assert "fail     audit.state" in done.stdout
+    assert "fail       audit.prefix" in done.stdout
+    assert "fail       audit.state" in done.stdout
     assert "slot: violation: audit.prefix" in done.stdout
 
 

@@ -188,7 +188,7 @@ def test_logs_of_our_own_trainer(command, trained):
         assert run["label"] == "step:6/6"
         assert run["train_seconds"] == pytest.approx(result.seconds, abs=6e-4)
     findings = {finding["rule"]: finding for finding in found["findings"]}
-    assert findings["log.headline"]["level"] == "unknown"
+    assert findings["log.headline"]["level"] == "not stated"
     assert "float weights" in findings["log.headline"]["message"]
     assert findings["log.settings"]["level"] == "pass"
     assert findings["log.settings"]["evidence"]["code_sha256"] != []

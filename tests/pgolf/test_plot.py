@@ -10,7 +10,7 @@ from codec import QuantizedTensor
 from codec.measurement.measurement import measure, measure_treated
 from codec.quantization.recipe import load_recipe
 from codec.storage.checkpoint import write_checkpoint
-from pgolf.plots import BARS, PARTS, draw, role, shares
+from pgolf.plots import BARS, PARTS, draw_plot, role, shares
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -60,7 +60,7 @@ def test_shares_add_up_to_the_file_and_the_small_ones_are_one_bar(measurement):
 
 def test_the_picture_is_the_same_twice(measurement, tmp_path):
     for name in ("one.png", "two.png"):
-        draw([measurement, measurement], "two recipes", tmp_path / name)
+        draw_plot([measurement, measurement], "two recipes", tmp_path / name)
     image = (tmp_path / "one.png").read_bytes()
     assert image.startswith(PNG)
     assert image == (tmp_path / "two.png").read_bytes()
@@ -75,12 +75,12 @@ def test_more_kinds_of_levels_than_colours_can_be_drawn(tmp_path):
         for bits in range(2, 9)
         for step in (0, 1)
     }
-    draw([measure_treated(tensors, recipe="many")], "fourteen kinds", tmp_path / "kinds.png")
+    draw_plot([measure_treated(tensors, recipe="many")], "fourteen kinds", tmp_path / "kinds.png")
     assert (tmp_path / "kinds.png").read_bytes().startswith(PNG)
 
 
 def test_a_checkpoint_without_levels_can_be_drawn(tmp_path):
-    draw([measure({"norm": np.ones(4, np.float32)}, load_recipe("pr162"))], "floats", tmp_path / "floats.png")
+    draw_plot([measure({"norm": np.ones(4, np.float32)}, load_recipe("pr162"))], "floats", tmp_path / "floats.png")
     assert (tmp_path / "floats.png").read_bytes().startswith(PNG)
 
 

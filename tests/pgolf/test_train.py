@@ -145,7 +145,7 @@ def test_help_has_an_example(pgolf):
         (
             ("train", "cpu-dem"),
             2,
-            "there is no preset `cpu-dem`; did you mean `cpu-demo`? presets: cpu-demo, cpu-bench, ",
+            "there is no preset `cpu-dem`; did you mean `cpu-demo`? presets: baseline, cpu-bench, cpu-demo, ",
         ),
         (("train", "pr162"), 2, "has 300 pieces, preset pr162 needs 1024"),
         (("--data", "nowhere"), 3, "nowhere: "),

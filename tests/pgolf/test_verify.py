@@ -66,6 +66,10 @@ def test_json_has_the_documented_keys(command, write_submission, heldout, bigram
     assert {"scorer", "nats", "tokens", "bytes", "loss", "bpb", "seconds"} <= set(found["scores"][0])
     assert found["scores"][0]["nats"] == pytest.approx(bigram_nats, rel=1e-6)
     assert found["float_bpb"] == found["scores"][0]["bpb"]
+    assert found["not_stated"] == ["claims.bytes", "claims.hashes", "log.headline", "claims.score"]
+    assert set(found["undecided"]) <= {"sandbox.missing"}
+    assert found["warned"] == found["failed"] == []
+    assert len(found["checked"]) + len(found["undecided"]) + 4 == len(found["findings"])
     assert found["seq_len"] == 16
     targets = {"n_tokens": heldout.targets, "n_bytes": heldout.proof["bytes"]}
     assert found["eval"] == {"mode": "sliding", "L": 16, "S": 4, "ttt": None, **targets}
@@ -78,6 +82,9 @@ def test_the_table_ends_with_the_verdict(command, write_submission):
     assert lines[-1] == "verdict: pass"
     assert re.fullmatch(r"PARTIAL SCORE: the first 40 of \d+ targets", lines[-2])
     assert re.search(r"^pass +bytes\.cap ", out, re.MULTILINE)
+    assert re.search(r"^not stated +claims\.bytes +submission\.json states no sizes$", out, re.MULTILINE)
+    assert re.search(r"^checked: 1[23] rules$", out, re.MULTILINE)  # as root the sandbox is not whole
+    assert "\nnot stated: claims.bytes, claims.hashes, log.headline, claims.score\n" in out
 
 
 def test_scores_side_by_side(command, write_submission, tmp_path):

@@ -8,7 +8,7 @@ import torch
 
 from tests.trainer.processors import FEW_OPERATIONS
 from tests.trainer.shrunk import small_preset
-from trainer.compute.attention import choose
+from trainer.compute.attention import choose_attention
 from trainer.model.gpt import GPT, sdpa
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -58,8 +58,8 @@ def heads(dtype=torch.float32):
 def test_torchs_attention_is_causal_softmax():
     q, k, v = heads()
     assert (sdpa(q, k, v) - by_hand(q, k, v, True)).abs().max() < FEW_OPERATIONS
-    assert choose(CPU, torch.float32) == ("sdpa", sdpa)
-    assert choose(CPU, torch.bfloat16) == ("sdpa", sdpa)
+    assert choose_attention(CPU, torch.float32) == ("sdpa", sdpa)
+    assert choose_attention(CPU, torch.bfloat16) == ("sdpa", sdpa)
 
 
 @pytest.mark.parametrize(
@@ -76,20 +76,20 @@ def test_torchs_attention_is_causal_softmax():
 )
 def test_the_choice(machine, capability, dtype, packages, name):
     machine(capability, **dict.fromkeys(packages, by_hand))
-    assert choose(CUDA, dtype)[0] == name
+    assert choose_attention(CUDA, dtype)[0] == name
 
 
 def test_a_package_built_for_another_torch_is_passed_over(machine, monkeypatch):
     machine((9, 0), flash_attn=by_hand)
     monkeypatch.setitem(sys.modules, "flash_attn_interface", ModuleType("flash_attn_interface"))
-    assert choose(CUDA, torch.bfloat16)[0] == "flash-attention-2"
+    assert choose_attention(CUDA, torch.bfloat16)[0] == "flash-attention-2"
 
 
 @pytest.mark.parametrize("result", [lambda y: y, lambda y: (y, None)])
 def test_packages_get_half_precision_and_give_the_models_dtype(machine, result):
     seen = []
     machine((9, 0), flash_attn_interface=recorded(seen, result))
-    _, attend = choose(CUDA, torch.bfloat16)
+    _, attend = choose_attention(CUDA, torch.bfloat16)
     q, k, v = heads()
     y = attend(q, k, v)
     assert seen == [(torch.bfloat16,) * 3]
@@ -101,7 +101,7 @@ def test_packages_get_half_precision_and_give_the_models_dtype(machine, result):
 @pytest.mark.parametrize("name", ["pr162", "pr1176", "pr1716"])
 def test_a_model_on_a_package_has_the_same_logits(machine, name):
     machine((9, 0), flash_attn_interface=by_hand)
-    _, attend = choose(CUDA, torch.bfloat16)
+    _, attend = choose_attention(CUDA, torch.bfloat16)
     config = small_preset(name).model
     torch.manual_seed(0)
     ours, wanted = GPT(config, attend), GPT(config)
@@ -115,7 +115,7 @@ def test_a_model_on_a_package_has_the_same_logits(machine, name):
 @on_a_gpu
 def test_the_chosen_attention_is_torchs_on_this_gpu():
     """Output and gradients; bfloat16 keeps 8 bits."""
-    name, attend = choose(torch.device("cuda", 0), torch.bfloat16)
+    name, attend = choose_attention(torch.device("cuda", 0), torch.bfloat16)
     generator = torch.Generator("cuda").manual_seed(0)
     inputs = [torch.randn(2, 300, count, 64, device="cuda", generator=generator) for count in (8, 4, 4)]
     results = []

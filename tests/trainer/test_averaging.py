@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from trainer.optim.averaging import find_average
-from trainer.optim.schedule import Decision, decide
+from trainer.optim.schedule import StepSettings, step_settings
 from trainer.presets.catalog import PRESETS
 
 
 def at(lr=1.0, done=0.0):
-    return Decision(lr=lr, momentum=0.9, looping=True, qat=False, done=done)
+    return StepSettings(lr=lr, momentum=0.9, looping=True, qat=False, done=done)
 
 
 def one(values, dtype=torch.float32):
@@ -85,7 +85,7 @@ def test_the_published_number_of_snapshots():
     model = one([0.0])
     average = find_average(model, config)
     for step in range(1, 7380):
-        average.update(model, step, decide(config, step - 1, (step - 1) * 600.075 / 7379))
+        average.update(model, step, step_settings(config, step - 1, (step - 1) * 600.075 / 7379))
     assert int(average.count) == 30
 
 

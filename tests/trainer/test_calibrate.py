@@ -9,7 +9,7 @@ from torch import nn
 
 from codec.errors import InputError
 from codec.storage.calibration_file import HESSIAN, SENSITIVITY
-from trainer.calibration import calibrate, enough_sequences, own_samples
+from trainer.calibration import calibrate, default_sequences, own_samples
 from trainer.model.gpt import GPT, GPTConfig
 from trainer.presets.catalog import PRESETS
 from trainer.presets.published_layouts import split_banks
@@ -211,6 +211,6 @@ def test_the_file_holds_both_kinds_and_has_no_clock(tmp_path):
     assert arrays[SENSITIVITY + name].shape == (16,)
 
 
-def test_enough_sequences_grow_with_the_widest_layer():
-    assert enough_sequences(PRESETS["pr1716"].model) == 64
-    assert enough_sequences(PRESETS["cpu-demo"].model) == 96
+def test_default_sequences_grow_with_the_widest_layer():
+    assert default_sequences(PRESETS["pr1716"].model) == 64
+    assert default_sequences(PRESETS["cpu-demo"].model) == 96

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.data.stdlib_text import embedded_documents, module_text
+from trainer.data.stdlib_text import module_text, stdlib_documents
 
 SOURCE = '''#!/usr/bin/env python
 # First comment,
@@ -53,7 +53,7 @@ def test_module_text_of_what_is_no_python():
 
 @pytest.fixture(scope="module")
 def documents():
-    return embedded_documents()
+    return stdlib_documents()
 
 
 def test_there_is_enough_of_it(documents):
@@ -70,7 +70,7 @@ def test_no_paragraph_repeats(documents):
 
 @pytest.mark.slow
 def test_another_process_with_other_hash_seeds_gets_the_same(documents):
-    code = "from trainer.data.stdlib_text import embedded_documents as d; print(ascii(d()))"
+    code = "from trainer.data.stdlib_text import stdlib_documents as d; print(ascii(d()))"
     environment = {**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == ascii(documents)

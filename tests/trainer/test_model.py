@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from codec.decoder import QuantizedTensor
 from codec.errors import InputError, UsageError
 from tests.trainer.processors import FEW_OPERATIONS
 from tests.trainer.shrunk import (
@@ -208,6 +209,9 @@ def test_banks_are_only_another_layout(shared):
     del split["blocks.3.mlp.fc.weight"]
     with pytest.raises(InputError, match=r"blocks.3.mlp.fc.weight: is missing, the bank `mlp_up_bank` needs it"):
         join_banks(split)
+    whole = QuantizedTensor(np.zeros((12, 4, 4), np.int8), np.ones(1, np.float32))
+    with pytest.raises(InputError, match="qo_bank: is quantized as a whole, its matrices cannot be told apart"):
+        split_banks({"qo_bank": whole})
     with pytest.raises(InputError, match="need 2 x layers"):
         split_banks({"kv_bank": np.zeros((5, 2, 2))})
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from trainer.compute.ranks import Ranks
 from trainer.model.gpt import GPT
-from trainer.optim.muon import JORDAN, KINDS, Muon, optimizers, orthogonalize
+from trainer.optim.muon import COEFFICIENTS, JORDAN, Muon, optimizers, orthogonalize
 from trainer.presets.catalog import PRESETS
 
 
@@ -96,7 +96,9 @@ def matrices(array):
 
 
 @settings(max_examples=25)
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 3), st.sampled_from(sorted(KINDS)), st.integers(0, 99))
+@given(
+    st.integers(1, 40), st.integers(1, 40), st.integers(1, 3), st.sampled_from(sorted(COEFFICIENTS)), st.integers(0, 99)
+)
 def test_only_singular_values_change(rows, columns, count, kind, seed):
     """Newton-Schulz is an odd polynomial of the singular values: apply it to those of numpy's decomposition.
 
@@ -104,7 +106,7 @@ def test_only_singular_values_change(rows, columns, count, kind, seed):
     """
     batch = np.random.default_rng(seed).normal(size=(count, rows, columns))
     left, values, right = np.linalg.svd(batch, full_matrices=False)
-    iteration = KINDS[kind]
+    iteration = COEFFICIENTS[kind]
     values = values / (iteration.margin * np.sqrt((values**2).sum(-1, keepdims=True)) + 1e-7)
     for a, b, c in iteration.triples:
         values = a * values + b * values**3 + c * values**5
@@ -115,7 +117,7 @@ def test_only_singular_values_change(rows, columns, count, kind, seed):
 def test_singular_values_come_near_one(kind, low, high):
     generator = torch.Generator().manual_seed(1)
     for shape in ((3, 128, 384), (3, 384, 128), (1, 256, 256)):
-        values = torch.linalg.svdvals(orthogonalize(torch.randn(shape, generator=generator), KINDS[kind]))
+        values = torch.linalg.svdvals(orthogonalize(torch.randn(shape, generator=generator), COEFFICIENTS[kind]))
         assert values.quantile(0.05) > low  # a square Gaussian matrix has a few too small for five steps
         assert values.max() < high
 
@@ -185,7 +187,7 @@ def together(world, work):
     st.lists(st.sampled_from([(6, 9), (9, 6), (5, 5)]), min_size=1, max_size=7),
     st.integers(1, 5),
     st.booleans(),
-    st.sampled_from(sorted(KINDS)),
+    st.sampled_from(sorted(COEFFICIENTS)),
 )
 def test_ranks_that_share_the_work_agree_with_one(shapes, world, row_norm, kind):
     start, gradients = problem(shapes, 3)

@@ -17,21 +17,27 @@ from trainer.optim.qat import fake_quantized, rounded
 from trainer.presets.catalog import PRESETS
 
 RULES = [
-    Rule(treatment="int6"),
-    Rule(treatment="int4", symmetric=True),
-    Rule(treatment="int8", step="absmax", symmetric=True),
-    Rule(treatment="int6", step="floor"),
-    Rule(treatment="int5", step="floor", symmetric=True),
-    Rule(treatment="int6", step="std", k=12.85, gptq=True),
-    Rule(treatment="int8", step="std", k=20.0),
-    Rule(treatment="int6", step="std", k=3.0),
-    Rule(treatment="int6", step="power"),
-    Rule(treatment="int8"),
-    Rule(treatment="int8-tensor"),
+    Rule.of(treatment="int6"),
+    Rule.of(treatment="int4", symmetric=True),
+    Rule.of(treatment="int8", step="absmax", symmetric=True),
+    Rule.of(treatment="int6", step="floor"),
+    Rule.of(treatment="int5", step="floor", symmetric=True),
+    Rule.of(treatment="int6", step="std", k=12.85, gptq=True),
+    Rule.of(treatment="int8", step="std", k=20.0),
+    Rule.of(treatment="int6", step="std", k=3.0),
+    Rule.of(treatment="int6", step="power"),
+    Rule.of(treatment="int6", step="search"),
+    Rule.of(treatment="int3", step="five"),
+    Rule.of(treatment="int6", granularity="tensor"),
+    Rule.of(treatment="int6", granularity="column"),
+    Rule.of(treatment="int5", granularity="column", step="search", block=3),
+    Rule.of(treatment="int6", granularity="row-column"),
+    Rule.of(treatment="int6", granularity="row-column", step="std", k=12.85, block=4),
+    Rule.of(treatment="int8"),
+    Rule.of(treatment="int8-tensor"),
 ]
 # Just large enough for the recipes that leave tensors up to 65,536 weights alone.
 TINY = replace(PRESETS["tiny"].model, vocab_size=2304, mlp_hidden=2112)
-SEARCHING = ("pr1176", "pr1176-gptq", "pr1123")
 
 
 def dequantized(treated):
@@ -39,7 +45,7 @@ def dequantized(treated):
 
 
 def same(weights: np.ndarray, rule: Rule):
-    ours = rounded(torch.from_numpy(weights), rule).numpy()
+    ours = rounded(torch.from_numpy(weights), rule.quantizer).numpy()
     assert ours.dtype == np.float32
     assert np.array_equal(ours, dequantized(rule.apply(weights)))
 
@@ -78,7 +84,7 @@ def batch():
     return ids[:, :-1], ids[:, 1:]
 
 
-@pytest.mark.parametrize("name", [name for name in recipe_names() if name not in SEARCHING])
+@pytest.mark.parametrize("name", recipe_names())
 def test_inside_the_model_is_the_unpacked_one(name):
     model, recipe = model_of(1), load_recipe(name)
     before = {key: weight.clone() for key, weight in model.state_dict().items()}
@@ -115,7 +121,7 @@ def test_gradients_pass_straight_through():
 
 def test_training_lowers_the_loss_of_the_rounded_model():
     """Three bits: steps far larger than any update, so only the float weights behind them can add updates up."""
-    coarse = Recipe(name="coarse", about="", coder="zstd-22", rules=(Rule(treatment="int3"),))
+    coarse = Recipe(name="coarse", about="", coder="zstd-22", rules=(Rule.of(treatment="int3"),))
     model = model_of(3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
     losses = []
@@ -165,11 +171,27 @@ def test_a_compiled_model_is_not_compiled_again():
     assert len(compiled_graphs) == count > 0
 
 
-@pytest.mark.parametrize("name", SEARCHING)
-def test_a_step_that_is_searched_for_is_refused(name):
+class Numbers:
+    """A quantizer without a formula: it can be packed with, not trained with."""
+
+    wants_hessian = False
+
+    def quantize(self, weights, hessian=None):
+        return QuantizedTensor(np.zeros(weights.shape, np.int8), np.zeros(len(weights), np.float16))
+
+
+WITHOUT_FORMULA = Recipe(
+    name="mine",
+    about="",
+    coder="zstd-22",
+    rules=(Rule(names=("*.mlp.*",), treatment="numbers", quantizer=Numbers()), Rule(treatment="float16")),
+)
+
+
+def test_a_quantizer_without_a_formula_is_refused():
     model = model_of(7)
     before = [weight.detach().clone() for weight in model.parameters()]
-    words = rf"^recipe {name}, tensor `blocks.0.mlp.fc.weight`: its step rule is `\w+`, training can round with absmax"
-    with pytest.raises(UsageError, match=words), fake_quantized(model, load_recipe(name)):
+    words = "^recipe mine, tensor `blocks.0.mlp.fc.weight`: training cannot round with treatment `numbers`"
+    with pytest.raises(UsageError, match=words), fake_quantized(model, WITHOUT_FORMULA):
         pytest.fail("entered")
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))

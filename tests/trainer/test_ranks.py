@@ -141,10 +141,10 @@ import sys, time
 import trainer.run.loop
 from pgolf.__main__ import main
 
-def slow(path, parts, place, identity, save=trainer.run.loop.save_state):
-    print("saving step", place.step, file=sys.stderr, flush=True)
+def slow(path, state, position, identity, save=trainer.run.loop.save_state):
+    print("saving step", position.step, file=sys.stderr, flush=True)
     time.sleep(1.5)
-    save(path, parts, place, identity)
+    save(path, state, position, identity)
 
 trainer.run.loop.save_state = slow
 sys.exit(main(sys.argv[1:]))
@@ -246,11 +246,11 @@ def test_processes_that_cannot_find_each_other_are_told(monkeypatch):
 def test_alone_every_message_is_the_identity():
     ranks, tensor = Ranks(), torch.ones(2)
     ranks.average([tensor])
-    ranks.meet()
-    with ranks.patient() as agree:
-        assert agree([2.5]) == [2.5]
+    ranks.barrier()
+    with ranks.long_timeout_group() as broadcast:
+        assert broadcast([2.5]) == [2.5]
     assert ranks.gather(tensor) is tensor
-    assert (ranks.agree([1.5]), ranks.any(True), ranks.any(False)) == ([1.5], True, False)
+    assert (ranks.broadcast([1.5]), ranks.any_true(True), ranks.any_true(False)) == ([1.5], True, False)
     with ranks.joined(torch.device("cpu")):
         assert not dist.is_initialized()
 
@@ -258,7 +258,7 @@ def test_alone_every_message_is_the_identity():
 def talk(rank, port):
     """What each of two processes says and must hear; then one of them stands still."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    trainer.compute.ranks.PATIENCE = trainer.compute.ranks.timedelta(seconds=4)
+    trainer.compute.ranks.TIMEOUT = trainer.compute.ranks.timedelta(seconds=4)
     ranks = Ranks.launched()
     with ranks.joined(torch.device("cpu")):
         mine = [torch.full((2, 3), float(rank)), torch.tensor(4.0 * rank, dtype=torch.bfloat16)]
@@ -267,17 +267,17 @@ def talk(rank, port):
         assert (mine[1].item(), mine[1].dtype) == (2.0, torch.bfloat16)
         gathered = ranks.gather(torch.full((2, 1), rank))
         assert gathered.flatten().tolist() == [0, 0, 1, 1]
-        assert ranks.agree([0.1 + rank, 1e300]) == [0.1, 1e300]
-        assert ranks.any(rank == 1)
-        assert not ranks.any(False)
-        with ranks.patient() as agree:  # longer than the patience for a step
+        assert ranks.broadcast([0.1 + rank, 1e300]) == [0.1, 1e300]
+        assert ranks.any_true(rank == 1)
+        assert not ranks.any_true(False)
+        with ranks.long_timeout_group() as broadcast:  # longer than the patience for a step
             time.sleep(0 if rank else 6)
-            assert agree([float(rank)]) == [0.0]
+            assert broadcast([float(rank)]) == [0.0]
         if rank == 1:
             time.sleep(8)
         else:
             with pytest.raises(RankLost, match="ended or does not answer"):
-                ranks.any(True)
+                ranks.any_true(True)
         os._exit(0)  # leaving in order would wait for the other
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.optim.schedule import decide
+from trainer.optim.schedule import step_settings
 from trainer.presets.catalog import PRESETS
 
 SEEDS = ["162", "339", "1176", "1716"]
@@ -45,7 +45,7 @@ def test_learning_rates_are_the_originals(golden):
             places = list(zip(tables[f"lr_mul/{name}/step"][run], elapsed[run] / 1000, strict=True))
             wanted = wanted[run]
         assert len(places) >= 200
-        ours = [decide(config, int(step), float(seconds)).lr for step, seconds in places]
+        ours = [step_settings(config, int(step), float(seconds)).lr for step, seconds in places]
         assert ours == pytest.approx(wanted, abs=1e-9)
 
 
@@ -63,7 +63,7 @@ def test_the_presets_hold_the_recipes(golden):
 def test_momentum_is_the_originals(golden):
     seed, _, tables = golden
     config = PRESETS[f"pr{seed}"].train
-    ours = [decide(config, int(step), 0.0).momentum for step in tables["muon_momentum/step"]]
+    ours = [step_settings(config, int(step), 0.0).momentum for step in tables["muon_momentum/step"]]
     assert ours == pytest.approx(tables["muon_momentum/value"], abs=1e-12)
 
 
@@ -71,9 +71,9 @@ def test_looping_begins_where_the_original_began_it(shared):
     config = PRESETS["pr1716"].train
     with np.load(shared / "data/golden/1716/optimizer.npz") as tables:
         for elapsed, done in zip(tables["training_frac/elapsed_ms"], tables["training_frac/frac"], strict=True):
-            decision = decide(config, 0, elapsed / 1000)
-            assert decision.done == pytest.approx(min(done, 1.0), abs=1e-12)
-            assert decision.looping == (done >= 0.35)
+            settings = step_settings(config, 0, elapsed / 1000)
+            assert settings.done == pytest.approx(min(done, 1.0), abs=1e-12)
+            assert settings.looping == (done >= 0.35)
 
 
 def test_snapshots_of_the_published_run():
@@ -81,8 +81,8 @@ def test_snapshots_of_the_published_run():
     config = PRESETS["pr162"].train
     taken = [
         done
-        for done in range(50, 7380, 50)  # the decision is that of the step before
-        if decide(config, done - 1, (done - 1) * 600.075 / 7379).lr < config.swa_below
+        for done in range(50, 7380, 50)  # the settings are those of the step before
+        if step_settings(config, done - 1, (done - 1) * 600.075 / 7379).lr < config.swa_below
     ]
     assert (taken[0], len(taken)) == (5900, 30)
 
@@ -109,8 +109,8 @@ configs = st.builds(
 
 @given(configs, st.floats(0.01, 2))
 def test_a_run_at_constant_speed_never_turns_back(config, step_seconds):
-    decisions = [decide(config, step, step * step_seconds) for step in range(config.steps + 1)]
-    for before, after in pairwise(decisions):
+    settings = [step_settings(config, step, step * step_seconds) for step in range(config.steps + 1)]
+    for before, after in pairwise(settings):
         # Dividing by a mean step time leaves a few units of float64.
         assert 1 >= before.lr >= after.lr - 1e-9
         assert after.lr >= config.min_lr
@@ -118,23 +118,23 @@ def test_a_run_at_constant_speed_never_turns_back(config, step_seconds):
         assert before.looping <= after.looping
         assert config.momentum[0] <= before.momentum <= after.momentum <= config.momentum[1]
     ends = config.steps * step_seconds >= config.max_seconds - config.reserve_seconds
-    assert decisions[-1].done == 1
+    assert settings[-1].done == 1
     if config.warmdown or config.warmdown_steps:
-        assert decisions[-1].lr == pytest.approx(config.min_lr, abs=1e-9)
-    assert decide(config, 0, 0.0).done == 0
+        assert settings[-1].lr == pytest.approx(config.min_lr, abs=1e-9)
+    assert step_settings(config, 0, 0.0).done == 0
     if config.max_seconds and ends:
-        assert decide(config, 0, config.max_seconds - config.reserve_seconds).done == 1
+        assert step_settings(config, 0, config.max_seconds - config.reserve_seconds).done == 1
 
 
 def test_a_run_that_its_steps_end_cools_down_all_the_same():
     config = replace(PRESETS["pr162"].train, steps=100, warmdown_steps=40)
-    assert decide(config, 59, 5.9).lr == 1
-    assert decide(config, 80, 8.0).lr == pytest.approx(0.5)
+    assert step_settings(config, 59, 5.9).lr == 1
+    assert step_settings(config, 80, 8.0).lr == pytest.approx(0.5)
 
 
 def test_rounding_begins_below_its_rate():
     config = replace(PRESETS["tiny"].train, steps=100, warmdown=0.5, qat_below=0.21, qat_recipe="pr339")
-    rounding = [decide(config, step, 0.0).qat for step in range(100)]
+    rounding = [step_settings(config, step, 0.0).qat for step in range(100)]
     assert rounding.index(True) == 90
     assert all(rounding[90:])
-    assert not any(decide(PRESETS["tiny"].train, step, 0.0).qat for step in range(40))
+    assert not any(step_settings(PRESETS["tiny"].train, step, 0.0).qat for step in range(40))

@@ -7,7 +7,7 @@ import pytest
 from codec.errors import UsageError
 from trainer.model.config import GPTConfig
 from trainer.presets.catalog import PRESETS
-from trainer.presets.overrides import changed
+from trainer.presets.overrides import apply_overrides
 from trainer.presets.train_config import TrainConfig
 
 PR339 = PRESETS["pr339"]
@@ -16,7 +16,7 @@ PR339 = PRESETS["pr339"]
 def test_what_readmes_intend_can_be_set():
     """Late QAT, the log's 2048 buckets, the README's hash, polar coefficients, a floor of the rate."""
     texts = "qat_below=0.1 qat_recipe=pr339 bigram_buckets=2048 bigram_hash=poly31 newton_schulz=polar min_lr=0.05"
-    found = changed(PR339, [*texts.split(), "smear_bos_mask=true", "momentum=0.9,0.95", "seq_len=1024"])
+    found = apply_overrides(PR339, [*texts.split(), "smear_bos_mask=true", "momentum=0.9,0.95", "seq_len=1024"])
     assert (found.train.qat_below, found.train.qat_recipe, found.train.min_lr) == (0.1, "pr339", 0.05)
     assert (found.train.newton_schulz, found.train.momentum) == ("polar", (0.9, 0.95))
     assert (found.model.bigram_buckets, found.model.bigram_hash, found.model.smear_bos_mask) == (2048, "poly31", True)
@@ -34,12 +34,12 @@ def test_every_field_can_be_set_to_what_it_is(preset):
             texts.append(f"{name}={text.lower() if isinstance(value, bool) else text}")
     texts = sorted(set(texts) - {f"vocab_size={preset.model.vocab_size}"})
     assert len(texts) == len(fields(GPTConfig)) + len(fields(TrainConfig)) - 2
-    again = changed(preset, texts)
+    again = apply_overrides(preset, texts)
     assert again == preset
     for ours, theirs in ((again.model, preset.model), (again.train, preset.train)):
         for field in fields(ours):
             assert type(getattr(ours, field.name)) is type(getattr(theirs, field.name)), field.name
-    assert changed(preset, []) == preset
+    assert apply_overrides(preset, []) == preset
 
 
 @pytest.mark.parametrize(
@@ -65,5 +65,5 @@ def test_every_field_can_be_set_to_what_it_is(preset):
 )
 def test_mistakes_are_one_sentence(texts, words):
     with pytest.raises(UsageError) as caught:
-        changed(PR339, texts)
+        apply_overrides(PR339, texts)
     assert words in str(caught.value)

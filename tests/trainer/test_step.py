@@ -14,6 +14,7 @@ from codec.storage.checkpoint import read_checkpoint
 from codec.storage.token_shards import shard_bytes
 from tests.trainer.runs import assert_equal, go, metrics, weights
 from tests.trainer.shrunk import small_preset
+from tests.trainer.test_qat import WITHOUT_FORMULA
 from trainer.compute.device import halve_embeddings
 from trainer.model.gpt import GPT, GPTConfig
 from trainer.run.step import Stepper
@@ -139,9 +140,9 @@ def test_rounding_begins_when_the_learning_rate_has_fallen(narrow, tmp_path, mon
     assert [count <= 63 for count in levels] == [rate < 0.5 for rate in rates]
     assert any(count <= 63 for count in levels)
     assert len(np.unique(weights(tmp_path)["blocks.0.mlp.fc.weight"][0])) > 63
-    searching = replace(rounding, qat_recipe="pr1176")
-    with pytest.raises(UsageError, match="its step rule is `search`"):
-        go(narrow, tmp_path / "other", replace(preset, model=model, train=searching), evaluate=small_evaluation)
+    monkeypatch.setattr("trainer.run.step.load_recipe", lambda _: WITHOUT_FORMULA)
+    with pytest.raises(UsageError, match="training cannot round with treatment `numbers`"):
+        go(narrow, tmp_path / "other", replace(preset, model=model, train=rounding), evaluate=small_evaluation)
     assert not (tmp_path / "other").exists()
 
 
@@ -150,7 +151,7 @@ def test_gradients_are_clipped_unless_that_is_off(narrow, tmp_path, monkeypatch,
     norms, update, small = [], Stepper.update, small_preset("pr162")
 
     def watch(stepper, *arguments):
-        gradients = [weight.grad.flatten() for weight in stepper.parts.model.parameters()]
+        gradients = [weight.grad.flatten() for weight in stepper.state.model.parameters()]
         norms.append(torch.cat(gradients).norm().item())
         update(stepper, *arguments)
 
@@ -165,7 +166,7 @@ def test_gradients_are_clipped_unless_that_is_off(narrow, tmp_path, monkeypatch,
 @pytest.mark.parametrize("name", ["pr1176", "pr1716"])
 def test_half_precision_as_on_a_gpu(narrow, finished, tmp_path, monkeypatch, name):
     """Embeddings in bfloat16, the rest float32 under autocast: the same losses but for rounding; it resumes exactly."""
-    monkeypatch.setattr("trainer.run.step.put", lambda model, device: halve_embeddings(model))
+    monkeypatch.setattr("trainer.run.step.to_device", lambda model, device: halve_embeddings(model))
     for module in ("trainer.run.step", "trainer.run.loop"):
         monkeypatch.setattr(f"{module}.autocast", lambda device: torch.autocast("cpu", torch.bfloat16))
     preset = small_preset(name)

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.published_procedures import SlotAfterTtt, SlotOnScored, TailAgain, TttTailAgain
 from codec.errors import InputError, UsageError
-from verify.audit.accounting_rules import check_bytes, check_fresh_process, check_side_channel
+from verify.audit.accounting_rules import check_fresh_process, check_side_channel, check_target_bytes
 from verify.audit.fresh_process import Observation
 from verify.audit.gallery.cheats import shortest_first
 from verify.audit.gallery.honest import sliding
@@ -27,8 +27,9 @@ from verify.audit.gallery.toy import (
     stream,
     target_bytes,
 )
+from verify.audit.measurements import External, Measurements, expected_runs, measure_scorer
 from verify.audit.perturbations import Scope, choose_cuts, made_up
-from verify.audit.runner import Audit, audit, expected_runs
+from verify.audit.runner import Audit, audit
 from verify.audit.trace import trace
 from verify.scoring.scorer import Scored
 from verify.scoring.sliding import Sliding, digest
@@ -292,28 +293,41 @@ def test_a_scorer_that_writes_into_the_tokens_cannot_spoil_them():
     assert not failing(audit(Procedure("writes", steps), stream(), QUICK))
 
 
-def test_surroundings():
-    base = trace(Procedure("sliding", sliding), stream(), batch=4)
+@pytest.fixture(scope="module")
+def measured() -> Measurements:
+    return measure_scorer(Procedure("sliding", sliding), stream(), QUICK, External())
+
+
+def test_surroundings(measured):
+    base = measured.base
+
+    def watched(observation):
+        return dataclasses.replace(measured, external=External(observed=observation))
+
     clean = Observation(trace=base, events=())
-    assert check_side_channel(clean).level == "pass"
-    assert check_side_channel(Observation(trace=base, events=("socket.connect",))).level == "fail"
+    assert check_side_channel(watched(clean)).level == "pass"
+    assert check_side_channel(watched(Observation(trace=base, events=("socket.connect",)))).level == "fail"
     half = dataclasses.replace(clean, watch="the sandbox", missing=("network",))
-    assert check_side_channel(half).level == "unknown"
-    assert check_fresh_process(base, clean).level == "pass"
+    assert check_side_channel(watched(half)).level == "unknown"
+    assert check_fresh_process(watched(clean)).level == "pass"
     moved = dataclasses.replace(base, nats=base.nats + 0.01)
-    assert check_fresh_process(base, Observation(trace=moved, events=())).level == "fail"
+    assert check_fresh_process(watched(Observation(trace=moved, events=()))).level == "fail"
     named = dataclasses.replace(base, digests=("other", *base.digests[1:]))
-    assert check_fresh_process(base, Observation(trace=named, events=())).level == "fail"
+    assert check_fresh_process(watched(Observation(trace=named, events=()))).level == "fail"
 
 
-def test_bytes_are_compared_target_by_target():
+def test_bytes_are_compared_target_by_target(measured):
+    def compared(counted, proven):
+        external = External(counted=counted, proven=proven)
+        return check_target_bytes(dataclasses.replace(measured, external=external)).level
+
     proven = target_bytes(stream())
     swapped = proven.copy()
     swapped[[0, 40]] = swapped[[40, 0]] + [1, -1]  # the same sum
-    assert check_bytes(proven, proven).level == "pass"
-    assert check_bytes(swapped, proven).level == "fail"
-    assert check_bytes(proven[:-1], proven).level == "fail"
-    assert check_bytes(None, proven).level == "unknown"
+    assert compared(proven, proven) == "pass"
+    assert compared(swapped, proven) == "fail"
+    assert compared(proven[:-1], proven) == "fail"
+    assert compared(None, proven) == "unknown"
 
 
 def test_the_toy_text_has_the_bytes_it_counts():

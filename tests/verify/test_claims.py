@@ -21,9 +21,9 @@ from verify.claims.headline import headline
 from verify.claims.log_reader import read_log
 from verify.claims.log_rules import check_log
 from verify.claims.runs import read_group
-from verify.claims.significance import Sample, compare
+from verify.claims.significance import SeedScores, compare
 from verify.claims.submission_json import read_statement
-from verify.claims.write_submission_json import record
+from verify.claims.write_submission_json import as_submission_json
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def changed(text, **values):
 
 def test_1716_passes_but_for_the_choice_of_test(tmp_path):
     group = read_group([write_1716(tmp_path / "1716")])
-    findings = check_group(group, comparison=compare(group.sample, Sample(values=(1.081,)), group.bpb_per_nat))
+    findings = check_group(group, comparison=compare(group.sample, SeedScores(values=(1.081,)), group.bpb_per_nat))
     assert levels(findings) == {
         "log.bytes": "pass",
         "log.implied_bytes": "pass",
@@ -100,7 +100,7 @@ def test_1176_headline_is_refused_with_reasons(tmp_path):
     assert "evaluation 886.1 of 600 s, needed for `final_slot`: 764.7" in message
     assert "it is the mean of the refused `final_slot`" in findings["claims.mean"].message
     slot = [float(figures[3][1]) for figures in FIGURES_1176.values()]
-    assert Sample(values=tuple(slot)).mean == pytest.approx(1.0961720, abs=5e-8)
+    assert SeedScores(values=tuple(slot)).mean == pytest.approx(1.0961720, abs=5e-8)
 
 
 def test_339_is_170051_bytes_over_the_cap(log):
@@ -171,7 +171,7 @@ def test_sizes_that_do_not_add_up_or_are_understated(log, statement):
     assert found(check_log(log(text), small))["log.bytes"].level == "fail"
     wrapped = text.replace("Code size: 18097", "Code size (uncompressed): 53514 bytes\nCode size (compressed): 18097")
     assert found(check_log(log(wrapped)))["log.bytes"].level == "warn"
-    assert found(check_log(log("quantized val_loss:2.0 val_bpb:1.0\n")))["log.bytes"].level == "unknown"
+    assert found(check_log(log("quantized val_loss:2.0 val_bpb:1.0\n")))["log.bytes"].level == "not stated"
 
 
 @pytest.mark.parametrize(
@@ -243,10 +243,11 @@ def test_settings_and_earlier_lines_that_spoil_a_harmless_label(log):
 def test_a_score_of_float_weights_is_not_the_artifacts(log, statement):
     text = "seed:3\nstep:9/9 val_loss:2.00000000 val_bpb:1.10000000 train_time:500ms\n"
     findings = found(check_log(log(text)))
-    assert findings["log.headline"].level == "unknown"
+    assert findings["log.headline"].level == "not stated"
     assert "float weights" in findings["log.headline"].message
-    for stated, level in ((1.1, "unknown"), (1.2, "fail"), (1.1000000049, "unknown")):
+    for stated, level in ((1.1, "not stated"), (1.2, "fail"), (1.1000000049, "not stated")):
         assert found(check_log(log(text), statement({"pre_quant_val_bpb": stated})))["log.headline"].level == level
+    assert found(check_log(log(text), statement({"val_bpb": 1.2})))["log.headline"].level == "unknown"
     claimed = statement({"val_bpb": 1.08584188, "seed_results": {"42": {"val_bpb": 1.08584188}}})
     finding = found(check_log(log(log_1716(42), "train_seed42.log"), claimed))["log.headline"]
     assert finding.level == "fail"
@@ -307,8 +308,8 @@ def test_mean_deviation_and_seeds(tmp_path, values, level, words):
         ({"t_statistic": "-15.551"}, "", "warn", "leaves out the 0.005 nats"),
         ({}, "Student's t-test gives p = 0.0478.\n", "warn", "README.md 0.0478 is the one-sample Student t"),
         ({}, "Two-sided: p-value 0.0956\n", "warn", "README.md 0.0956 is the one-sample Student t"),
-        ({}, "We reach 0.0478 of something.\n", "unknown", "states no statistic"),
-        ({}, "Significant by a t-test at p = 0.05.\n", "unknown", "states no statistic"),  # a bound, not a result
+        ({}, "We reach 0.0478 of something.\n", "not stated", "states no statistic"),
+        ({}, "Significant by a t-test at p = 0.05.\n", "not stated", "states no statistic"),  # a bound, not a result
         ({"p_value": 0.0018}, "", "unknown", "none of the tests gives"),
     ],
 )
@@ -317,7 +318,7 @@ def test_which_test_a_claim_used(tmp_path, stated, readme, level, words):
     (folder / "submission.json").write_text(changed(STATED_1716, vs_merged_sota=stated))
     (folder / "README.md").write_text(readme)
     group = read_group([folder])
-    against = Sample(values=(1.08079, 1.08103, 1.08118))
+    against = SeedScores(values=(1.08079, 1.08103, 1.08118))
     findings = found(check_group(group, comparison=compare(group.sample, against, group.bpb_per_nat)))
     finding = findings["claims.significance"]
     assert (finding.level, words in finding.message) == (level, True), finding.message
@@ -334,7 +335,7 @@ def test_a_claim_that_every_test_supports(tmp_path):
         )
     )
     group = read_group([tmp_path])
-    comparison = compare(group.sample, Sample(values=(1.2, 1.2005)), group.bpb_per_nat)
+    comparison = compare(group.sample, SeedScores(values=(1.2, 1.2005)), group.bpb_per_nat)
     shifted = comparison.test("welch", shifted=True)
     (tmp_path / "submission.json").write_text(
         changed((tmp_path / "submission.json").read_text(), welch_t=round(shifted.statistic, 4))
@@ -409,8 +410,8 @@ def test_a_mean_of_sizes_is_held_against_the_mean(tmp_path, stated, level):
 
 def test_record_of_1716(tmp_path):
     group = read_group([write_1716(tmp_path / "1716")])
-    comparison = compare(group.sample, Sample(values=(1.081,)), group.bpb_per_nat)
-    written = record(group, check_group(group, comparison=comparison), comparison)
+    comparison = compare(group.sample, SeedScores(values=(1.081,)), group.bpb_per_nat)
+    written = as_submission_json(group, check_group(group, comparison=comparison), comparison)
     assert (written["val_bpb"], written["val_bpb_std"]) == (1.07881679, 0.00014293)
     assert written["val_loss"] == 2.78649843
     assert written["seeds"] == [42, 314, 999]
@@ -446,7 +447,7 @@ def test_record_of_1716(tmp_path):
 def test_a_loss_of_zero_is_written_as_it_was_logged(tmp_path):
     (tmp_path / "a_seed7.log").write_text("quantized val_loss:0.0 val_bpb:1.5\n")
     group = read_group([tmp_path])
-    written = record(group, check_group(group), None)
+    written = as_submission_json(group, check_group(group), None)
     assert (written["val_loss"], written["eval"]["n_tokens"]) == (0.0, None)
 
 
@@ -465,7 +466,7 @@ def test_record_takes_the_legal_score_and_invents_nothing(tmp_path):
     folder = write_1176(tmp_path / "1176")
     (folder / "submission.json").unlink()
     group = read_group([folder])
-    written = record(group, check_group(group), None)
+    written = as_submission_json(group, check_group(group), None)
     assert written["val_bpb"] == round(sum(run.bpb for run in group.runs) / 3, 8) > 1.11
     assert written["eval"]["mode"] == "legal_ttt"
     assert written["compliance"]["log.headline"] == "warn"
@@ -486,7 +487,7 @@ def test_record_refuses(tmp_path, files, kind, words):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(kind, match=words):
-        record(read_group([tmp_path]), [], None)
+        as_submission_json(read_group([tmp_path]), [], None)
 
 
 def test_groups_from_files_and_folders(tmp_path):

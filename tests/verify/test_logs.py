@@ -103,7 +103,7 @@ def test_scores_in_the_words_of_1123(read):
     assert read("Legal TTT: 1.198562\n").metrics[0].kind == "ttt"
     run = Run.of_log(log)
     assert (run.bpb, run.loss) == (1.198562, None)
-    assert {finding.rule: finding.level for finding in check_log(log)}["log.implied_bytes"] == "unknown"
+    assert {finding.rule: finding.level for finding in check_log(log)}["log.implied_bytes"] == "not stated"
 
 
 def test_the_script_in_front_is_not_read(read):

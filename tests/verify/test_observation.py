@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from codec.errors import InputError, LimitError
-from verify.audit.fresh_process import Errand, find_scorer, observe
+from verify.audit.fresh_process import ScorerJob, find_scorer, observe
 from verify.audit.gallery.toy import Procedure, stream
 from verify.audit.trace import trace
 
@@ -52,15 +52,15 @@ REACHES = [
 
 
 def test_reaching_out_is_seen_and_nothing_else(script, tmp_path, monkeypatch):
-    """One process for all: each errand is watched by itself.  The text is not lying around for them to find."""
+    """One process for all: each scorer is watched by itself.  The text is not lying around for them to find."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     names = {"answers": str(tmp_path / "answers"), "notes": str(tmp_path / "notes"), "folder": str(tmp_path)}
     (tmp_path / "answers").write_text("42")
-    allowed = Errand(
+    allowed = ScorerJob(
         scorer=f"{script}:make", arguments=(REACHES[0][0].format(**names),), allowed=(tmp_path / "answers",)
     )
-    errands = [Errand(scorer=f"{script}:make", arguments=(act.format(**names),)) for act, _ in REACHES]
-    seen = observe([allowed, *errands], stream(), batch=4)
+    jobs = [ScorerJob(scorer=f"{script}:make", arguments=(act.format(**names),)) for act, _ in REACHES]
+    seen = observe([allowed, *jobs], stream(), batch=4)
     assert seen[0].events == ()
     for one, (act, event) in zip(seen[1:], REACHES, strict=True):
         assert bool(one.events) is bool(event), (act, one.events)
@@ -69,7 +69,7 @@ def test_reaching_out_is_seen_and_nothing_else(script, tmp_path, monkeypatch):
 
 def test_a_fresh_process_gives_the_same_run(script):
     here = trace(find_scorer(f"{script}:make"), stream(), batch=4)
-    for seen in observe([Errand(scorer=f"{script}:make"), Errand(scorer=f"{script}:scorer")], stream(), batch=4):
+    for seen in observe([ScorerJob(scorer=f"{script}:make"), ScorerJob(scorer=f"{script}:scorer")], stream(), batch=4):
         assert np.array_equal(seen.trace.nats, here.nats)
         assert np.array_equal(seen.trace.positions, here.positions)
         assert (seen.trace.digests, seen.trace.starts) == (here.digests, here.starts)
@@ -80,16 +80,16 @@ def test_a_fresh_process_gives_the_same_run(script):
     [("raise SystemExit(3)", "SystemExit"), ("import os; os._exit(5)", "exit code 5")],
 )
 def test_a_scorer_that_fails_is_named(script, act, message):
-    errands = [Errand(scorer=f"{script}:scorer"), Errand(scorer=f"{script}:make", arguments=(act,))]
+    jobs = [ScorerJob(scorer=f"{script}:scorer"), ScorerJob(scorer=f"{script}:make", arguments=(act,))]
     with pytest.raises(InputError, match=message) as caught:
-        observe(errands, stream(), batch=4)
+        observe(jobs, stream(), batch=4)
     assert caught.value.where == f"{script}:make"
 
 
 def test_a_scorer_that_sleeps_is_ended(script):
     with pytest.raises(LimitError, match="longer than"):
         observe(
-            [Errand(scorer=f"{script}:make", arguments=("import time; time.sleep(600)",))],
+            [ScorerJob(scorer=f"{script}:make", arguments=("import time; time.sleep(600)",))],
             stream(),
             batch=4,
             time_limit=0.5,

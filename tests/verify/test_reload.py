@@ -3,6 +3,7 @@
 import os
 import tempfile
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import torch
 from codec.encoder import encode
 from codec.errors import InputError, LimitError, UsageError
 from tests.verify.conftest import BIGRAM
+from tests.verify.measured import FACTS
 from verify.rescore import reload
+from verify.run_rules import check_attempts, check_sandbox
 from verify.sandbox import confine as sandbox
 from verify.sandbox.launch import Settings, running
 from verify.submission.folder import Submission
@@ -37,11 +40,8 @@ def test_the_score_is_exact_and_noise_does_not_disturb_it(write_submission, held
     assert calls[-1] == heldout.targets
     assert list(result.state) == ["table"]
     assert capfd.readouterr() == ("", "")
-    assert {finding.rule: finding.level for finding in result.findings} == {
-        "reload.protocol": "pass",
-        "sandbox.missing": "pass" if os.getuid() else "unknown",  # root's threads
-        "sandbox.attempts": "pass",
-    }
+    assert (result.notes, result.attempts) == ((), ())
+    assert result.missing == (() if os.getuid() else (sandbox.THREADS,))
 
 
 def test_hidden_and_head_give_the_same_logits(write_submission, heldout, table):
@@ -168,9 +168,10 @@ def test_attempts_are_told_even_when_they_are_caught(write_submission, heldout):
         "open('own.log', 'w').close()\n"
     )
     result = run(write_submission(script + BIGRAM), heldout)
-    refused = next(finding for finding in result.findings if finding.rule == "sandbox.attempts")
+    assert len(result.attempts) == 4
+    refused = check_attempts(replace(FACTS, packed=result))
     assert refused.level == "fail"
-    assert len(refused.evidence["attempts"]) == 4
+    assert refused.evidence == {"attempts": list(result.attempts)}
     assert "train_gpt.py line 7: used the network" in refused.message
     assert "train_gpt.py line 8: started a program (subprocess.Popen)" in refused.message
     assert "train_gpt.py line 9: tried to write to /var/tmp/escaped" in refused.message
@@ -199,8 +200,8 @@ def test_what_the_sandbox_lacks_cannot_be_unsaid(write_submission, heldout, monk
         "    if type(found) is list and found[:1] == ['everything']:\n"
         "        found.clear()\n"
     )
-    whole = next(f for f in run(write_submission(forging + BIGRAM), heldout).findings if f.rule == "sandbox.missing")
-    assert whole.evidence == {"missing": ["everything"]}
+    result = run(write_submission(forging + BIGRAM), heldout)
+    assert check_sandbox(replace(FACTS, packed=result)).evidence == {"missing": ["everything"]}
 
 
 def test_nothing_is_left_of_folders_in_folders(write_submission, heldout, monkeypatch, tmp_path):

@@ -4,6 +4,7 @@ import io
 import lzma
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -14,8 +15,10 @@ import zstandard
 
 from codec.errors import InputError
 from packager.importers.read_any import read_any
+from tests.verify.measured import FACTS
 from tests.verify.test_unwrap import xz
 from verify.rescore import reload
+from verify.run_rules import check_protocol
 from verify.sandbox import seed_adapter
 from verify.sandbox.launch import Settings
 from verify.sandbox.seed_adapter import attention
@@ -203,7 +206,8 @@ def test_wrapped_scripts_in_the_sandbox_score_as_the_reference_does(script, tmp_
             nats -= float(log_probs.gather(1, tokens[start + 1 : stop + 1, None]).sum())
     assert result.score.nats == pytest.approx(nats, rel=1e-6)
     assert result.length == 16
-    protocol = next(finding for finding in result.findings if finding.rule == "reload.protocol")
+    stating = replace(FACTS.folder, environment=subject.environment, stated_in=subject.stated_in)
+    protocol = check_protocol(replace(FACTS, folder=stating, packed=result))
     assert protocol.level == "warn"
     assert "VOCAB_SIZE=300" in protocol.message
     assert "as README.md states" in protocol.message

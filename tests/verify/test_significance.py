@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verify.claims.reference_results import RECORDS
-from verify.claims.significance import Sample, compare, normal_cdf, student_cdf
+from verify.claims.significance import SeedScores, compare, normal_cdf, student_cdf
 
 
 def of(*values):
-    return Sample(values=values)
+    return SeedScores(values=values)
 
 
 def ratio(record):

@@ -1,17 +1,27 @@
 """The static scan: what the reviewers' list names is found with its line, what they call false alarms is not."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from packager.script.wrapper import wrap
 from tests.verify.conftest import BIGRAM
+from tests.verify.measured import FACTS
 from tests.verify.test_unwrap import xz
+from verify.folder_rules import check_scan
+from verify.rules import RULES
 from verify.submission.folder import Submission
-from verify.submission.static_scan import MOST, scan, triage
+from verify.submission.static_scan import MOST, scan, scan_submission
 
 SEEDS = Path(__file__).parent / "seeds"
+
+
+def triage(submission):
+    """The findings about what the scan of a submission hits."""
+    return check_scan(replace(FACTS, scan=scan_submission(submission)))
+
 
 HITS = {
     "val-training": """
@@ -89,6 +99,11 @@ def test_each_pattern_is_found_at_its_line(name):
     if name == "last-chunk":
         expected.add(("triage.val-training", line))
     assert {(hit.rule, hit.line) for hit in scan(text)} == expected
+
+
+def test_every_rule_of_the_checklist_has_a_pattern_here():
+    rules = {rule for rule in RULES if rule.startswith("triage.")}
+    assert {f"triage.{name.split()[0]}" for name in HITS} == rules - {"triage.scan"}
 
 
 CLEAN = {

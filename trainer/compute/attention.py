@@ -15,7 +15,7 @@ from trainer.model.gpt import Attend, sdpa
 HALF = (torch.bfloat16, torch.float16)
 
 
-def choose(device: torch.device, dtype: torch.dtype) -> tuple[str, Attend]:
+def choose_attention(device: torch.device, dtype: torch.dtype) -> tuple[str, Attend]:
     """(name for the log, function) of the fastest attention that the device, its packages and `dtype` allow.
 
     Source: FlashAttention 3 needs compute capability 9 (Hopper), FlashAttention 2 needs 8 (Ampere) or later.
@@ -33,9 +33,10 @@ def choose(device: torch.device, dtype: torch.dtype) -> tuple[str, Attend]:
 def _found(package: str) -> Callable[..., Tensor] | None:
     """The package's attention function; None when it is missing or was built for another torch."""
     try:
-        return import_module(package).flash_attn_func
+        function: Callable[..., Tensor] = import_module(package).flash_attn_func
     except (ImportError, OSError, AttributeError):
         return None
+    return function
 
 
 def _attend(function: Callable[..., Tensor], dtype: torch.dtype) -> Attend:

@@ -50,7 +50,7 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def put(model: GPT, device: torch.device) -> None:
+def to_device(model: GPT, device: torch.device) -> None:
     """Move the model to the device; on CUDA its embeddings become bfloat16."""
     model.to(device)
     if device.type == "cuda":

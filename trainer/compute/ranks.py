@@ -11,14 +11,15 @@ from functools import partial
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from codec.errors import EnvironmentLacks, PgolfError, UsageError
 
 # A rank that dies closes its connections, which the others notice at once.  The limits are for one that stands still:
 # in a step, saving included, and while the first rank alone validates, which on all targets may take hours.
-PATIENCE = timedelta(minutes=30)
-LONG_PATIENCE = timedelta(days=2)
-ANSWER = timedelta(seconds=10)  # of the launcher, which runs on after a rank died
+TIMEOUT = timedelta(minutes=30)
+LONG_TIMEOUT = timedelta(days=2)
+STORE_TIMEOUT = timedelta(seconds=10)  # of the launcher, which runs on after a rank died
 
 
 class RankLost(PgolfError):
@@ -61,8 +62,8 @@ class Ranks:
         The launcher keeps the list; when it does not answer, everyone speaks.
         """
         try:
-            store, _, _ = next(dist.rendezvous("env://", timeout=ANSWER))
-            return store.add("pgolf/lost", 1) == 1
+            store, _, _ = next(rendezvous("env://", timeout=STORE_TIMEOUT))
+            return bool(store.add("pgolf/lost", 1) == 1)
         except (RuntimeError, ValueError):
             return True
 
@@ -78,8 +79,8 @@ class Ranks:
         with _failures_mean_loss():
             try:
                 # gloo on GPUs as well: flags and clocks need no kernel, and it notices a dead process at once.  NCCL
-                # waits for one in silence, so all `meet` before it is used.
-                dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+                # waits for one in silence, so all call `barrier` before it is used.
+                dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
             except ValueError as error:
                 raise EnvironmentLacks(
                     f"WORLD_SIZE says {self.world} processes, but not how to reach them ({error})",
@@ -109,7 +110,7 @@ class Ranks:
             dist.all_gather(list(whole.unbind()), part.contiguous())
         return whole.flatten(0, 1)
 
-    def agree(self, values: list[float], group: dist.ProcessGroup | None = None) -> list[float]:
+    def broadcast(self, values: list[float], group: dist.ProcessGroup | None = None) -> list[float]:
         """The first rank's values, so that clocks that differ lead to one decision."""
         if self.world == 1:
             return values
@@ -119,21 +120,21 @@ class Ranks:
         return shared.tolist()
 
     @contextmanager
-    def patient(self) -> Iterator[Callable[[list[float]], list[float]]]:
-        """`agree` for the result of work that only the first rank does inside, while the others wait much longer."""
+    def long_timeout_group(self) -> Iterator[Callable[[list[float]], list[float]]]:
+        """`broadcast` for what the first rank alone works out inside; the others wait for it much longer."""
         if self.world == 1:
-            yield self.agree
+            yield self.broadcast
             return
         with _failures_mean_loss():
-            group = dist.new_group(timeout=LONG_PATIENCE, backend="gloo")
-        yield partial(self.agree, group=group)
+            group = dist.new_group(timeout=LONG_TIMEOUT, backend="gloo")
+        yield partial(self.broadcast, group=group)
         dist.destroy_process_group(group)
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """All ranks have come this far."""
-        self.any(False)
+        self.any_true(False)
 
-    def any(self, flag: bool) -> bool:
+    def any_true(self, flag: bool) -> bool:
         """Whether it is true on some rank."""
         if self.world == 1:
             return flag

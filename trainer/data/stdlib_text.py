@@ -17,7 +17,7 @@ from codec.errors import EnvironmentLacks
 SKIPPED = frozenset({"test", "tests", "idle_test", "encodings", "site-packages", "dist-packages"})
 
 
-def embedded_documents() -> list[str]:
+def stdlib_documents() -> list[str]:
     """One document per module and help topic of the running interpreter, sorted by name.
 
     Paragraphs that repeat (licences, inherited docstrings) are kept only where they occur first.

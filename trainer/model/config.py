@@ -1,7 +1,8 @@
 """What a model is made of, as plain JSON; it travels inside submissions with the model."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from typing import Any, get_type_hints
 
 from codec.errors import UsageError
 
@@ -105,12 +106,12 @@ class GPTConfig:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, int | float | bool | str]) -> "GPTConfig":
+    def from_dict(cls, values: dict[str, Any]) -> "GPTConfig":
         """The inverse of `to_dict`.
 
         Raises: UsageError for an unknown key (with the nearest known one), a missing key or a value of a wrong type.
         """
-        known = {field.name: field for field in fields(cls)}
+        known = get_type_hints(cls)
         for name, value in values.items():
             if name not in known:
                 near = get_close_matches(name, known, n=1)
@@ -118,7 +119,7 @@ class GPTConfig:
                     f"the model config has an unknown key `{name}`",
                     hint=f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}",
                 )
-            wanted = known[name].type
+            wanted = known[name]
             if type(value) is not wanted and not (wanted is float and type(value) is int):
                 raise UsageError(f"the model config's `{name}` is {value!r}, it must be of type {wanted.__name__}")
         try:

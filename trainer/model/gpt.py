@@ -101,7 +101,8 @@ class Bigram(nn.Module):
         found = self.embed(self.slots(ids_BT))
         if self.hash == "xor3":
             found = found + self.embed(self.triples(ids_BT))
-        return self.scale * self.proj(found)
+        projected: Tensor = self.proj(found)
+        return self.scale * projected
 
 
 class Smear(nn.Module):
@@ -126,7 +127,8 @@ class ValueEmbedding(nn.Module):
         self.scale = nn.Parameter(torch.tensor(0.1))
 
     def forward(self, ids_BT: Tensor) -> Tensor:
-        return self.scale * self.proj(self.embed(ids_BT))
+        projected: Tensor = self.proj(self.embed(ids_BT))
+        return self.scale * projected
 
 
 class Attention(nn.Module):
@@ -146,7 +148,7 @@ class Attention(nn.Module):
         self.attn_gate_proj = nn.Linear(GATE_CHANNELS, config.heads, bias=False) if config.attn_gate else None
 
     def forward(
-        self, x_BTD: Tensor, rotation: Rotation, added_value: Tensor | None, first_value: Tensor | None
+        self, x_BTD: Tensor, rotation: Rotation, added_value: Tensor | None, first_value: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The output, and the values before any residual (the first layer's are `first_value` of the others)."""
         B, T, D = x_BTD.shape
@@ -168,7 +170,7 @@ class Attention(nn.Module):
 
     def without_own_value(self, y_BTHK: Tensor, v_BTJK: Tensor) -> Tensor:
         """Exclusive self-attention: take away the part of each head's output along the position's own value."""
-        y_BTJGK = y_BTHK.unflatten(2, (self.kv_heads, -1))
+        y_BTJGK: Tensor = y_BTHK.unflatten(2, (self.kv_heads, -1))
         own_BTJ1K = F.normalize(v_BTJK, dim=-1)[..., None, :]
         return (y_BTJGK - (y_BTJGK * own_BTJ1K).sum(-1, keepdim=True) * own_BTJ1K).flatten(2, 3)
 
@@ -184,7 +186,8 @@ class MLP(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         hidden = self.fc(x_BTD)
-        return self.proj((F.leaky_relu(hidden, self.slope) if self.slope else F.relu(hidden)).square())
+        y_BTD: Tensor = self.proj((F.leaky_relu(hidden, self.slope) if self.slope else F.relu(hidden)).square())
+        return y_BTD
 
 
 class Block(nn.Module):
@@ -205,7 +208,7 @@ class Block(nn.Module):
         first_BTD: Tensor,
         rotation: Rotation,
         added_value: Tensor | None,
-        first_value: Tensor | None,
+        first_value: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The stream after this block, and its attention's own values."""
         mix_SD = self.resid_mix.to(x_BTD.dtype)
@@ -242,15 +245,17 @@ class GPT(nn.Module):
         self.skip_weights = nn.Parameter(torch.ones(skips, config.dim))
         self.skip_gates = nn.Parameter(torch.zeros(skips, config.dim)) if config.gated_skips else None
         self.backout_lambda = nn.Parameter(torch.tensor(config.backout_init)) if config.backout else None
-        self.register_buffer("logit_temp", torch.ones(()) if config.logit_temperature else None)
+        self.logit_temp = nn.Buffer(torch.ones(())) if config.logit_temperature else None
         self.blocks = nn.ModuleList(Block(config, layer, attend) for layer in range(config.layers))
 
     def hidden(self, ids_BT: Tensor) -> Tensor:
         """ids int64 (B, T) -> the normalised last stream (B, T, D)."""
-        x_BTD = first_BTD = self.embedded(ids_BT)
+        # The first block, which needs no other's values, gets the stream instead.
+        x_BTD = first_BTD = first_value = middle = self.embedded(ids_BT)
         rotation = rotary_tables(ids_BT.shape[1], self.config, ids_BT.device)
         added = self.added_values(ids_BT)
-        order, pushed, middle, first_value = self.config.order(self.looping), [], None, None
+        order = self.config.order(self.looping)
+        pushed: list[Tensor] = []
         for place, layer in enumerate(order):
             popping = place - len(order) // 2
             if popping >= 0 and pushed:
@@ -258,7 +263,7 @@ class GPT(nn.Module):
             x_BTD, value = self.blocks[layer](x_BTD, first_BTD, rotation, added.get(layer), first_value)
             if popping < 0:
                 pushed.append(x_BTD)
-            first_value = value if first_value is None else first_value
+            first_value = first_value if place else value
             middle = x_BTD if layer == self.config.layers // 2 else middle
         if self.backout_lambda is not None:
             x_BTD = x_BTD - self.backout_lambda.to(x_BTD.dtype) * middle
@@ -273,7 +278,7 @@ class GPT(nn.Module):
         if not self.config.smear:
             return x_BTD
         if self.smear is not None:
-            smeared = self.smear(x_BTD)
+            smeared: Tensor = self.smear(x_BTD)
         else:
             gate_BT1 = self.smear_lambda * torch.sigmoid(self.smear_gate(x_BTD[..., :GATE_CHANNELS]))
             smeared = gate_BT1.to(x_BTD.dtype) * shift(x_BTD)

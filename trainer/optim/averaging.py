@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from trainer.optim.schedule import Decision
+from trainer.optim.schedule import StepSettings
 from trainer.presets.train_config import TrainConfig
 
 
@@ -22,14 +22,14 @@ class Average(ABC):
         }
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int, decision: Decision) -> None:
-        """Fold in the model's weights if it is time.  step: steps done; decision: of the last of them."""
-        if self.wants(step, decision):
+    def update(self, model: nn.Module, step: int, settings: StepSettings) -> None:
+        """Fold in the model's weights if it is time.  step: steps done; settings: of the last of them."""
+        if self.wants(step, settings):
             self.fold([weight.float() for weight in model.parameters()])
             self.count += 1
 
     @abstractmethod
-    def wants(self, step: int, decision: Decision) -> bool:
+    def wants(self, step: int, settings: StepSettings) -> bool:
         """Whether the weights after `step` steps belong to the average."""
 
     @abstractmethod
@@ -57,15 +57,15 @@ class Average(ABC):
         yield from self.sums.items()
 
 
-class MovingAverage(Average):
+class ExponentialMovingAverage(Average):
     """sums <- decay * sums + (1 - decay) * weights after every step.
 
     It starts as the run's first weights, without bias correction, or at part `ema_from` of the run as those of then.
     Source: pull requests 1176 and 1716.
     """
 
-    def wants(self, step: int, decision: Decision) -> bool:
-        return decision.done >= self.config.ema_from
+    def wants(self, step: int, settings: StepSettings) -> bool:
+        return settings.done >= self.config.ema_from
 
     def fold(self, weights: list[Tensor]) -> None:
         starting = self.config.ema_from and not self.count
@@ -75,7 +75,7 @@ class MovingAverage(Average):
         return list(self.sums.values())
 
 
-class SnapshotMean(Average):
+class StochasticWeightAverage(Average):
     """The mean of the weights after every `swa_every` steps while the learning rate is below `swa_below` of its peak.
 
     Source: pull requests 162 and 339.
@@ -85,18 +85,18 @@ class SnapshotMean(Average):
         super().__init__(model, config)
         torch._foreach_zero_(list(self.sums.values()))
 
-    def wants(self, step: int, decision: Decision) -> bool:
-        return decision.lr < self.config.swa_below and step % self.config.swa_every == 0
+    def wants(self, step: int, settings: StepSettings) -> bool:
+        return settings.lr < self.config.swa_below and step % self.config.swa_every == 0
 
     def fold(self, weights: list[Tensor]) -> None:
         torch._foreach_add_(list(self.sums.values()), weights)
 
     def mean(self) -> list[Tensor]:
-        return torch._foreach_div(list(self.sums.values()), float(self.count))
+        return list(torch._foreach_div(list(self.sums.values()), float(self.count)))
 
 
 def find_average(model: nn.Module, config: TrainConfig) -> Average | None:
     """The average that the config asks for; its initial state is that of the model now."""
     if config.ema_decay:
-        return MovingAverage(model, config)
-    return SnapshotMean(model, config) if config.swa_every else None
+        return ExponentialMovingAverage(model, config)
+    return StochasticWeightAverage(model, config) if config.swa_every else None

@@ -35,7 +35,7 @@ POLAR = NewtonSchulz(
         (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
     ),
 )
-KINDS = {"jordan": JORDAN, "polar": POLAR}
+COEFFICIENTS = {"jordan": JORDAN, "polar": POLAR}
 
 
 def orthogonalize(matrices: Tensor, iteration: NewtonSchulz = JORDAN, dtype: torch.dtype | None = None) -> Tensor:
@@ -80,7 +80,7 @@ class Muon(Optimizer):
         ranks: Ranks = Ranks(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.row_norm, self.iteration, self.ranks = row_norm, KINDS[newton_schulz], ranks
+        self.row_norm, self.iteration, self.ranks = row_norm, COEFFICIENTS[newton_schulz], ranks
         self._stacks = [[self._stack(members) for members in _by_shape(group["params"])] for group in self.param_groups]
 
     def _stack(self, members: list[Tensor]) -> tuple[list[Tensor], Tensor]:
@@ -93,13 +93,13 @@ class Muon(Optimizer):
         return members, momenta
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]  # no closure: it would bypass averaging and clipping
         """One update; every parameter must have its gradient, averaged over the ranks and clipped."""
         for group, stacks in zip(self.param_groups, self._stacks, strict=True):
             lr, mu = group["lr"], group["momentum"]
             for members, momenta in stacks:
                 momenta.mul_(mu)
-                torch._foreach_add_(momenta.unbind(), [parameter.grad for parameter in members])
+                torch._foreach_add_(momenta.unbind(), [_gradient(parameter) for parameter in members])
                 update = self._update(members, momenta, mu).to(members[0].dtype)
                 rows, columns = members[0].shape
                 torch._foreach_mul_(members, 1 - lr * group["weight_decay"])
@@ -111,11 +111,17 @@ class Muon(Optimizer):
         mine = slice(self.ranks.rank * share, (self.ranks.rank + 1) * share)
         part = torch.zeros(share, *momenta.shape[1:], device=momenta.device)
         for nesterov, parameter in zip(part, members[mine], strict=False):
-            nesterov.copy_(parameter.grad)
+            nesterov.copy_(_gradient(parameter))
         part[: len(momenta[mine])].add_(momenta[mine], alpha=mu)
         if self.row_norm:
             part /= part.norm(dim=-1, keepdim=True).clamp_min(1e-7)
         return self.ranks.gather(orthogonalize(part, self.iteration))[: len(members)]
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    if parameter.grad is None:
+        raise ValueError(f"a parameter of shape {tuple(parameter.shape)} has no gradient")
+    return parameter.grad
 
 
 def _by_shape(parameters: Iterable[Tensor]) -> list[list[Tensor]]:

@@ -6,7 +6,7 @@ from trainer.presets.train_config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Decision:
+class StepSettings:
     """lr: factor on every peak learning rate.  momentum: Muon's.  looping: layers that loop do.  qat: forward passes
     see rounded weights.  done: part of the run before this step, 0 to 1."""
 
@@ -17,7 +17,7 @@ class Decision:
     done: float
 
 
-def decide(config: TrainConfig, step: int, seconds: float) -> Decision:
+def step_settings(config: TrainConfig, step: int, seconds: float) -> StepSettings:
     """The settings of `step`, counted from 0, after `seconds` of training; validation and saving do not count.
 
     Source: the training loops of pull requests 162, 339, 1176 (warm-down in steps) and 1716 (in parts of the run).
@@ -27,7 +27,7 @@ def decide(config: TrainConfig, step: int, seconds: float) -> Decision:
     lr = max(_warmed_down(config, step, seconds, cap, done), config.min_lr)
     low, high = config.momentum
     risen = min(step / config.momentum_steps, 1.0) if config.momentum_steps else 1.0
-    return Decision(
+    return StepSettings(
         lr=lr,
         momentum=(1 - risen) * low + risen * high,
         looping=done >= config.loop_from,
@@ -43,7 +43,7 @@ def _warmed_down(config: TrainConfig, step: int, seconds: float, cap: float, don
     if not config.warmdown_steps:
         return 1.0
     # The originals watch the clock alone under a cap; a run that its steps end first would never cool down.
-    left = config.steps - step
+    left = float(config.steps - step)
     if config.max_seconds and seconds:
         left = min(left, (cap - seconds) * max(step, 1) / seconds)
     return min(max(left, 0.0) / config.warmdown_steps, 1.0)

@@ -5,15 +5,17 @@ Everything here is numpy: arrays come from a file and go into a file.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from codec.decoder import QuantizedTensor
 from codec.errors import InputError
 from trainer.model.config import GPTConfig
 from trainer.model.gpt import GPT
 from trainer.presets.catalog import PRESETS
 
+Stored = TypeVar("Stored", bound=np.ndarray | QuantizedTensor)
 # 1176 keeps the block matrices of all layers in four banks; some stack two kinds, one after the other.
 BANKS = {
     "qo_bank": ("attn.c_q", "attn.proj"),
@@ -32,14 +34,19 @@ FAMILIES = (
 )
 
 
-def split_banks(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """One matrix per layer and kind, under the names of the other systems; states without banks stay as they are."""
-    unbanked = {}
+def split_banks(state: Mapping[str, Stored]) -> dict[str, Stored]:
+    """One matrix per layer and kind, under the names of the other systems; states without banks stay as they are.
+
+    Raises: InputError for a bank that does not divide into layers, or is quantized as a whole.
+    """
+    unbanked: dict[str, Stored] = {}
     for name, array in state.items():
         if name not in BANKS:
             unbanked[name] = array
             continue
         kinds = BANKS[name]
+        if isinstance(array, QuantizedTensor):
+            raise InputError("is quantized as a whole, its matrices cannot be told apart", where=name)
         if array.ndim != 3 or len(array) % len(kinds):
             raise InputError(f"has shape {array.shape}, need {len(kinds)} x layers matrices", where=name)
         layers = len(array) // len(kinds)
@@ -98,11 +105,11 @@ def read_config(shapes: Mapping[str, tuple[int, ...]], *, seq_len: int | None = 
         sizes["value_embed_dim"] = shapes["ve_shared.embed.weight"][1]
         sizes["value_embed_layers"] = sum(name.startswith("ve_layer_scales.") for name in shapes)
     config = replace(model, **sizes)
-    check(config, shapes)
+    check_shapes(config, shapes)
     return config
 
 
-def check(config: GPTConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_shapes(config: GPTConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Names and shapes are those of the model that `config` describes.
 
     Raises: InputError naming the first that differs.
@@ -120,7 +127,7 @@ def check(config: GPTConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
             )
 
 
-def describe(config: GPTConfig) -> str:
+def describe_config(config: GPTConfig) -> str:
     """The sizes, and the switches that differ from GPTConfig's defaults, for a note."""
     values = config.to_dict()
     return ", ".join(

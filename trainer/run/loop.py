@@ -16,13 +16,13 @@ from trainer.compute.device import autocast, cpu_threads, find_device, synchroni
 from trainer.compute.ranks import RankLost, Ranks
 from trainer.data.loader import Loader
 from trainer.model.gpt import GPT
-from trainer.optim.schedule import Decision, decide
+from trainer.optim.schedule import StepSettings, step_settings
 from trainer.presets.catalog import Preset
 from trainer.presets.train_config import TrainConfig
-from trainer.run.run_folder import CHECKPOINT, STATE, Records, check_folder
+from trainer.run.run_folder import CHECKPOINT, STATE, RunFiles, check_folder
 from trainer.run.run_identity import open_data
 from trainer.run.signals import held, interruptions
-from trainer.run.state import Place, export, load_state, save_state
+from trainer.run.state import RunPosition, export_checkpoint, load_state, save_state
 from trainer.run.step import Stepper
 from trainer.run.trackers import Opener, find_tracker
 
@@ -77,10 +77,10 @@ def train(
     preset = preset if steps is None else replace(preset, train=preset.train.shortened(steps))
     check_folder(out_dir, resume)
     openers = [find_tracker(name) for name in trackers]
-    place = find_device(device, ranks.local)
+    torch_device = find_device(device, ranks.local)
     loader, identity = open_data(preset, data_dir, tokenizer, seed, ranks)
-    with cpu_threads(threads), ranks.joined(place):
-        run = _Run.start(preset, loader, out_dir, identity, place, resume, openers)
+    with cpu_threads(threads), ranks.joined(torch_device):
+        run = _Run.start(preset, loader, out_dir, identity, torch_device, resume, openers)
         try:
             run.warm_up()
             run.steps(evaluate, progress if ranks.first else None)
@@ -102,7 +102,7 @@ class _Run:
     step: int
     seconds: float
     phases: dict[str, float]
-    records: Records | None = None
+    records: RunFiles | None = None
 
     @classmethod
     def start(
@@ -118,21 +118,21 @@ class _Run:
         """A fresh run, or the one saved in `out_dir`."""
         stepper = Stepper.build(preset, identity["seed"], device, loader.ranks)
         saved = resume and (out_dir / STATE).exists()
-        place = load_state(out_dir / STATE, stepper.parts, identity) if saved else Place()
+        position = load_state(out_dir / STATE, stepper.state, identity) if saved else RunPosition()
         run = cls(
             preset=preset,
             loader=loader,
             out_dir=out_dir,
             identity=identity,
             stepper=stepper,
-            step=place.step,
-            seconds=place.seconds,
-            phases={"warmup": 0.0, "val": 0.0, "save": 0.0, **place.phases},
+            step=position.step,
+            seconds=position.seconds,
+            phases={"warmup": 0.0, "val": 0.0, "save": 0.0, **position.phases},
         )
         if loader.ranks.first:
-            run.records = Records.open(out_dir, place, openers, identity, preset.train.steps)
+            run.records = RunFiles.open(out_dir, position, openers, identity, preset.train.steps)
             data = {"train_tokens": loader.tokens, "train_shards": len(loader.paths)}
-            run.records.introduce(place.step, identity, {**data, **stepper.facts()})
+            run.records.introduce(position.step, identity, {**data, **stepper.facts()})
         return run
 
     @property
@@ -144,29 +144,29 @@ class _Run:
         return self.stepper.ranks
 
     @property
-    def decision(self) -> Decision:
+    def settings(self) -> StepSettings:
         """What the next step does; the clock in it is the same on all ranks."""
-        return decide(self.config, self.step, self.seconds)
+        return step_settings(self.config, self.step, self.seconds)
 
     @property
     def finished(self) -> bool:
-        return self.decision.done >= 1
+        return self.settings.done >= 1
 
     def warm_up(self) -> None:
         """Let compilers and allocators do their work outside the training time."""
         if self.config.warmup_steps and not self.finished:
             with self.timed("warmup"):
-                self.stepper.warm_up(self.loader.batch(0), decide(self.config, 0, 0.0))
+                self.stepper.warm_up(self.loader.batch(0), step_settings(self.config, 0, 0.0))
 
     def steps(self, evaluate: Evaluate, progress: Progress | None) -> None:
         """Train to the end, with log lines, validations and saved states on the way."""
         config = self.config
         with interruptions() as interrupted:
             while not self.finished:
-                decision, loss, norm = self.advance()
+                settings, loss, norm = self.advance()
                 last = self.finished
                 if self.records and (last or self.step % config.log_every == 0):
-                    values = {"grad_norm": norm, "lr": decision.lr, "momentum": decision.momentum}
+                    values = {"grad_norm": norm, "lr": settings.lr, "momentum": settings.momentum}
                     tokens = self.step * config.batch_tokens
                     self.records.trained(self.step, self.seconds, loss, {**values, "tokens": tokens})
                 if config.val_every and self.step % config.val_every == 0 and not last:
@@ -174,39 +174,39 @@ class _Run:
                 if progress:
                     progress(self.step, f"loss {loss:.3f}, {_minutes(self.seconds_left())} left")
                 # Read once, after the callback: a signal between saving and leaving must not be lost.
-                stopping = self.ranks.any(interrupted.is_set())
+                stopping = self.ranks.any_true(interrupted.is_set())
                 if last or stopping or self.step % config.save_every == 0:
                     with held():
                         self.save()
                 if stopping:
                     with suppress(RankLost):  # torchrun ends all when one has left, so nobody does before all is saved
-                        self.ranks.meet()
+                        self.ranks.barrier()
                     raise KeyboardInterrupt
 
-    def advance(self) -> tuple[Decision, float, float]:
-        """One step: its decision, loss and gradient norm.
+    def advance(self) -> tuple[StepSettings, float, float]:
+        """One step: its settings, loss and gradient norm.
 
         A loss or gradient that is not finite changes nothing and raises.
         """
-        started, decision = time.perf_counter(), self.decision
-        loss, norm = self.stepper.gradients(self.loader.batch(self.step), decision)
+        started, settings = time.perf_counter(), self.settings
+        loss, norm = self.stepper.gradients(self.loader.batch(self.step), settings)
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise self.diverged(f"the loss of step {self.step + 1} is {loss}, its gradient norm {norm}")
         self.step += 1
-        self.stepper.update(self.step, decision)
+        self.stepper.update(self.step, settings)
         synchronize(self.stepper.device)
-        [self.seconds] = self.ranks.agree([self.seconds + time.perf_counter() - started])
-        return decision, loss, norm
+        [self.seconds] = self.ranks.broadcast([self.seconds + time.perf_counter() - started])
+        return settings, loss, norm
 
     def validate(self, evaluate: Evaluate) -> tuple[float, float]:
         """(val_loss, val_bpb) of the weights that would be exported now; measured by the first rank."""
         measured = [0.0, 0.0]
-        with self.timed("val"), self.ranks.patient() as agree:
+        with self.timed("val"), self.ranks.long_timeout_group() as broadcast:
             if self.records:
-                with self.stepper.parts.exported() as model, autocast(self.stepper.device):
+                with self.stepper.state.exported() as model, autocast(self.stepper.device):
                     measured = list(evaluate(model))
                 self.records.validated(self.step, self.seconds, *measured)
-            loss, bpb = agree(measured)
+            loss, bpb = broadcast(measured)
         return loss, bpb
 
     def save(self) -> None:
@@ -217,21 +217,21 @@ class _Run:
         self.check_finite()
         if self.records:
             with self.timed("save"):
-                place = Place(
+                position = RunPosition(
                     step=self.step,
                     seconds=self.seconds,
                     log_bytes=self.records.log.bytes,
                     metrics_bytes=self.records.metrics.bytes,
                     phases=self.phases,
                 )
-                save_state(self.out_dir / STATE, self.stepper.parts, place, self.identity)
+                save_state(self.out_dir / STATE, self.stepper.state, position, self.identity)
 
     def check_finite(self) -> None:
         """The loss of a step tells of the weights before it only.
 
         Raises: PgolfError.
         """
-        if not self.stepper.parts.finite():
+        if not self.stepper.state.is_finite():
             raise self.diverged(f"the weights after step {self.step}, or their averages, are not finite")
 
     def diverged(self, what: str) -> PgolfError:
@@ -247,15 +247,15 @@ class _Run:
         self.check_finite()
         if self.records and self.step < self.config.steps:
             self.records.log.stopped_early(self.step, self.config.steps, self.seconds)
-        parts, path = self.stepper.parts, self.out_dir / CHECKPOINT
+        state, path = self.stepper.state, self.out_dir / CHECKPOINT
         if self.records:
-            export(path, parts, self.notes())
+            export_checkpoint(path, state, self.notes())
         val_loss, val_bpb = self.validate(evaluate)
         if self.records:
-            export(path, parts, {**self.notes(), "val_bpb": val_bpb})
+            export_checkpoint(path, state, {**self.notes(), "val_bpb": val_bpb})
         result = TrainResult(
             checkpoint=path,
-            weights_sha256=parts.sha256(),
+            weights_sha256=state.sha256(),
             steps=self.step,
             tokens=self.step * self.config.batch_tokens,
             seconds=self.seconds,

@@ -9,7 +9,7 @@ from typing import Any
 
 from codec.errors import UsageError
 from codec.storage.atomic_files import check_writable
-from trainer.run.state import Place
+from trainer.run.state import RunPosition
 from trainer.run.text_log import TrainLog
 from trainer.run.trackers import JsonLines, Opener, Tracker
 
@@ -38,7 +38,7 @@ def check_folder(out_dir: Path, resume: bool) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Records:
+class RunFiles:
     """Log, metrics and trackers of one run of `steps` steps."""
 
     steps: int
@@ -48,15 +48,15 @@ class Records:
 
     @classmethod
     def open(
-        cls, out_dir: Path, place: Place, openers: Sequence[Opener], identity: Mapping[str, Any], steps: int
-    ) -> "Records":
-        """Start or, at a later place, continue the files of a run."""
+        cls, out_dir: Path, position: RunPosition, openers: Sequence[Opener], identity: Mapping[str, Any], steps: int
+    ) -> "RunFiles":
+        """Start or, at a later position, continue the files of a run."""
         out_dir.mkdir(parents=True, exist_ok=True)
         return cls(
             steps=steps,
-            log=TrainLog(out_dir / LOG, keep_bytes=place.log_bytes),
-            metrics=JsonLines(out_dir / METRICS, keep_bytes=place.metrics_bytes),
-            trackers=tuple(opener(out_dir, identity, place.step) for opener in openers),
+            log=TrainLog(out_dir / LOG, keep_bytes=position.log_bytes),
+            metrics=JsonLines(out_dir / METRICS, keep_bytes=position.metrics_bytes),
+            trackers=tuple(opener(out_dir, identity, position.step) for opener in openers),
         )
 
     def introduce(self, step: int, identity: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -84,7 +84,8 @@ class Records:
 
     def close(self) -> None:
         """Release the files and tell the trackers that nothing follows."""
-        for each in (self.log, self.metrics, *self.trackers):
+        self.log.close()
+        for each in (self.metrics, *self.trackers):
             each.close()
 
     def _record(self, step: int, values: Mapping[str, float]) -> None:

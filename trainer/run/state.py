@@ -20,7 +20,7 @@ _ADAM = ("exp_avg", "exp_avg_sq", "step")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class RunPosition:
     """Where a run stands: steps done, seconds trained, lengths of its log and metrics, seconds of its other phases."""
 
     step: int = 0
@@ -31,7 +31,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Parts:
+class TrainState:
     """Everything that training changes.  All ranks hold the same values, so one of them can save for all."""
 
     model: GPT
@@ -43,18 +43,18 @@ class Parts:
 
         A weight that no optimizer has keeps its gradient: nothing clears it, so it counts in every later norm.
         """
-        members = self._members()
+        optimizer_of = self._optimizer_of()
         for name, weight in self.model.named_parameters():
             yield f"weights/{name}", weight
             for optimizer in self.optimizers:
                 for key, value in optimizer.state.get(weight, {}).items():
                     yield f"{key}/{name}", value
-            if id(weight) not in members and weight.grad is not None:
+            if id(weight) not in optimizer_of and weight.grad is not None:
                 yield f"gradient/{name}", weight.grad
         if self.average:
             yield from ((f"average/{name}", tensor) for name, tensor in self.average.tensors())
 
-    def finite(self) -> bool:
+    def is_finite(self) -> bool:
         """Whether all of it is."""
         return all(bool(tensor.isfinite().all()) for _, tensor in self.tensors())
 
@@ -87,9 +87,9 @@ class Parts:
 
         AdamW makes its buffers at its first step, so here they are made or dropped as they were; gradients likewise.
         """
-        members = self._members()
+        optimizer_of = self._optimizer_of()
         for name, weight in self.model.named_parameters():
-            optimizer = members.get(id(weight))
+            optimizer = optimizer_of.get(id(weight))
             if isinstance(optimizer, AdamW):
                 made = {key: saved[f"{key}/{name}"] for key in _ADAM if f"{key}/{name}" in saved}
                 optimizer.state[weight] = {
@@ -101,7 +101,7 @@ class Parts:
         for name, tensor in self.tensors():
             tensor.copy_(saved[name])
 
-    def _members(self) -> dict[int, Optimizer]:
+    def _optimizer_of(self) -> dict[int, Optimizer]:
         """id of a parameter -> its optimizer."""
         return {
             id(weight): optimizer
@@ -111,23 +111,23 @@ class Parts:
         }
 
 
-def export(path: str | Path, parts: Parts, notes: dict[str, Any]) -> None:
+def export_checkpoint(path: str | Path, state: TrainState, notes: dict[str, Any]) -> None:
     """Write the checkpoint, in one atomic step."""
-    with parts.arrays() as arrays:
+    with state.arrays() as arrays:
         write_checkpoint(path, arrays, notes)
 
 
-def save_state(path: str | Path, parts: Parts, place: Place, identity: dict[str, Any]) -> None:
-    """Write weights, optimizer buffers, average and place in one atomic step.
+def save_state(path: str | Path, state: TrainState, position: RunPosition, identity: dict[str, Any]) -> None:
+    """Write weights, optimizer buffers, average and position in one atomic step.
 
     identity: plain JSON that decides the run (preset, sizes, seed, data); a resumed run must have the same.
     """
-    arrays = {name: to_array(tensor) for name, tensor in parts.tensors()}
-    write_checkpoint(path, arrays, {**asdict(place), "identity": identity})
+    arrays = {name: to_array(tensor) for name, tensor in state.tensors()}
+    write_checkpoint(path, arrays, {**asdict(position), "identity": identity})
 
 
-def load_state(path: str | Path, parts: Parts, identity: dict[str, Any]) -> Place:
-    """Put a saved state back into `parts`.
+def load_state(path: str | Path, state: TrainState, identity: dict[str, Any]) -> RunPosition:
+    """Put a saved state back into `state`.
 
     Raises: UsageError naming the first settings that differ from the saved run's; InputError for a damaged file.
     """
@@ -142,8 +142,8 @@ def load_state(path: str | Path, parts: Parts, identity: dict[str, Any]) -> Plac
             hint="resume with its settings and data, or train into another folder",
         )
     try:
-        parts.restore({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
-        return Place(**{entry.name: metadata[entry.name] for entry in fields(Place)})
+        state.restore({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+        return RunPosition(**{entry.name: metadata[entry.name] for entry in fields(RunPosition)})
     except (KeyError, RuntimeError) as error:
         raise InputError(
             f"does not hold the tensors of this run ({error})", where=str(path), hint="train into another folder"

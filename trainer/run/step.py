@@ -9,31 +9,31 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from codec.quantization.recipe import Recipe, load_recipe
-from trainer.compute.attention import choose
-from trainer.compute.device import Forward, autocast, compiled, precision, put, synchronize
+from trainer.compute.attention import choose_attention
+from trainer.compute.device import Forward, autocast, compiled, precision, synchronize, to_device
 from trainer.compute.ranks import Ranks
 from trainer.model.gpt import GPT
 from trainer.model.init import initialize
 from trainer.optim.averaging import find_average
 from trainer.optim.muon import optimizers
 from trainer.optim.qat import fake_quantized
-from trainer.optim.schedule import Decision
+from trainer.optim.schedule import StepSettings
 from trainer.presets.catalog import Preset
 from trainer.presets.train_config import TrainConfig
-from trainer.run.state import Parts
+from trainer.run.state import TrainState
 
 Batch = tuple[Tensor, Tensor]  # inputs, targets, each int64 (sequences of this rank, seq_len)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stepper:
-    """Changes `parts`.  forward: the model or its compiled form.  recipe: rounds weights in steps that want it.
+    """Changes `state`.  forward: the model or its compiled form.  recipe: rounds weights in steps that want it.
 
     attention: name of the implementation.
     """
 
     config: TrainConfig
-    parts: Parts
+    state: TrainState
     forward: Forward
     device: torch.device
     ranks: Ranks
@@ -47,17 +47,19 @@ class Stepper:
         Raises: UsageError for a recipe that training cannot round with; EnvironmentLacks when torch cannot compile.
         """
         config = preset.train
-        attention, attend = choose(device, precision(device))
+        attention, attend = choose_attention(device, precision(device))
         model = GPT(preset.model, attend)
         initialize(model, seed)
-        put(model, device)
+        to_device(model, device)
         recipe = load_recipe(config.qat_recipe) if config.qat_recipe else None
         if recipe:
             with fake_quantized(model, recipe):  # refuses an unusable one now, not when the learning rate has fallen
                 pass
         return cls(
             config=config,
-            parts=Parts(model=model, optimizers=optimizers(model, config, ranks), average=find_average(model, config)),
+            state=TrainState(
+                model=model, optimizers=optimizers(model, config, ranks), average=find_average(model, config)
+            ),
             forward=compiled(model, device) if config.compile else model,
             device=device,
             ranks=ranks,
@@ -70,7 +72,7 @@ class Stepper:
         gpu = self.device.type == "cuda"
         share = self.config.sequences // self.ranks.world
         return {
-            "model_params": sum(weight.numel() for weight in self.parts.model.parameters()),
+            "model_params": sum(weight.numel() for weight in self.state.model.parameters()),
             "world_size": self.ranks.world,
             "grad_accum_steps": -(-share // self.config.micro_batch),
             "attention": self.attention,
@@ -80,55 +82,55 @@ class Stepper:
             "torch": torch.__version__,
         }
 
-    def gradients(self, batch: Batch, decision: Decision) -> tuple[float, float]:
+    def gradients(self, batch: Batch, settings: StepSettings) -> tuple[float, float]:
         """Leave the clipped gradient of the whole batch in the weights.
 
         -> (mean loss in nats per token, norm of the gradient before clipping), equal on all ranks.
         """
-        model = self.parts.model.train()
-        model.looping = decision.looping
-        for optimizer in self.parts.optimizers:
+        model = self.state.model.train()
+        model.looping = settings.looping
+        for optimizer in self.state.optimizers:
             optimizer.zero_grad()
-        with self._rounding(decision):
+        with self._rounding(settings):
             loss = self._accumulated(batch)
         synchronize(self.device)
-        self.ranks.meet()  # a rank that died in its passes is noticed here, and not waited for below
+        self.ranks.barrier()  # a rank that died in its passes is noticed here, and not waited for below
         self.ranks.average([loss, *(weight.grad for weight in model.parameters() if weight.grad is not None)])
         norm = clip_grad_norm_(model.parameters(), self.config.grad_clip or math.inf)
         return loss.item(), norm.item()
 
-    def update(self, step: int, decision: Decision) -> None:
+    def update(self, step: int, settings: StepSettings) -> None:
         """Let the optimizers use the gradient, and the average the new weights.  step: this one, counted from 1."""
-        muon, adam = self.parts.optimizers
+        muon, adam = self.state.optimizers
         for group in muon.param_groups + adam.param_groups:
-            group["lr"] = group["peak_lr"] * decision.lr
+            group["lr"] = group["peak_lr"] * settings.lr
         for group in muon.param_groups:
-            group["momentum"] = decision.momentum
+            group["momentum"] = settings.momentum
         muon.step()
         adam.step()
-        if self.parts.average:
-            self.parts.average.update(self.parts.model, step, decision)
+        if self.state.average:
+            self.state.average.update(self.state.model, step, settings)
 
-    def warm_up(self, batch: Batch, first: Decision) -> None:
+    def warm_up(self, batch: Batch, first: StepSettings) -> None:
         """`warmup_steps` steps of every kind that the run will take, then all as it was, random numbers included.
 
         Compilers and allocators remember them, so that their work is not counted as training time.
-        first: the decision of step 0.
+        first: the settings of step 0.
         """
-        saved = self.parts.snapshot()
+        saved = self.state.snapshot()
         rounding = bool(self.recipe)
         kinds = {(first.looping, first.qat), (True, first.qat), (True, rounding)}
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             for looping, qat in sorted(kinds):
-                decision = replace(first, looping=looping, qat=qat)
+                settings = replace(first, looping=looping, qat=qat)
                 for step in range(self.config.warmup_steps):
-                    self.gradients(batch, decision)
-                    self.update(step, decision)
-        self.parts.restore(saved)
+                    self.gradients(batch, settings)
+                    self.update(step, settings)
+        self.state.restore(saved)
 
-    def _rounding(self, decision: Decision) -> AbstractContextManager[None]:
-        if decision.qat and self.recipe:
-            return fake_quantized(self.parts.model, self.recipe)
+    def _rounding(self, settings: StepSettings) -> AbstractContextManager[None]:
+        if settings.qat and self.recipe:
+            return fake_quantized(self.state.model, self.recipe)
         return nullcontext()
 
     def _accumulated(self, batch: Batch) -> Tensor:

@@ -66,7 +66,8 @@ class Hosted:
             self._module.finish()
 
 
-TRACKERS = {
+Build = Callable[[ModuleType, Path, Mapping[str, Any], int], Tracker]  # (its package, then as Opener)
+TRACKERS: dict[str, tuple[str, Build]] = {
     "tensorboard": ("torch.utils.tensorboard", TensorBoard),
     "wandb": ("wandb", Hosted),
     "trackio": ("trackio", Hosted),

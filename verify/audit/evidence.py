@@ -16,11 +16,11 @@ def finding(
 ) -> Finding:
     """A Finding whose evidence is the witness's values and `coverage`."""
     values = evidence(witness) if isinstance(witness, Difference) else witness or {}
-    values = {name: number(value) if isinstance(value, float) else value for name, value in values.items()}
+    values = {name: finite(value) if isinstance(value, float) else value for name, value in values.items()}
     return Finding(rule=rule, level=level, message=message, evidence={**values, "coverage": coverage})
 
 
-def told(found: Difference) -> str:
+def clause(found: Difference) -> str:
     """The witness as a clause."""
     if found.what == "plan":
         return f"record {found.position} is another position: {found.before:.0f} became {found.after:.0f}"
@@ -40,6 +40,6 @@ def evidence(found: Difference) -> dict[str, Any]:
     return values if found.v is None else {**values, "id": found.v}
 
 
-def number(value: float) -> float | str:
+def finite(value: float) -> float | str:
     """JSON has no infinity and no NaN."""
     return value if math.isfinite(value) else str(value)

@@ -21,17 +21,17 @@ import numpy as np
 
 from codec.errors import InputError, LimitError, PgolfError
 from verify.audit.trace import Trace, trace
+from verify.sandbox.audit_hook import NETWORK, PROCESSES
 from verify.scoring.scorer import Scorer
 
-BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from verify.audit.fresh_process import main; main()"
+BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from verify.audit.fresh_process import run_jobs; run_jobs()"
 ROOT = Path(__file__).resolve().parents[2]
 INTERPRETER = (Path(sys.prefix), Path(sys.base_prefix), ROOT)
 MODULE = (".py", ".pyc", ".so")  # what imports open, as long as it lies in one of these folders
-CALLS = ("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.startfile")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Errand:
+class ScorerJob:
     """What to run.  scorer: `file.py:NAME` or `module:NAME`, NAME being a scorer or a function that makes one.
 
     arguments: for that function, strings.  allowed: files that may be opened, such as the artifact.
@@ -56,13 +56,13 @@ class Observation:
 
 
 def find_scorer(name: str, arguments: Sequence[str] = ()) -> Scorer:
-    """The scorer of an Errand; its code runs in this process.
+    """The scorer of an ScorerJob; its code runs in this process.
 
     Raises: InputError when there is none of this name, or it is none.
     """
     module, _, attribute = name.rpartition(":")
     try:
-        found = getattr(_module(module), attribute)
+        found = getattr(load_module(module), attribute)
         scorer: Scorer = found if hasattr(found, "run") and not isinstance(found, type) else found(*arguments)
     except Exception as error:  # it runs code that may fail in any way
         message = f"cannot be loaded ({type(error).__name__}: {error})"
@@ -75,7 +75,7 @@ def find_scorer(name: str, arguments: Sequence[str] = ()) -> Scorer:
 
 
 def observe(
-    errands: Sequence[Errand],
+    jobs: Sequence[ScorerJob],
     tokens: np.ndarray,
     *,
     batch: int,
@@ -83,15 +83,15 @@ def observe(
     folder: Path | None = None,
     time_limit: float = 600.0,
 ) -> list[Observation]:
-    """Run each errand once over tokens, all in one fresh process.  folder: where it is started.
+    """Run each scorer once over tokens, all in one fresh process.  folder: where it is started.
 
     Raises: InputError when a scorer fails or the process dies; LimitError after time_limit seconds.
     """
     with tempfile.TemporaryDirectory(prefix="pgolf-audit-") as scratch:
         np.save(Path(scratch) / "tokens.npy", tokens)
         job = {
-            "errands": [
-                {**_plain(errand), "out": str(Path(scratch) / f"{number}.npz")} for number, errand in enumerate(errands)
+            "scorers": [
+                {**_plain(each), "out": str(Path(scratch) / f"{number}.npz")} for number, each in enumerate(jobs)
             ],
             "tokens": str(Path(scratch) / "tokens.npy"),
             "batch": batch,
@@ -112,9 +112,9 @@ def observe(
             ) from None
         reports = [json.loads(line) for line in done.stdout.splitlines()]
         failed = next((report for report in reports if "error" in report), None)
-        if failed or len(reports) != len(errands):
+        if failed or len(reports) != len(jobs):
             message = failed["error"] if failed else f"its process ended with exit code {done.returncode}"
-            raise InputError(message, where=errands[len(reports) - bool(failed)].scorer)
+            raise InputError(message, where=jobs[len(reports) - bool(failed)].scorer)
         return [
             Observation(trace=_read(Path(scratch) / f"{number}.npz", report["digests"]), events=tuple(report["events"]))
             for number, report in enumerate(reports)
@@ -122,14 +122,14 @@ def observe(
 
 
 @dataclass(slots=True)
-class Watch:
+class _Watch:
     """The audit hook; keeps quiet until `allowed` is set."""
 
     allowed: frozenset[Path] | None = None
     events: list[str] = field(default_factory=list)
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.allowed is None or not (event == "open" or event.startswith(CALLS)):
+        if self.allowed is None or not (event == "open" or event in PROCESSES or event in NETWORK):
             return
         subject = arguments[0] if arguments else ""
         if event == "open":
@@ -142,19 +142,19 @@ class Watch:
         self.events.append(f"{event} {subject}"[:200])
 
 
-def main() -> None:
-    """In the child: do the job on stdin, one JSON line per errand on stdout."""
+def run_jobs() -> None:
+    """In the child: do the job on stdin, one JSON line per scorer on stdout."""
     pipe = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     job = json.loads(sys.stdin.readline())
     tokens = np.load(job["tokens"])
     os.remove(job["tokens"])  # the text must not be lying there while the scorer runs
     tempfile.gettempdir()  # finds its folder by writing there, once; torch asks for it
-    watch = Watch()
+    watch = _Watch()
     sys.addaudithook(watch)
-    for errand in job["errands"]:
+    for each in job["scorers"]:
         try:
-            report = _run(errand, tokens, job["batch"], job["ranks"], watch)
+            report = _run(each, tokens, job["batch"], job["ranks"], watch)
         except PgolfError as error:
             report = {"error": str(error)}
         except (Exception, SystemExit) as error:
@@ -166,16 +166,16 @@ def main() -> None:
             return
 
 
-def _run(errand: dict[str, Any], tokens: np.ndarray, batch: int, ranks: int, watch: Watch) -> dict[str, Any]:
-    given = [*errand["allowed"], errand["scorer"].rpartition(":")[0]]
+def _run(scorer: dict[str, Any], tokens: np.ndarray, batch: int, ranks: int, watch: _Watch) -> dict[str, Any]:
+    given = [*scorer["allowed"], scorer["scorer"].rpartition(":")[0]]
     caches = [importlib.util.cache_from_source(path) for path in given if path.endswith(".py")]
     watch.events.clear()
     watch.allowed = frozenset(Path(os.path.realpath(path)) for path in [*given, *caches])
     try:
-        run = trace(find_scorer(errand["scorer"], errand["arguments"]), tokens, batch=batch, ranks=ranks)
+        run = trace(find_scorer(scorer["scorer"], scorer["arguments"]), tokens, batch=batch, ranks=ranks)
     finally:
         watch.allowed = None
-    np.savez(errand["out"], positions=run.positions, nats=run.nats, starts=np.array(run.starts, np.int64))
+    np.savez(scorer["out"], positions=run.positions, nats=run.nats, starts=np.array(run.starts, np.int64))
     return {"events": sorted(set(watch.events)), "digests": run.digests}
 
 
@@ -190,15 +190,16 @@ def _read(path: Path, digests: list[str]) -> Trace:
         )
 
 
-def _plain(errand: Errand) -> dict[str, Any]:
+def _plain(job: ScorerJob) -> dict[str, Any]:
     return {
-        "scorer": errand.scorer,
-        "arguments": list(errand.arguments),
-        "allowed": [str(path) for path in errand.allowed],
+        "scorer": job.scorer,
+        "arguments": list(job.arguments),
+        "allowed": [str(path) for path in job.allowed],
     }
 
 
-def _module(name: str) -> Any:
+def load_module(name: str) -> Any:
+    """The module of this name, or of this file when it ends in .py; its code runs in this process."""
     if not name.endswith(".py"):
         return importlib.import_module(name)
     spec = importlib.util.spec_from_file_location(Path(name).stem, name)

@@ -1,14 +1,13 @@
 """Whether a model reads ahead in the windows it is scored by: some of them again, with another text behind a cut."""
 
 from bisect import bisect_left
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from verify.audit.causality_rules import FLOAT, MARGIN, NOISE
-from verify.audit.evidence import finding, told
-from verify.audit.trace import Difference, differing
-from verify.finding import Finding
+from verify.audit.causality_rules import FLOAT
+from verify.audit.trace import Difference, largest_difference
 from verify.sandbox.launch import Settings, running
 from verify.sandbox.remote_model import Remote
 from verify.scoring.heldout import HeldOut
@@ -21,8 +20,26 @@ from verify.submission.folder import Submission
 CHOICES = 1 << 16  # tokens from whose ids the other text is drawn
 
 
-def check_prefix(submission: Submission, heldout: HeldOut, settings: Settings, sample: Sample) -> Finding:
-    """Batches that were scored get the same probabilities up to a cut when the text behind it is another one.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixProbe:
+    """What became of scored batches with another text behind a cut; batches and moved: how many, and how many changed.
+
+    worst: the largest change of a score up to its row's cut, or None; cut: the last position before the other text;
+    window: start and stop of the tokens around it; noise: the largest change, in nats, of the same batch without
+    another text.  tolerance: nats up to which scores are the same.
+    """
+
+    batches: int
+    moved: int = 0
+    worst: Difference | None = None
+    cut: int = -1
+    window: tuple[int, int] = (0, 0)
+    noise: float = 0.0
+    tolerance: float = FLOAT
+
+
+def probe_prefix(submission: Submission, heldout: HeldOut, settings: Settings, sample: Sample) -> PrefixProbe:
+    """Send batches that were scored again, with another text behind a cut: up to it, probabilities are to stay.
 
     A second process is asked: it has not seen the text, so it cannot repeat what the first one said by heart, and a
     script that behaves in its first requests contradicts what it said in later ones.  Every row has a cut of its own
@@ -30,9 +47,8 @@ def check_prefix(submission: Submission, heldout: HeldOut, settings: Settings, s
 
     settings.length: as scored.  sample: of the run that scored.  Raises: as `verify.sandbox.launch.running`.
     """
-    rule, batches = "score.prefix", sample.batches
+    batches = sample.batches
     windows = plan(heldout.targets, settings.length or 0, settings.stride)
-    coverage = {"batches": len(batches), "of": "those scored, chosen by chance", "tolerance": FLOAT}
     with running(submission, submission.blob, settings) as model:
         probes = [_Probe(scored, windows, heldout.tokens) for scored in batches]
         found = [
@@ -40,23 +56,18 @@ def check_prefix(submission: Submission, heldout: HeldOut, settings: Settings, s
         ]
         moved = [(one, cut, probe) for (one, cut), probe in found if one]
         if not moved:
-            message = f"{len(batches)} of the scored batches again, with another text behind a cut: equal up to the cut"
-            return finding(rule, "pass", message, coverage)
+            return PrefixProbe(batches=len(batches))
         worst, cut, probe = max(moved, key=lambda each: each[0].size)
         alone = probe.repeated(model)
-    noise = alone.size if alone else 0.0
-    if worst.size <= MARGIN * noise <= MARGIN * NOISE:
-        message = f"scores differ by {worst.size:.2g} nats behind which nothing changed, as noisy kernels do"
-        return finding(rule, "unknown", message, {**coverage, "noise": noise}, worst)
     where = next(window for window in probe.windows if window.first_scored <= worst.position < window.stop)
-    message = (
-        f"{told(worst)} when only the text behind position {cut} changed, in the window of tokens {where.start} to "
-        f"{where.stop - 1}; {len(moved)} of {len(batches)} batches"
+    return PrefixProbe(
+        batches=len(batches),
+        moved=len(moved),
+        worst=worst,
+        cut=cut,
+        window=(where.start, where.stop),
+        noise=alone.size if alone else 0.0,
     )
-    if noise > NOISE:
-        message += f"; without any change another process gives a score {noise:.2g} nats off"
-    witness = {"cut": cut, "window": [where.start, where.stop], "position": worst.position}
-    return finding(rule, "fail", message, coverage, {**witness, "before": worst.before, "after": worst.after})
 
 
 class _Probe:
@@ -95,14 +106,4 @@ class _Probe:
         log_probs = predict(model, torch.from_numpy(ids), context).flatten(0, 1).float().log_softmax(-1)
         targets = torch.from_numpy(self._tokens[self._positions + 1].astype(np.int64))
         after = -log_probs.gather(1, targets[:, None])[:, 0].double().numpy()
-        unequal, sizes = differing(self._before[known], after[known], FLOAT)
-        if not unequal.any():
-            return None
-        at = int(np.argmax(sizes))
-        return Difference(
-            what="score",
-            position=int(self._positions[known][at]),
-            before=float(self._before[known][at]),
-            after=float(after[known][at]),
-            changed=int(unequal.sum()),
-        )
+        return largest_difference("score", self._positions[known], self._before[known], after[known], FLOAT)

@@ -14,7 +14,7 @@ from verify.sandbox.confine import THREADS
 from verify.sandbox.launch import Settings, running
 from verify.sandbox.remote_model import Remote
 from verify.sandbox.remote_scorers import scorer_of
-from verify.scoring.adaptation import Kind
+from verify.scoring.adaptation import ScorerName
 from verify.scoring.scorer import Scorer
 from verify.submission.folder import Submission
 
@@ -27,7 +27,7 @@ def audit_submission(
     scope: Scope,
     settings: Settings,
     *,
-    score: Kind = "sliding",
+    score: ScorerName = "sliding",
     progress: Progress | None = None,
 ) -> Audit:
     """Audit the model behind its script's `logits`: does it read ahead, remember, or mix the rows of a batch?
@@ -67,7 +67,7 @@ def stated_length(submission: Submission) -> int:
         return model.length
 
 
-def _scorer(score: Kind, model: Remote, submission: Submission, settings: Settings, targets: int) -> Scorer:
+def _scorer(score: ScorerName, model: Remote, submission: Submission, settings: Settings, targets: int) -> Scorer:
     return scorer_of(
         score,
         model,

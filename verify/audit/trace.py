@@ -32,6 +32,11 @@ class Trace:
         """The positions of each batch."""
         return np.split(self.positions, self.starts[1:])
 
+    def sorted(self) -> "Trace":
+        """The records by position, for runs that may split the work differently; without distributions."""
+        order = np.argsort(self.positions, kind="stable")
+        return replace(self, positions=self.positions[order], nats=self.nats[order], log_probs=None)
+
 
 def trace(scorer: Scorer, tokens: np.ndarray, *, batch: int, ranks: int = 1, until: int | None = None) -> Trace:
     """Run a scorer over tokens, integers (n + 1,).  until: stop once this position is committed, keep its record only.
@@ -104,6 +109,11 @@ class Difference:
         return size if self.what != "plan" and size == size else np.inf
 
 
+def all_positions(*runs: Trace) -> np.ndarray:
+    """bool (n,): True for every position that any of the runs scored, and those before."""
+    return np.ones(1 + max(int(run.positions.max(initial=0)) for run in runs), bool)
+
+
 def score_difference(before: Trace, after: Trace, known: np.ndarray, tolerance: float = 0.0) -> Difference | None:
     """Compare the scores of the positions marked in known, bool (n,); None when all are within the tolerance."""
     here, there = known[before.positions], known[after.positions]
@@ -112,17 +122,7 @@ def score_difference(before: Trace, after: Trace, known: np.ndarray, tolerance: 
         at = _first_unequal(order, other)
         have = [float(side[at]) if at < len(side) else -1.0 for side in (order, other)]
         return Difference(what="plan", position=at, before=have[0], after=have[1], changed=1)
-    changed, sizes = differing(before.nats[here], after.nats[there], tolerance)
-    if not changed.any():
-        return None
-    at = int(np.argmax(sizes))
-    return Difference(
-        what="score",
-        position=int(order[at]),
-        before=float(before.nats[here][at]),
-        after=float(after.nats[there][at]),
-        changed=int(changed.sum()),
-    )
+    return largest_difference("score", order, before.nats[here], after.nats[there], tolerance)
 
 
 def row_difference(before: Trace, after: Trace, position: int, tolerance: float = 0.0) -> Difference | None:
@@ -131,26 +131,30 @@ def row_difference(before: Trace, after: Trace, position: int, tolerance: float 
     if before.log_probs is None or after.log_probs is None or here is None or there is None:
         return None
     old, new = before.log_probs[here].astype(np.float64), after.log_probs[there].astype(np.float64)
-    changed, sizes = differing(old, new, tolerance)
-    if not changed.any():
-        return None
-    at = int(np.argmax(sizes))
-    return Difference(
-        what="distribution",
-        position=position,
-        before=float(old[at]),
-        after=float(new[at]),
-        changed=int(changed.sum()),
-        v=at,
-    )
+    found = largest_difference("distribution", np.arange(len(old)), old, new, tolerance)
+    return replace(found, position=position, v=found.position) if found else None
 
 
-def differing(old: np.ndarray, new: np.ndarray, tolerance: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Where two arrays differ by more than the tolerance, and by how much; what is not a number equals itself."""
+def largest_difference(
+    what: str, places: np.ndarray, before: np.ndarray, after: np.ndarray, tolerance: float = 0.0
+) -> Difference | None:
+    """Compare two arrays of nats (k,), the values of places (k,); None when all are within the tolerance.
+
+    What is not a number equals itself.
+    """
     with np.errstate(invalid="ignore"):
-        sizes = np.abs(new - old)
-        same = (old == new) | (np.isnan(old) & np.isnan(new)) | (sizes <= tolerance)
-    return ~same, np.where(same, 0.0, np.where(np.isnan(sizes), np.inf, sizes))
+        sizes = np.abs(after - before)
+        same = (before == after) | (np.isnan(before) & np.isnan(after)) | (sizes <= tolerance)
+    if same.all():
+        return None
+    at = int(np.argmax(np.where(same, 0.0, np.where(np.isnan(sizes), np.inf, sizes))))
+    return Difference(
+        what=what,
+        position=int(places[at]),
+        before=float(before[at]),
+        after=float(after[at]),
+        changed=int((~same).sum()),
+    )
 
 
 def _first_unequal(one: np.ndarray, other: np.ndarray) -> int:

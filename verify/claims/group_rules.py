@@ -1,17 +1,18 @@
-"""What a group of runs adds up to, against what its submission.json states: mean, deviation, seeds, significance."""
+"""Judges of a group of runs against what its submission.json states: mean, deviation, seeds, significance."""
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
 from codec.budget import PARAMETER_GOLF
 from verify.claims.headline import headline
-from verify.claims.log_rules import check_log
+from verify.claims.log_rules import check_log, log_judges
 from verify.claims.runs import STATED, Group
 from verify.claims.significance import Comparison, Outcome
 from verify.claims.submission_json import Statement, agrees
 from verify.finding import Finding, Level, worst
+from verify.judges import Judges
 
 PLACES = re.compile(
     r"(^|_)(seed|rank)$|run_id|logfile|_(dir|path|files)$|^rank|tokenizer_path|pattern"
@@ -24,25 +25,44 @@ LOGGED = 8  # decimals that logs print
 TITLES = {"z": "one-sample z", "t": "one-sample Student t", "welch": "Welch t"}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupFacts:
+    """Runs of one recipe, the cap in bytes, and how they compare with others, if they are to."""
+
+    group: Group
+    cap: int = PARAMETER_GOLF.total_bytes
+    comparison: Comparison | None = None
+
+
+group_judges = Judges[GroupFacts]()
+
+
 def check_group(
     group: Group, cap: int = PARAMETER_GOLF.total_bytes, comparison: Comparison | None = None
-) -> list[Finding]:
+) -> tuple[Finding, ...]:
     """Every finding about runs of one recipe: those of each log, joined rule by rule, then those of all together."""
-    statement = _of_sizes(group)
-    each = [check_log(log, statement, cap, alone=len(group.logs) == 1) for log in group.logs]
-    findings = [_joined(group, list(column)) for column in zip(*each, strict=True)]
-    if len(group.logs) > 1:
-        findings.append(check_settings(group))
-    if group.statement:
-        findings.append(check_mean(group))
-        if comparison:
-            findings.append(check_significance(group, comparison))
-    return findings
+    return group_judges.judge(GroupFacts(group=group, cap=cap, comparison=comparison))
 
 
-def check_settings(group: Group) -> Finding:
+@group_judges(*log_judges.rules)
+def check_logs(facts: GroupFacts) -> list[Finding]:
+    """What each log shows, joined rule by rule."""
+    group, statement = facts.group, _of_sizes(facts.group)
+    each = [
+        (log.name, finding)
+        for log in group.logs
+        for finding in check_log(log, statement, facts.cap, alone=len(group.logs) == 1)
+    ]
+    rules = dict.fromkeys(finding.rule for _, finding in each)
+    return [_joined([(name, finding) for name, finding in each if finding.rule == rule]) for rule in rules]
+
+
+@group_judges("log.settings")
+def check_settings(facts: GroupFacts) -> Finding | None:
     """The logs are of one recipe and one script, and each of another seed."""
-    rule, logs = "log.settings", group.logs
+    rule, group, logs = "log.settings", facts.group, facts.group.logs
+    if len(logs) < 2:
+        return None
     hashes = {log.code_sha256 for log in logs if log.code_sha256}
     code_sizes = {log.sizes.code for log in logs if log.sizes.code}
     keys = set.intersection(*(set(log.settings) for log in logs))
@@ -63,17 +83,21 @@ def check_settings(group: Group) -> Finding:
         message = f"not {len(logs)} seeds of one recipe: {'; '.join(problems)}"
         return Finding(rule=rule, level="fail", message=message, evidence=evidence)
     if not keys:
-        return Finding(rule=rule, level="unknown", message="the logs share no settings to compare", evidence=evidence)
+        level: Level = "unknown" if any(log.settings for log in logs) else "not stated"
+        return Finding(rule=rule, level=level, message="the logs share no settings to compare", evidence=evidence)
     message = f"{len(keys)} settings are the same in {len(logs)} logs, seeds {', '.join(map(str, sorted(seeds)))}"
     return Finding(rule=rule, level="pass", message=message, evidence=evidence)
 
 
-def check_mean(group: Group) -> Finding:
+@group_judges("claims.mean")
+def check_mean(facts: GroupFacts) -> Finding | None:
     """val_bpb and val_bpb_std of submission.json are mean and sample deviation of the runs, and its seeds theirs."""
-    rule, statement = "claims.mean", group.statement
-    if statement is None or statement.bpb is None:
-        return Finding(rule=rule, level="unknown", message=f"{STATED} states no val_bpb")
-    group = _of_artifact(group)
+    rule, statement = "claims.mean", facts.group.statement
+    if statement is None:
+        return None
+    if statement.bpb is None:
+        return Finding(rule=rule, level="not stated", message=f"{STATED} states no val_bpb")
+    group = _of_artifact(facts.group)
     if not group.runs:
         return Finding(rule=rule, level="unknown", message="no log scores the packed model, which val_bpb is about")
     sample = group.sample
@@ -106,13 +130,17 @@ def check_mean(group: Group) -> Finding:
     return Finding(rule=rule, level=level, message=message, evidence=evidence)
 
 
-def check_significance(group: Group, comparison: Comparison) -> Finding:
+@group_judges("claims.significance")
+def check_significance(facts: GroupFacts) -> Finding | None:
     """Which test the stated numbers come from, and whether the others agree.
 
-    Source: README of openai/parameter-golf: 0.005 nats at p < 0.01; docs/rules.md, claims.significance.
+    Source: README of openai/parameter-golf: 0.005 nats at p < 0.01; the table of rules, claims.significance.
     """
     rule, bound = "claims.significance", PARAMETER_GOLF.record_p
-    statistics = group.statement.statistics if group.statement else {}
+    group, comparison = facts.group, facts.comparison
+    if group.statement is None or comparison is None:
+        return None
+    statistics = group.statement.statistics
     used = [(f"{STATED}, {key}", value, _source(comparison, value)) for key, value in statistics.items()]
     used += [("README.md", value, _source(comparison, value)) for value in _spoken(group.readme)]
     matched = [(where, value, outcome) for where, value, outcome in used if outcome]
@@ -120,9 +148,11 @@ def check_significance(group: Group, comparison: Comparison) -> Finding:
         "stated": [{"where": where, "number": float(value)} for where, value, _ in used],
         "tests": [outcome.to_dict() for outcome in comparison.tests],
     }
+    level: Level
     if not matched:
         text = "states no statistic" if not statistics else "states statistics that none of the tests gives"
-        return Finding(rule=rule, level="unknown", message=f"{STATED} {text}", evidence=evidence)
+        level = "unknown" if used else "not stated"
+        return Finding(rule=rule, level=level, message=f"{STATED} {text}", evidence=evidence)
     where, value, outcome = matched[0]
     evidence["used"] = {"test": outcome.name, "shifted": outcome.shifted}
     message = f"{where} {value} is the {describe(outcome)}"
@@ -131,7 +161,7 @@ def check_significance(group: Group, comparison: Comparison) -> Finding:
         for other in comparison.tests
         if other.shifted == outcome.shifted and other.significant != outcome.significant
     ]
-    level: Level = "pass" if outcome.significant and not others else "warn"
+    level = "pass" if outcome.significant and not others else "warn"
     if others:
         verdicts = ", ".join(f"{TITLES[other.name]} gives p = {other.p:.4g}" for other in others)
         message += f"; {verdicts}: {'not ' if outcome.significant else ''}below {bound}"
@@ -172,27 +202,19 @@ def _spoken(readme: str) -> list[Decimal]:
     return [value for value in numbers if len(value.as_tuple().digits) >= 3]
 
 
-def _joined(group: Group, findings: list[Finding]) -> Finding:
-    """One finding for all logs: the most serious, the largest of several alike, and how many share it."""
+def _joined(findings: list[tuple[str, Finding]]) -> Finding:
+    """One finding for the logs of these names: the most serious, the largest of several alike, how many share it."""
     if len(findings) == 1:
-        return findings[0]
-    level = worst(finding.level for finding in findings)
-    names = [log.name for log in group.logs]
-    first = max(
-        (index for index, finding in enumerate(findings) if finding.level == level),
-        key=lambda index: (findings[index].evidence.get(EXTREME.get(findings[index].rule, "")) or 0, -index),
-    )
-    alike = sum(finding.level == level for finding in findings)
-    share = f"all {alike} logs" if alike == len(findings) else f"{alike} of {len(findings)} logs"
+        return findings[0][1]
+    level = worst(finding.level for _, finding in findings)
+    alike = [(name, finding) for name, finding in findings if finding.level == level]
+    name, first = max(alike, key=lambda each: each[1].evidence.get(EXTREME.get(each[1].rule, "")) or 0)
+    share = f"all {len(alike)} logs" if len(alike) == len(findings) else f"{len(alike)} of {len(findings)} logs"
     return Finding(
-        rule=findings[first].rule,
+        rule=first.rule,
         level=level,
-        message=f"{names[first]}: {findings[first].message} ({share})",
-        evidence={
-            "logs": [
-                {"log": name, "level": each.level, **each.evidence} for name, each in zip(names, findings, strict=True)
-            ]
-        },
+        message=f"{name}: {first.message} ({share})",
+        evidence={"logs": [{"log": log, "level": each.level, **each.evidence} for log, each in findings]},
     )
 
 

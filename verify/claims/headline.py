@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from codec.budget import PARAMETER_GOLF
 from codec.errors import InputError
-from verify.claims.log_grammar import Kind
-from verify.claims.log_reader import Log, Metric
+from verify.claims.log_events import Metric, ScoreKind
+from verify.claims.log_reader import Log
 
-REFUSED: dict[Kind, str] = {
+REFUSED: dict[ScoreKind, str] = {
     "slot": "SLOT: a delta fitted on the targets it scores, or shared with rows that were, breaks strict causal "
     "dependence; a log cannot show one that is fitted per row on context only",
     "etlb": "ETLB: adapts a bias on the vocabulary; nobody has ruled on it",

@@ -1,68 +1,33 @@
-"""Reads the text logs of runs: measurements, sizes, times and settings, in the dialects of the field and our own.
+"""Reads the text logs of runs: line by line what a grammar sees in it, then all lines together as one Log.
 
-A measurement is one whole line, `label val_loss:2.7866 val_bpb:1.0788 eval_time:336109ms`, with `:` or `=`, with or
-without a space behind them, a time stamp before it; of pull request 1123 also `TTT bpb: 1.198562`.  Logs often begin
-with the source of the script, whose lines look alike; everything between its first and last unindented statement is
-left out.
+Logs often begin with the source of the script, whose lines look alike; everything between its first and last unindented
+statement is left out.
 """
 
 import hashlib
-import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from codec.errors import InputError
 from codec.storage.atomic_files import read_bytes
-from verify.claims.log_grammar import (
-    CALIBRATED,
-    EVALUATED,
-    MEASURED,
-    NUMBER,
-    PAIR,
-    PER_SECOND,
-    SETTING,
-    SIZE,
-    SOURCE,
-    SOURCE_HASH,
-    SPOKEN,
-    STARTED,
-    STOPPED,
-    TARGETS,
-    Kind,
-    kind_of,
+from verify.claims.log_events import (
+    CalibrationTime,
+    EvaluationTime,
+    Event,
+    Hyperparameters,
+    Metric,
+    Size,
+    SourceHash,
+    Targets,
+    Training,
 )
+from verify.claims.log_grammar import read_line
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """One measurement.  loss: nats per token, if the line says.  decimals: digits behind the point of the printed bpb.
-
-    seconds: what it took, if the log says.  line: its number in the file.  notes: other pairs of the line.
-    also: labels under which the very same measurement was printed again, often with fewer digits.
-    """
-
-    label: str
-    loss: float | None
-    bpb: float
-    decimals: int
-    seconds: float | None
-    line: int
-    notes: dict[str, str]
-    also: tuple[str, ...] = ()
-
-    @property
-    def kind(self) -> Kind:
-        """What was scored and how, as far as the label tells."""
-        return kind_of(self.label)
-
-    def prints_as(self, other: "Metric") -> bool:
-        """Whether both are the same numbers, but for the digits printed."""
-        half = 0.5000001 * 10.0 ** -min(self.decimals, other.decimals)
-        apart = 0.0 if self.loss is None or other.loss is None else abs(self.loss - other.loss)
-        return abs(self.bpb - other.bpb) <= half and apart <= half
+SOURCE = re.compile(r"\"\"\"|'''|(?P<imports>import \w|from [\w.]+ import )|def \w|class \w|if __name__")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,35 +70,37 @@ class Log:
 
 
 def read_log(path: str | Path) -> Log:
-    """Read one log.
+    """Read one log, by all grammars of verify.claims.log_grammar.
 
     Raises: InputError when the file is missing or holds no line with val_loss and val_bpb.
     """
     path = Path(path)
     text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", read_bytes(path).decode("utf-8", errors="replace"))
     lines, source = _without_source(text.splitlines())
-    metrics = _measurements(lines)
+    events = _events(lines)
+    metrics = _measurements(_of(events, Metric))
     if not metrics:
         raise InputError(
             "holds no line with val_loss and val_bpb, so it is not the log of a scored run",
             where=str(path),
             hint="pass a training log, a submission.json, or a folder of them",
         )
-    settings = _settings(line for _, line in lines)
-    code_sha256 = next((found[1] for _, line in lines if (found := SOURCE_HASH.match(line))), source)
-    seconds, steps = _training(lines, metrics)
+    settings = _settings(events)
+    hashes, training = _of(events, SourceHash), _training(_of(events, Training))
+    targets = _last(events, Targets)
+    evaluation, calibration = _last(events, EvaluationTime), _last(events, CalibrationTime)
     return Log(
         path=path,
         metrics=metrics,
-        sizes=_sizes(lines),
+        sizes=_sizes(_of(events, Size)),
         seed=_seed(settings, path),
-        targets=_last(TARGETS, "tokens", lines, int),
-        train_seconds=seconds,
-        steps=steps,
-        eval_seconds=_last(EVALUATED, "seconds", lines, float),
-        calibrate_seconds=_seconds(_last(CALIBRATED, "spent", lines, str) or ""),
+        targets=targets.tokens if targets else None,
+        train_seconds=training.seconds,
+        steps=training.step,
+        eval_seconds=evaluation.seconds if evaluation else None,
+        calibrate_seconds=calibration.seconds if calibration else None,
         settings=settings,
-        code_sha256=code_sha256,
+        code_sha256=hashes[0].sha256 if hashes else source,
     )
 
 
@@ -150,33 +117,31 @@ def _without_source(text: list[str]) -> tuple[Lines, str]:
     return kept, hashlib.sha256("\n".join(text[first - 1 : last]).encode()).hexdigest()
 
 
-def _measurements(lines: Lines) -> tuple[Metric, ...]:
+def _events(lines: Lines) -> list[Event]:
+    """What the lines say, in order; lines that no grammar knows say nothing."""
+    return [
+        replace(event, line=number) if isinstance(event, Metric) else event
+        for number, line in lines
+        for event in read_line(line) or ()
+    ]
+
+
+def _of(events: Iterable[Event], kind: type[T]) -> list[T]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def _last(events: Iterable[Event], kind: type[T]) -> T | None:
+    return next(reversed(_of(events, kind)), None)
+
+
+def _measurements(found: Iterable[Metric]) -> tuple[Metric, ...]:
     metrics: list[Metric] = []
-    for number, line in lines:
-        if found := MEASURED.match(line) or SPOKEN.match(line):
-            metric = _metric(number, found.groupdict())
-            twin = metrics and _twins(metrics[-1], metric)
-            if twin:
-                metrics[-1] = _joined(metrics[-1], metric)
-            else:
-                metrics.append(metric)
+    for metric in found:
+        if metrics and _twins(metrics[-1], metric):
+            metrics[-1] = _joined(metrics[-1], metric)
+        else:
+            metrics.append(metric)
     return tuple(metrics)
-
-
-def _metric(number: int, found: dict[str, str]) -> Metric:
-    words = found["label"].rstrip(":").split(" ")
-    name = [words[0], *(word for word in words[1:] if not re.fullmatch(PAIR, word))]
-    notes = _pairs(" ".join(words[1:]) + found.get("rest", ""))
-    seconds = next((_seconds(notes[key]) for key in ("eval_time", "time", "elapsed") if key in notes), None)
-    return Metric(
-        label=" ".join(name),
-        loss=float(found["loss"]) if "loss" in found else None,
-        bpb=float(found["bpb"]),
-        decimals=len(found["bpb"].partition(".")[2]),
-        seconds=seconds,
-        line=number,
-        notes=notes,
-    )
 
 
 def _twins(one: Metric, two: Metric) -> bool:
@@ -201,13 +166,10 @@ def _joined(one: Metric, two: Metric) -> Metric:
     )
 
 
-def _sizes(lines: Lines) -> Sizes:
-    found = [match for _, line in lines if (match := SIZE.match(line))]
-    sizes = [(match["what"], match["how"].strip(), int(match["bytes"].replace(",", ""))) for match in found]
-    # Without a codec's name, model and total are those of the float checkpoint.
-    models = [size for what, how, size in sizes if what == "Serialized model" and how]
-    totals = [size for what, how, size in sizes if what == "Total submission size" and how]
-    codes = [size for what, _, size in sizes if what == "Code size"]
+def _sizes(found: Iterable[Size]) -> Sizes:
+    models = [size.bytes for size in found if size.part == "model" and size.codec]
+    totals = [size.bytes for size in found if size.part == "total" and size.codec]
+    codes = [size.bytes for size in found if size.part == "code"]
     total = totals[-1] if totals else None
     for model in reversed(models):
         for code in reversed(codes):
@@ -217,51 +179,22 @@ def _sizes(lines: Lines) -> Sizes:
     return Sizes(model=models[-1] if models else None, code=codes[-1] if codes else None, total=total)
 
 
-def _training(lines: Lines, metrics: Iterable[Metric]) -> tuple[float | None, int | None]:
-    """(seconds, steps) of training: where it stopped early, else its last validation."""
-    stopped = [found for _, line in lines if (found := STOPPED.match(line))]
-    if stopped:
-        return int(stopped[-1]["ms"]) / 1000, int(stopped[-1]["step"])
-    trained = [metric for metric in metrics if metric.kind == "training"]
-    if not trained:
-        return None, None
-    last = trained[-1]
-    return _seconds(last.notes.get("train_time", "")), int(re.findall(r"\d+", last.label)[0])
+def _training(found: Sequence[Training]) -> Training:
+    """Where training stopped early, else its last validation."""
+    stopped = [each for each in found if each.stopped]
+    stepped = [each for each in found if each.step is not None]
+    return (stopped or stepped or [Training()])[-1]
 
 
-def _settings(lines: Iterable[str]) -> dict[str, str]:
-    """Hyperparameters: an indented block, our JSON line, or lines of pairs before training; then `x:start` lines."""
+def _settings(events: Iterable[Event]) -> dict[str, str]:
+    """Hyperparameters: what is stated before training, then those of phases."""
     settings: dict[str, str] = {}
     training = False
-    for line in lines:
-        training = training or "train_loss" in line or bool(MEASURED.match(line))
-        if found := STARTED.match(line):
-            settings |= {f"{found['what']}.{key}": value for key, value in _pairs(found["rest"]).items()}
-        elif training:
-            continue
-        elif found := SETTING.match(line):
-            settings[found[1]] = found[2]
-        elif line.startswith("{"):
-            settings |= _json(line)
-        elif re.fullmatch(rf"{PAIR}(?: {PAIR})*", line):
-            settings |= _pairs(line)
+    for event in events:
+        training = training or isinstance(event, Training | Metric)
+        if isinstance(event, Hyperparameters) and (event.phase or not training):
+            settings |= event.values
     return settings
-
-
-def _json(line: str) -> dict[str, str]:
-    """The object of one line, nested names joined by dots; {} when it is none."""
-    try:
-        return dict(_flat(json.loads(line)))
-    except (ValueError, RecursionError):
-        return {}
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    if not isinstance(value, dict):
-        yield name, str(value)
-        return
-    for key, item in value.items():
-        yield from _flat(item, f"{name}.{key}" if name else key)
 
 
 def _seed(settings: dict[str, str], path: Path) -> int | None:
@@ -269,17 +202,3 @@ def _seed(settings: dict[str, str], path: Path) -> int | None:
     logged = settings.get("seed", "")
     found = re.fullmatch(r"(\d{1,19})", logged) or re.search(r"(?:seed|_s)[_-]?(\d{1,19})", path.stem)
     return int(found[1]) if found else None
-
-
-def _pairs(text: str) -> dict[str, str]:
-    return {key: value.rstrip(",") for key, value in re.findall(r"([\w/.]+)[:=] ?(\S+)", text)}
-
-
-def _seconds(text: str) -> float | None:
-    found = re.fullmatch(rf"({NUMBER})(ms|s|m)", text)
-    return float(found[1]) / PER_SECOND[found[2]] if found else None
-
-
-def _last(pattern: re.Pattern[str], group: str, lines: Lines, kind: type) -> Any:
-    found = [match[group] for _, line in lines if (match := pattern.match(line))]
-    return kind(found[-1]) if found else None

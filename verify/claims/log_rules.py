@@ -1,16 +1,19 @@
-"""One function per `log.` rule of docs/rules.md: a log, and what submission.json states of it, in; a Finding out."""
+"""Judges of one log, by itself and against what submission.json states of it."""
 
 import math
+from dataclasses import dataclass
 from decimal import Decimal
 from statistics import median
 from typing import Any
 
 from codec.budget import PARAMETER_GOLF
 from verify.claims.headline import REFUSED, Headline, Refusal, all_seconds, headline, needed_seconds
-from verify.claims.log_reader import Log, Metric
+from verify.claims.log_events import Metric
+from verify.claims.log_reader import Log
 from verify.claims.reference_results import CHALLENGE_BYTES, TEXTS, Text
 from verify.claims.submission_json import Statement, agrees
 from verify.finding import Finding, Level, worst
+from verify.judges import Judges
 
 SAME_TEXT = 1e-4  # relative: tails cut off and counted again stay below 7e-5, the smallest known byte bug is 1e-2
 OTHER_TEXT = 0.3  # relative: byte bugs have been 1 to 20 %; more than this is another text or a part of one
@@ -18,28 +21,61 @@ OVERSHOOT = 0.2  # seconds: the cap ends a run after the step that crosses it; r
 WORLD = "8"  # processes: the budgets are for 8 H100
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogFacts:
+    """A log and what submission.json states, if there is one.  cap: bytes.
+
+    alone: it is the only log, so that a val_bpb stated for no seed is this one's.
+    """
+
+    log: Log
+    statement: Statement | None = None
+    cap: int = PARAMETER_GOLF.total_bytes
+    alone: bool = True
+
+    @property
+    def result(self) -> Headline:
+        """The score that counts.  Raises: InputError when there is none."""
+        return headline(self.log)
+
+    @property
+    def stated_total(self) -> Decimal | None:
+        """Bytes that are stated of this run, or of the whole record."""
+        one = self.statement.of(self.log.seed) if self.statement else None
+        return one.total if one and one.total is not None else self.statement.total if self.statement else None
+
+    @property
+    def stated_bpb(self) -> Decimal | None:
+        """Bits per byte that are stated of this very run; of the float weights when only they were scored."""
+        if self.statement is None:
+            return None
+        if not self.result.of_artifact:
+            return self.statement.float_bpb if self.alone else None
+        one = self.statement.of(self.log.seed)
+        if one and one.bpb is not None:
+            return one.bpb
+        return self.statement.bpb if self.alone and len(self.statement.seed_numbers) < 2 else None
+
+
+log_judges = Judges[LogFacts]()
+
+
 def check_log(
     log: Log, statement: Statement | None = None, cap: int = PARAMETER_GOLF.total_bytes, *, alone: bool = True
-) -> list[Finding]:
-    """Everything that one log shows by itself and against its submission.json.
+) -> tuple[Finding, ...]:
+    """Everything that one log shows by itself and against its submission.json; arguments are those of LogFacts.
 
-    cap: bytes.  alone: it is the only log, so that a val_bpb stated for no seed is this one's.
     Raises: InputError when the log holds no score that counts.
     """
-    result = headline(log)
-    return [
-        check_bytes(log, statement, cap),
-        check_implied_bytes(log),
-        check_headline(log, result, _stated_bpb(statement, log, result, alone)),
-        check_budget(log, result),
-    ]
+    return log_judges.judge(LogFacts(log=log, statement=statement, cap=cap, alone=alone))
 
 
-def check_bytes(log: Log, statement: Statement | None, cap: int) -> Finding:
+@log_judges("log.bytes")
+def check_bytes(facts: LogFacts) -> Finding:
     """Code + model = total, total within the cap, and no less than submission.json states."""
-    sizes, rule = log.sizes, "log.bytes"
+    sizes, cap, rule = facts.log.sizes, facts.cap, "log.bytes"
     if sizes.total is None:
-        return Finding(rule=rule, level="unknown", message="states no size of a packed model")
+        return Finding(rule=rule, level="not stated", message="states no size of a packed model")
     spare = cap - sizes.total
     room = f"{spare:,} to spare" if spare >= 0 else f"{-spare:,} over the cap of {cap:,}"
     counted = f"{sizes.total:,} bytes"
@@ -47,7 +83,7 @@ def check_bytes(log: Log, statement: Statement | None, cap: int) -> Finding:
         counted = f"code {sizes.code:,} + model {sizes.model:,} = {sizes.code + sizes.model:,} bytes"
         if sizes.code + sizes.model != sizes.total:
             counted += f", but states {sizes.total:,}"
-    stated = _stated_total(statement, log.seed)
+    stated = facts.stated_total
     evidence = {"code": sizes.code, "model": sizes.model, "total": sizes.total, "cap": cap, "stated": _float(stated)}
     level: Level = "fail" if spare < 0 or "but states" in counted else "pass"
     message = f"{counted}, {room}"
@@ -59,15 +95,17 @@ def check_bytes(log: Log, statement: Statement | None, cap: int) -> Finding:
     return Finding(rule=rule, level=level, message=message, evidence=evidence)
 
 
-def check_implied_bytes(log: Log) -> Finding:
+@log_judges("log.implied_bytes")
+def check_implied_bytes(facts: LogFacts) -> Finding:
     """Bytes of the text that loss and bpb imply, n loss / (ln 2 bpb), against the known counts.
 
-    Source: docs/rules.md, log.implied_bytes.
+    Source: the table of rules, log.implied_bytes.
     """
-    rule = "log.implied_bytes"
+    rule, log = "log.implied_bytes", facts.log
     metrics = [metric for metric in log.metrics if metric.loss and metric.bpb > 0]
     if not metrics:
-        return Finding(rule=rule, level="unknown", message="every loss or bpb is 0 or not stated")
+        level: Level = "not stated" if all(metric.loss is None for metric in log.metrics) else "unknown"
+        return Finding(rule=rule, level=level, message="every loss or bpb is 0 or not stated")
     usual = median(_bytes_per_token(metric) for metric in metrics)
     for metric in metrics:
         ratio = _bytes_per_token(metric)
@@ -85,7 +123,7 @@ def check_implied_bytes(log: Log) -> Finding:
         return _unnamed(log.targets, metrics[-1])
     text, metric = max(named, key=lambda pair: (bool(pair[0].flaw), pair[0].recounted, pair[1].line))
     message = f"`{metric.label}` scored {text.tokens:,} tokens of {text.bytes:,} bytes: the {text.what} validation text"
-    level: Level = "pass"
+    level = "pass"
     if text.flaw:
         level, message = "fail", f"{message}, {text.flaw}"
     elif text.recounted:
@@ -98,8 +136,10 @@ def check_implied_bytes(log: Log) -> Finding:
     )
 
 
-def check_headline(log: Log, result: Headline, stated: Decimal | None) -> Finding:
-    """The last legal score is the one that submission.json states for this seed (`stated`, bits per byte)."""
+@log_judges("log.headline")
+def check_headline(facts: LogFacts) -> Finding:
+    """The last legal score is the one that submission.json states for this seed."""
+    log, result, stated = facts.log, facts.result, facts.stated_bpb
     taken = result.metric
     evidence: dict[str, Any] = {
         "taken": {"label": taken.label, "bpb": taken.bpb, "line": taken.line},
@@ -128,12 +168,16 @@ def check_headline(log: Log, result: Headline, stated: Decimal | None) -> Findin
     else:
         level, message = "pass", f"{last} is the last legal score"
     if level == "pass" and not result.of_artifact:
-        level, message = "unknown", f"no score of a packed model; {last} is of float weights"
+        claimed = facts.statement is not None and facts.statement.bpb is not None
+        level = "unknown" if claimed else "not stated"
+        message = f"no score of a packed model; {last} is of float weights"
     return Finding(rule="log.headline", level=level, message=message, evidence=evidence)
 
 
-def check_budget(log: Log, result: Headline) -> Finding:
+@log_judges("log.budget")
+def check_budget(facts: LogFacts) -> Finding:
     """Training, with calibration, and evaluation within their seconds; decided only for logs of 8 processes."""
+    log, result = facts.log, facts.result
     trained, everything, budget = log.train_seconds, all_seconds(log), PARAMETER_GOLF
     claimed = result.refused[0].metric if result.refused else result.metric
     needed = needed_seconds(log, claimed)
@@ -161,7 +205,7 @@ def check_budget(log: Log, result: Headline) -> Finding:
             enough = needed is not None and needed <= budget.eval_seconds
             parts.append(("warn" if enough else "fail", f"{text}, needed for `{claimed.label}`: {needed or 0:.1f}"))
     if not parts:
-        return Finding(rule="log.budget", level="unknown", message="states no times")
+        return Finding(rule="log.budget", level="not stated", message="states no times")
     level = worst(level for level, _ in parts)
     message = ", ".join(text for _, text in parts)
     if level == "fail" and _world(log) != WORLD:
@@ -221,23 +265,6 @@ def _which(log: Log, stated: Decimal) -> str:
     if other is None:
         return ", which is none of the log's scores"
     return f", which is `{other.label}`" + (f": {REFUSED[other.kind]}" if other.kind in REFUSED else "")
-
-
-def _stated_total(statement: Statement | None, seed: int | None) -> Decimal | None:
-    one = statement.of(seed) if statement else None
-    return one.total if one and one.total is not None else statement.total if statement else None
-
-
-def _stated_bpb(statement: Statement | None, log: Log, result: Headline, alone: bool) -> Decimal | None:
-    """What submission.json states of this very run; of the float weights when only they were scored."""
-    if statement is None:
-        return None
-    if not result.of_artifact:
-        return statement.float_bpb if alone else None
-    one = statement.of(log.seed)
-    if one and one.bpb is not None:
-        return one.bpb
-    return statement.bpb if alone and len(statement.seed_numbers) < 2 else None
 
 
 def _world(log: Log) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from codec.errors import InputError
 from verify.claims.headline import Refusal, all_seconds, headline
 from verify.claims.log_reader import Log, read_log
-from verify.claims.significance import Sample
+from verify.claims.significance import SeedScores
 from verify.claims.submission_json import SeedStatement, Statement, read_statement
 
 STATED = "submission.json"
@@ -81,15 +81,15 @@ class Group:
     skipped: tuple[Path, ...]
 
     @property
-    def sample(self) -> Sample:
+    def sample(self) -> SeedScores:
         """The scores, in bits per byte."""
-        return Sample(values=tuple(run.bpb for run in self.runs))
+        return SeedScores(values=tuple(run.bpb for run in self.runs))
 
     @property
-    def losses(self) -> Sample | None:
+    def losses(self) -> SeedScores | None:
         """The scores in nats per token, when every run has one."""
         losses = [run.loss for run in self.runs if run.loss is not None]
-        return Sample(values=tuple(losses)) if len(losses) == len(self.runs) else None
+        return SeedScores(values=tuple(losses)) if len(losses) == len(self.runs) else None
 
     @property
     def bpb_per_nat(self) -> float | None:

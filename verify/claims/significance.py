@@ -14,7 +14,7 @@ Name = Literal["z", "t", "welch"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class SeedScores:
     """Scores of one recipe, a seed each.  sd: sample deviation (n - 1), None below two seeds."""
 
     values: tuple[float, ...]
@@ -72,8 +72,8 @@ class Comparison:
     tests: empty when the sample has no spread (one seed, or equal values), no shifted ones without a ratio.
     """
 
-    sample: Sample
-    against: Sample
+    sample: SeedScores
+    against: SeedScores
     bpb_per_nat: float | None
     tests: tuple[Outcome, ...]
 
@@ -97,7 +97,7 @@ class Comparison:
         return next((test for test in self.tests if (test.name, test.shifted) == (name, shifted)), None)
 
 
-def compare(sample: Sample, against: Sample, bpb_per_nat: float | None) -> Comparison:
+def compare(sample: SeedScores, against: SeedScores, bpb_per_nat: float | None) -> Comparison:
     """All tests that the values allow.  One-sample tests take the other mean as exact; Welch uses its seeds.
 
     Source: README of openai/parameter-golf, 0.005 nats at p < 0.01; it does not say by which test.
@@ -129,7 +129,7 @@ def student_cdf(t: float, df: float) -> float:
     return tail if t < 0 else 1 - tail
 
 
-def _outcome(name: Name, sample: Sample, against: Sample, shifted: bool, shift: float) -> Outcome | None:
+def _outcome(name: Name, sample: SeedScores, against: SeedScores, shifted: bool, shift: float) -> Outcome | None:
     ours = sample.variance_of_mean
     theirs = against.variance_of_mean if name == "welch" else 0.0
     if not ours or (name == "welch" and not theirs):

@@ -4,7 +4,6 @@ Numbers come as numbers or strings; seeds as a list, as keys of results, or not 
 bare scores; sizes as total, largest or mean.  Nothing here is believed: group_rules holds it against the logs.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from codec.errors import InputError
-from codec.storage.atomic_files import read_bytes
+from codec.storage.json_file import read_json_object
 
 PER_SEED = ("seed_results", "val_bpb_seeds", "val_bpb_per_seed", "per_seed", "seeds")
 MEAN_TOTAL = ("artifact_bytes_mean",)
@@ -65,13 +64,11 @@ def read_statement(path: str | Path) -> Statement:
     Raises: InputError when it is missing, not JSON, or not an object.
     """
     path = Path(path)
+    raw = read_json_object(path, parse_float=_exact)
     try:
-        raw = json.loads(read_bytes(path), parse_float=_exact)
         statistics = dict(_statistics(raw))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"is not JSON ({error})", where=str(path), hint="write it again") from None
-    if not isinstance(raw, dict):
-        raise InputError("is not a JSON object", where=str(path), hint="write it again")
+    except RecursionError:
+        raise InputError("is nested too deep", where=str(path), hint="write it again") from None
     seeds = tuple(_seeds(raw))
     return Statement(
         path=path,

@@ -1,5 +1,6 @@
 """Writes what logs show as the object of a submission.json."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -17,7 +18,7 @@ PLACE = ("hardware", "pytorch_version")
 DIGITS = 8  # as the field's logs print
 
 
-def record(group: Group, findings: list[Finding], comparison: Comparison | None) -> dict[str, Any]:
+def as_submission_json(group: Group, findings: Sequence[Finding], comparison: Comparison | None) -> dict[str, Any]:
     """The runs as submission.json: every number recomputed from the logs, null where they do not show it.
 
     Raises: UsageError without logs; InputError when a log has no seed, a seed comes twice, or a log holds no legal
@@ -85,7 +86,7 @@ def _seed(log: Log) -> int:
 
 
 def _evaluation(log: Log) -> dict[str, Any]:
-    """In the words that `verify.submission_rules.evaluation` uses."""
+    """In the words that `verify.run_rules.evaluation` uses."""
     metric, settings = headline(log).metric, log.settings
     text = known_text(metric, log.targets)
     stride = settings.get("eval_stride", metric.notes.get("stride"))

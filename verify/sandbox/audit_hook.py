@@ -19,6 +19,7 @@ PROCESSES = (
     "os.forkpty",
     "os.posix_spawn",
     "os.spawn",
+    "os.startfile",
     "pty.spawn",
 )
 CHANGES = (
@@ -32,7 +33,15 @@ CHANGES = (
     "os.chmod",
     "os.chown",
 )
-NETWORK = ("socket.__new__", "socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname")
+NETWORK = (
+    "socket.__new__",
+    "socket.connect",
+    "socket.bind",
+    "socket.getaddrinfo",
+    "socket.gethostbyname",
+    "socket.gethostbyaddr",
+    "socket.getnameinfo",
+)
 LOCAL = 1  # AF_UNIX: pairs of sockets inside one process
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # The standard library's own questions about the machine, which run a program and live without its answer.

@@ -10,7 +10,7 @@ from torch import Tensor
 from codec.errors import InputError
 from verify.sandbox.model_server import described
 from verify.sandbox.remote_model import Remote
-from verify.scoring.adaptation import Adaptation, Kind
+from verify.scoring.adaptation import Adaptation, ScorerName
 from verify.scoring.ranks import Ranks
 from verify.scoring.scorer import Scored, Scorer
 from verify.scoring.sliding import Sliding
@@ -66,7 +66,7 @@ class RemoteShifts:
 
 
 def scorer_of(
-    kind: Kind,
+    kind: ScorerName,
     model: Remote,
     adaptation: Adaptation,
     *,

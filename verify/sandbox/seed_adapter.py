@@ -10,9 +10,7 @@ Source: facts about pull requests 162, 339, 1176 and 1716 of openai/parameter-go
 
 import inspect
 import io
-import lzma
 import sys
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from codec.errors import EnvironmentLacks, InputError
+from codec.errors import InputError
+from codec.storage.decompress import ZIP, undo
 
 MAX_BLOB = 1 << 30  # bytes that a blob may expand to; full-size ones have 40 million
 LENGTHS = ("eval_seq_len", "train_seq_len")  # settings that say how long the windows are, best first
@@ -53,7 +52,7 @@ class SeedModel(torch.nn.Module):
         return cast(Tensor, cast(Any, self.gpt).forward_logits(ids))
 
 
-def stand_in() -> None:
+def install_stubs() -> None:
     """Replace, in this process, what such scripts need and a checking machine lacks or must not trust.
 
     torch.compile becomes the identity, `flash_attn_interface` exact attention, and torch.load opens weights only.
@@ -183,41 +182,12 @@ def _like(stored: dict[str, Tensor], name: str) -> Tensor:
 
 def _expanded(data: bytes) -> bytes:
     """The torch.save file inside a blob: bare, or behind zstd, xz, lzma, zlib or brotli."""
-    if data.startswith(b"PK\x03\x04"):
+    if data.startswith(ZIP):
         return data
     try:
-        if data.startswith(b"\x28\xb5\x2f\xfd"):
-            content = _zstd(data)
-        elif data.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
-            content = lzma.LZMADecompressor().decompress(data, MAX_BLOB)
-        elif data.startswith(b"\x78"):
-            content = zlib.decompressobj().decompress(data, MAX_BLOB)
-        else:
-            content = _brotli(data)
-    except (lzma.LZMAError, zlib.error, ValueError) as error:
-        raise InputError(f"the blob cannot be decompressed ({error})", hint="copy it again") from None
-    return content
-
-
-def _zstd(data: bytes) -> bytes:
-    from zstandard import ZstdDecompressor, ZstdError
-
-    try:
-        return ZstdDecompressor().stream_reader(data).read(MAX_BLOB)
-    except ZstdError as error:
-        raise ValueError(str(error)) from None
-
-
-def _brotli(data: bytes) -> bytes:
-    try:
-        import brotli
-    except ImportError:
-        raise EnvironmentLacks("the blob is perhaps brotli data", hint="pip install 'brotli>=1.2'") from None
-    try:
-        content: bytes = brotli.decompress(data)
-    except brotli.error:
-        raise ValueError(f"it starts with {data[:4]!r}, which is no known format") from None
-    return content
+        return undo(data, MAX_BLOB)[1]
+    except InputError as error:
+        raise InputError(f"the blob cannot be decompressed: {error.message}", hint="copy it again") from None
 
 
 def _listed(names: list[str]) -> str:

@@ -103,7 +103,7 @@ def _load(
     script: Path, artifact: Path, device: str, environment: dict[str, str], attempts: Attempts
 ) -> seed_adapter.Loaded:
     """Run the script as a module and load by its `load`, else as one of the seed family."""
-    seed_adapter.stand_in()
+    seed_adapter.install_stubs()
     _hide_toolkit(script.parent)
     os.environ.update(environment)
     os.chdir(script.parent)

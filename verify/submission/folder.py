@@ -1,6 +1,5 @@
 """A submission folder as it lies on disk, with its artifact decoded when it is one of this toolkit's."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,20 +9,21 @@ import numpy as np
 from codec.decoder import MAGIC, decode, read_meta
 from codec.errors import CodecError, InputError
 from codec.storage.atomic_files import read_bytes
+from codec.storage.decompress import MAGIC as COMPRESSED
+from codec.storage.decompress import SHUFFLED, ZIP
+from codec.storage.json_file import read_json_object
 from verify.submission import run_settings
 from verify.submission.byte_count import LARGEST, MAIN, files, import_closure
 
 ARTIFACT = "model.bin"
+CLAIMS = "submission.json"
 BLOBS = "*.ptz"  # what the seed family's scripts write: final_model.int8.ptz, final_model.int6.ptz
-# First bytes -> what they say.  lzma's own files and brotli have none that tells them from anything else.
+# First bytes -> what they say; brotli has none.
 CONTAINERS = {
-    b"PK\x03\x04": "torch.save's zip",
+    ZIP: "torch.save's zip",
     b"\x80": "a pickle",
-    b"\x28\xb5\x2f\xfd": "zstd data",
-    b"\xfd7zXZ\0": "xz data",
-    b"\x5d\0\0": "lzma data",
-    b"\x78": "zlib data",
-    b"BSHF": "shuffled bytes",
+    SHUFFLED: "shuffled bytes",
+    **{magic: f"{name} data" for magic, name in COMPRESSED.items()},
 }
 
 
@@ -65,7 +65,7 @@ class Submission:
                 f"is not a submission folder, it has no {MAIN}", where=str(folder), hint="make one with `pgolf pack`"
             )
         files(folder)  # refuses links before anything is read through one
-        claims = _claims(folder / "submission.json")
+        claims = read_json_object(folder / CLAIMS) if (folder / CLAIMS).exists() else {}
         artifact = Path(artifact) if artifact else folder / _artifact_name(claims, folder)
         blob = read_bytes(artifact, LARGEST)
         foreign = "" if blob.startswith(MAGIC[:3]) else _look(blob)
@@ -103,18 +103,6 @@ def _decoded(blob: bytes, foreign: str, artifact: Path) -> tuple[dict[str, Any],
         raise CodecError(error.message, where=error.where or str(artifact), hint=error.hint) from None
 
 
-def _claims(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        claims = json.loads(read_bytes(path))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"is not JSON ({error})", where=str(path), hint="write it again") from None
-    if not isinstance(claims, dict):
-        raise InputError("is not a JSON object", where=str(path), hint="write it again")
-    return claims
-
-
 def _artifact_name(claims: dict[str, Any], folder: Path) -> str:
     """The name that submission.json states, else the one of `pgolf pack`, else the only blob of the seed family."""
     name = claims.get("artifact")
@@ -122,7 +110,7 @@ def _artifact_name(claims: dict[str, Any], folder: Path) -> str:
         if Path(name).name != name:
             raise InputError(
                 f"names the artifact {name!r}, need the name of a file in the folder",
-                where=str(folder / "submission.json"),
+                where=str(folder / CLAIMS),
             )
         return name
     blobs = sorted(path.name for path in folder.glob(BLOBS))

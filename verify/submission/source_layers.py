@@ -6,19 +6,18 @@ handed to exec.  Some hold another wrapper.  All are found from the syntax tree 
 
 import ast
 import base64
-import bz2
 import hashlib
 import lzma
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import decode_source
 from typing import Any
 
 from codec.errors import EnvironmentLacks, InputError
+from codec.storage.decompress import BeyondLimit, Mismatch, decompress, decompress_with, has_brotli
 
 MAX_SOURCE = 1 << 20  # characters of one source: the field's largest has 158,429; syntax trees take 600 times as much
 MAX_CONTENT = 1 << 24  # bytes that one literal may expand to: as much as a whole submission may weigh
@@ -111,20 +110,24 @@ class _Unpacker:
                     yield found
                 elif runs and isinstance(value, str) and _is_source(literal):
                     yield literal, "plain text"
-                elif runs and "brotli" in text and b" " not in literal and not _has_brotli():
+                elif runs and "brotli" in text and b" " not in literal and not has_brotli():
                     raise EnvironmentLacks("is packed with brotli", hint="pip install 'brotli>=1.2'")
 
     def _expanded(self, data: bytes, attempts: list[Attempt], form: tuple[str, ...]) -> tuple[bytes, str] | None:
         """Undo text encodings and compressors, in any order, until source appears."""
         for name, attempt in attempts if len(form) < MAX_LAYERS else []:
-            if not (inner := attempt(data)):
-                continue
-            self.work += len(inner)
-            if len(inner) > MAX_CONTENT or self.work > MAX_WORK:
-                raise InputError(
+            try:
+                inner = attempt(data)
+            except BeyondLimit:
+                raise BeyondLimit(
                     f"holds a literal of {name} data that expands beyond {MAX_CONTENT:,} bytes",
                     hint="no script of the field has more than 158,429",
-                )
+                ) from None
+            if not inner:
+                continue
+            self.work += len(inner)
+            if self.work > MAX_WORK:
+                raise BeyondLimit(f"holds packed data that expands beyond {MAX_WORK:,} bytes in all")
             steps = (*form, name)
             if _is_source(inner):
                 return inner, " ".join(steps)
@@ -163,7 +166,7 @@ def _own_payload(text: str) -> list[tuple[bytes, str]]:
     """The content of a script packed by this toolkit, whose first line says what it is."""
     header, literal = OURS.match(text), OURS_LITERAL.search(text)
     packed = _BASE85(literal[1].encode()) if literal else None
-    data = _inflated(lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=MEMORY))(packed or b"") or b""
+    data = _attempt(_compressor("lzma"))(packed or b"") or b""
     have, named = hashlib.sha256(data).hexdigest(), header[1] if header else ""
     if have != named:
         raise InputError(
@@ -201,81 +204,42 @@ def _compressors(filters: Filters) -> list[Attempt]:
     # LZMA2 carries its own settings; only the window must be large enough.
     raw = filters or [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 24}]
     return [
-        ("lzma", _inflated(lambda: lzma.LZMADecompressor(lzma.FORMAT_AUTO, memlimit=MEMORY))),
-        ("raw lzma", _inflated(lambda: lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=raw))),
-        ("zlib", _inflated(zlib.decompressobj)),
-        ("gzip", _inflated(lambda: zlib.decompressobj(31))),
-        ("deflate", _inflated(lambda: zlib.decompressobj(-15))),
-        ("bz2", _inflated(bz2.BZ2Decompressor)),
-        ("zstd", _zstd),
-        ("brotli", _brotli),
+        ("lzma", _attempt(_compressor("xz"))),
+        ("lzma", _attempt(_compressor("lzma"))),
+        ("raw lzma", _attempt(partial(_raw_lzma, raw))),
+        *((name, _attempt(_compressor(name))) for name in ("zlib", "gzip", "deflate", "bz2", "zstd", "brotli")),
     ]
 
 
-def _inflated(make: Callable[[], Any]) -> Callable[[bytes], bytes | None]:
-    """The whole content, or one byte more than the limit; None when this compressor did not make the data."""
-
-    def attempt(data: bytes) -> bytes | None:
-        try:
-            decoder = make()
-            content: bytes = decoder.decompress(data, MAX_CONTENT + 1)
-        except (lzma.LZMAError, zlib.error, OSError, EOFError, ValueError, TypeError, OverflowError, MemoryError):
-            return None
-        return content if decoder.eof or len(content) > MAX_CONTENT else None
-
-    return attempt
+def _compressor(name: str) -> Callable[[bytes], bytes]:
+    return partial(decompress, name=name, limit=MAX_CONTENT, memory=MEMORY, trailing=True)
 
 
-def _zstd(data: bytes) -> bytes | None:
-    if not data.startswith(b"\x28\xb5\x2f\xfd"):
-        return None
-    from zstandard import ZstdDecompressor, ZstdError
+def _raw_lzma(filters: Filters, data: bytes) -> bytes:
+    def make() -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters)
 
-    try:
-        return ZstdDecompressor(max_window_size=MEMORY).stream_reader(data).read(MAX_CONTENT + 1)
-    except ZstdError:
-        return None
+    return decompress_with(make, data, "raw lzma", MAX_CONTENT, trailing=True)
 
 
-def _brotli(data: bytes) -> bytes | None:
-    """Brotli has no magic number: whatever decodes is it."""
-    if not _has_brotli():
-        return None
-    import brotli
+def _attempt(decode: Callable[[bytes], bytes]) -> Callable[[bytes], bytes | None]:
+    """The content, None when the data was not made this way or nothing is in it."""
 
-    decoder = brotli.Decompressor()
-    try:
-        content: bytes = decoder.process(data, output_buffer_limit=MAX_CONTENT + 1)
-    except brotli.error:
-        return None
-    return content if decoder.is_finished() or len(content) > MAX_CONTENT else None
-
-
-def _has_brotli() -> bool:
-    """Whether brotli is installed, in a version that can stop at a size limit."""
-    try:
-        import brotli
-    except ImportError:
-        return False
-    return hasattr(getattr(brotli, "Decompressor", None), "can_accept_more_data")
-
-
-def _decoded(decode: Callable[[bytes], bytes]) -> Callable[[bytes], bytes | None]:
     def attempt(data: bytes) -> bytes | None:
         try:
             return decode(data) or None
-        except ValueError:  # binascii.Error is one
+        except (ValueError, Mismatch, EnvironmentLacks, MemoryError):  # binascii.Error is a ValueError
             return None
 
     return attempt
 
 
-_BASE85 = _decoded(base64.b85decode)
+_BASE85 = _attempt(base64.b85decode)
 _ENCODINGS: list[Attempt] = [
     ("base85", _BASE85),
-    ("base64", _decoded(lambda data: base64.b64decode(data, validate=True))),
-    ("base64", _decoded(lambda data: base64.b64decode(data, b"-_", validate=True))),
-    ("hex", _decoded(lambda data: bytes.fromhex(data.decode("ascii")))),
-    ("ascii85", _decoded(base64.a85decode)),
-    ("ascii85", _decoded(lambda data: base64.a85decode(data, adobe=True))),
+    ("base64", _attempt(lambda data: base64.b64decode(data, validate=True))),
+    ("base64", _attempt(lambda data: base64.b64decode(data, b"-_", validate=True))),
+    ("hex", _attempt(lambda data: bytes.fromhex(data.decode("ascii")))),
+    ("ascii85", _attempt(base64.a85decode)),
+    ("ascii85", _attempt(lambda data: base64.a85decode(data, adobe=True))),
 ]

@@ -1,6 +1,6 @@
 """What a reader should look at first: a static scan of a submission's sources.  It proves nothing, either way.
 
-Every hit is a warning with file, line and the line's text.  Known to miss: updates without backward(), state carried
+Every hit has file, line and the line's text.  Known to miss: updates without backward(), state carried
 from one evaluation into the next, anything shared between the rows of a batch, conditions on the target inside native
 code, and whatever a name does not tell.  The audit decides what a scorer does; this only says where to read.
 
@@ -11,11 +11,11 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from codec.errors import PgolfError
-from verify.finding import Finding
 from verify.submission.folder import Submission
 from verify.submission.source_layers import parsed, read_source, unwrap
 from verify.submission.taint import Flow, differentiations, own, scopes
@@ -67,9 +67,29 @@ class Hit(NamedTuple):
     what: str
 
 
-def triage(submission: Submission) -> list[Finding]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    """A hit in a submission.  file: name of the source, with the layer unpacked from it.  source: the line's text."""
+
+    rule: str
+    what: str
+    file: str
+    line: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """Hits by file and line.  lines: how many were read.  unread: sources that this Python cannot parse."""
+
+    hits: tuple[Located, ...]
+    lines: int
+    unread: int
+
+
+def scan_submission(submission: Submission) -> Scan:
     """Scan the code that counts, also what is packed inside it; nothing is executed."""
-    found: list[Finding] = []
+    found: list[Located] = []
     lines = unread = 0
     for path in (path for path in submission.code if path.suffix == ".py"):
         name = path.relative_to(submission.folder).as_posix()
@@ -77,14 +97,8 @@ def triage(submission: Submission) -> list[Finding]:
             hits = scan(text)
             unread += hits is None
             lines += text.count("\n") + 1
-            found += [_finding(hit, place, text) for hit in hits or []]
-    if unread:
-        message = f"{unread} of its sources do not parse on this Python and were not read"
-        return [*found, Finding(rule="triage.scan", level="unknown", message=message)]
-    if not found:
-        message = f"nothing of the checklist in {lines:,} lines; that proves nothing"
-        return [Finding(rule="triage.scan", level="pass", message=message)]
-    return found
+            found += [_located(hit, place, text) for hit in hits or []]
+    return Scan(hits=tuple(found), lines=lines, unread=unread)
 
 
 def scan(text: str) -> list[Hit] | None:
@@ -116,15 +130,10 @@ def _sources(path: Path, name: str) -> Iterator[tuple[str, str]]:
         yield f"{name} unpacked{f', {layer.name}' if layer.name else ''}", layer.text
 
 
-def _finding(hit: Hit, place: str, text: str) -> Finding:
+def _located(hit: Hit, place: str, text: str) -> Located:
     lines = text.splitlines()
     excerpt = lines[hit.line - 1].strip()[:100] if hit.line <= len(lines) else ""
-    return Finding(
-        rule=hit.rule,
-        level="warn",
-        message=f"{place} line {hit.line}: {hit.what}: `{excerpt}`",
-        evidence={"file": place, "line": hit.line, "source": excerpt},
-    )
+    return Located(rule=hit.rule, what=hit.what, file=place, line=hit.line, source=excerpt)
 
 
 def _training(tree: ast.Module) -> Iterator[Hit]:

@@ -13,8 +13,8 @@ VALIDATION = re.compile(
 )
 COUNTS = {"numel", "size", "shape", "dtype", "device", "dim"}  # of tokens: how many, not which
 FREE = {"no_grad", "inference_mode"}
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-Scope = ast.Module | ast.FunctionDef | ast.AsyncFunctionDef
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
+ScopeNode = ast.Module | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Flow:
@@ -22,11 +22,11 @@ class Flow:
 
     def __init__(self, tree: ast.Module) -> None:
         self.scopes = scopes(tree)
-        self.tainted: dict[Scope, set[str]] = {scope: set() for scope in self.scopes}
+        self.tainted: dict[ScopeNode, set[str]] = {scope: set() for scope in self.scopes}
         self._free = {scope: _gradient_free(scope) for scope in self.scopes}
-        self._functions: dict[str, list[Function]] = {}
+        self._functions: dict[str, list[FunctionNode]] = {}
         for scope in self.scopes:
-            if isinstance(scope, Function):
+            if isinstance(scope, FunctionNode):
                 self._functions.setdefault(scope.name, []).append(scope)
         before = -1
         while before != (now := sum(map(len, self.tainted.values()))):
@@ -35,7 +35,7 @@ class Flow:
                 self._assign(scope)
                 self._call(scope)
 
-    def sinks(self, scope: Scope) -> Iterator[ast.Call]:
+    def sinks(self, scope: ScopeNode) -> Iterator[ast.Call]:
         """Calls that differentiate something of held-out tokens."""
         for call in differentiations(scope):
             function = call.func
@@ -45,7 +45,7 @@ class Flow:
             if call not in self._free[scope] and any(self._holds(scope, each) for each in subject):
                 yield call
 
-    def _assign(self, scope: Scope) -> None:
+    def _assign(self, scope: ScopeNode) -> None:
         for node in own(scope):
             if node in self._free[scope]:
                 continue
@@ -53,7 +53,7 @@ class Flow:
                 if self._holds(scope, value):
                     self.tainted[scope] |= set(_names(target))
 
-    def _call(self, scope: Scope) -> None:
+    def _call(self, scope: ScopeNode) -> None:
         """Arguments that hold held-out tokens make the parameters hold them."""
         for call in own(scope):
             if not isinstance(call, ast.Call) or call in self._free[scope]:
@@ -66,7 +66,7 @@ class Flow:
                 pairs += [(keyword.arg, keyword.value) for keyword in call.keywords if keyword.arg]
                 self.tainted[function] |= {name for name, value in pairs if self._holds(scope, value)}
 
-    def _holds(self, scope: Scope, node: ast.expr) -> bool:
+    def _holds(self, scope: ScopeNode, node: ast.expr) -> bool:
         if isinstance(node, ast.Attribute) and node.attr in COUNTS:
             return False
         if isinstance(node, ast.Call) and _called(node) in {"len", "range", *COUNTS}:
@@ -78,22 +78,22 @@ class Flow:
         return any(self._holds(scope, child) for child in _expressions(node))
 
 
-def scopes(tree: ast.Module) -> list[Scope]:
+def scopes(tree: ast.Module) -> list[ScopeNode]:
     """The module and all functions in it."""
-    return [tree, *(node for node in ast.walk(tree) if isinstance(node, Function))]
+    return [tree, *(node for node in ast.walk(tree) if isinstance(node, FunctionNode))]
 
 
-def own(scope: Scope) -> Iterator[ast.AST]:
+def own(scope: ScopeNode) -> Iterator[ast.AST]:
     """The nodes of a scope without those of the functions inside it."""
     waiting: list[ast.AST] = [*ast.iter_child_nodes(scope)]
     while waiting:
         node = waiting.pop()
         yield node
-        if not isinstance(node, Function):
+        if not isinstance(node, FunctionNode):
             waiting += ast.iter_child_nodes(node)
 
 
-def differentiations(scope: Scope) -> Iterator[ast.Call]:
+def differentiations(scope: ScopeNode) -> Iterator[ast.Call]:
     """Calls of `.backward()` and `autograd.grad()`."""
     for node in own(scope):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -103,9 +103,9 @@ def differentiations(scope: Scope) -> Iterator[ast.Call]:
                 yield node
 
 
-def _gradient_free(scope: Scope) -> set[ast.AST]:
+def _gradient_free(scope: ScopeNode) -> set[ast.AST]:
     """Nodes that run without gradients: the whole function when a decorator says so, else such `with` blocks."""
-    if isinstance(scope, Function) and any(_mentions(each, FREE) for each in scope.decorator_list):
+    if isinstance(scope, FunctionNode) and any(_mentions(each, FREE) for each in scope.decorator_list):
         return set(own(scope))
     found: set[ast.AST] = set()
     for node in own(scope):

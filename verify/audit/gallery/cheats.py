@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from verify.audit.gallery.honest import score_first
+from verify.audit.gallery.exhibits import add_exhibit, exhibit, exhibit_maker
+from verify.audit.gallery.honest import score_first, sliding
 from verify.audit.gallery.toy import (
     CHARACTERS,
     CHUNK,
     FIRST_CHARACTER,
+    HELD_OUT,
     LENGTH,
     STRIDE,
     VOCAB,
@@ -20,19 +22,19 @@ from verify.audit.gallery.toy import (
     log_softmax,
     positions_of,
     rows_of,
+    scores_of,
     slide,
     stream,
     target_bytes,
-    told,
 )
 from verify.scoring.scorer import Scored
 from verify.scoring.token_bytes import BOS
 from verify.scoring.windows import Window, plan
 
-HELD_OUT = "heldout.bin"
 HINT = 2.0  # nats by which a hint is raised
 
 
+@exhibit("look-ahead statistics", "audit.prefix")
 def look_ahead(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
     """The vocabulary is weighted by how often each id occurs in the whole text, the unseen part included."""
     model = Model()
@@ -40,9 +42,10 @@ def look_ahead(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
     for windows in groups(tokens, batch, ranks):
         positions = np.concatenate([positions_of(window) for window in windows])
         rows = np.concatenate([rows_of(model, tokens, window) for window in windows])
-        yield told(tokens, positions, log_softmax(rows + often), model.digest())
+        yield scores_of(tokens, positions, log_softmax(rows + often), model.digest())
 
 
+@exhibit("train, then score", "audit.prefix", "audit.state")
 def train_first(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
     """The weights are trained on the text before it is scored."""
     model = Model()
@@ -52,6 +55,7 @@ def train_first(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
         yield slide(model, tokens, windows, model.digest())
 
 
+@exhibit("two passes", "audit.prefix")
 def two_pass(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
     """A clean score-first pass fills a cache of counts; what is reported is a second pass that reads it."""
     counts, model = Counts(), Model()
@@ -62,9 +66,10 @@ def two_pass(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
         for window in windows:
             rows, positions = rows_of(model, tokens, window), positions_of(window)
             cached = np.stack([counts.after(tokens, position) for position in positions])
-            yield told(tokens, positions, log_softmax(rows + np.log(1 + cached)), model.digest())
+            yield scores_of(tokens, positions, log_softmax(rows + np.log(1 + cached)), model.digest())
 
 
+@exhibit("best of the epochs", "audit.prefix", "audit.kraft")
 def best_epoch(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
     """Every chunk is scored before and after an epoch of training on it; each target keeps its lower score."""
     model, targets = Model(), len(tokens) - 1
@@ -78,6 +83,7 @@ def best_epoch(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
         yield Scored(positions=before.positions, nats=nats, digest=before.digest)
 
 
+@exhibit("hint gated by the target", "audit.self_target", "audit.kraft")
 def gated_hint(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
     """What followed the last two tokens before is raised, and the rest lowered, but only where it will be right."""
     model, counts = Model(), Counts()
@@ -89,9 +95,10 @@ def gated_hint(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
                 if after[tokens[position + 1]] > 0:  # the gate: a hint that is wrong is not given
                     row[after.argmax()] += HINT
                 counts.see(tokens[max(position - 1, 0) : position + 2])
-            yield told(tokens, positions, log_softmax(rows), model.digest())
+            yield scores_of(tokens, positions, log_softmax(rows), model.digest())
 
 
+@exhibit("n-gram cache for the target only", "audit.kraft")
 def gold_only(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
     """A hashed n-gram cache is mixed in for the target alone; nobody asks what the other ids would have got."""
     model, buckets = Model(), 64
@@ -110,6 +117,7 @@ def gold_only(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
             yield Scored(positions=scored.positions, nats=nats, digest=scored.digest)
 
 
+@exhibit("SLOT of pull request 1176", "audit.prefix", "audit.self_target")
 def slot_after_training(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
     """Pull request 1176: score-first training, then all windows again with the trained weights and a SLOT shift.
 
@@ -122,6 +130,7 @@ def slot_after_training(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[
         yield _shared_slot(model, tokens, windows, [window.stop for window in windows])
 
 
+@exhibit("SLOT shared in a batch", "audit.prefix", "audit.self_target")
 def batch_slot(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
     """SLOT called causal: the shift is fitted to contexts only, but to those of all windows of a batch together.
 
@@ -138,9 +147,10 @@ def _shared_slot(model: Model, tokens: np.ndarray, windows: list[Window], stops:
     shift = model.fit_shift(contexts)
     positions = np.concatenate([positions_of(window) for window in windows])
     rows = np.concatenate([rows_of(model, tokens, window, shift) for window in windows])
-    return told(tokens, positions, rows, model.digest())
+    return scores_of(tokens, positions, rows, model.digest())
 
 
+@exhibit("tail counted again", "audit.coverage")
 def tail_again(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
     """The windows of early records: near the end all of them stop there, and each scores the last targets again."""
     model, targets = Model(), len(tokens) - 1
@@ -150,6 +160,7 @@ def tail_again(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
         yield slide(model, tokens, [window], model.digest())
 
 
+@exhibit("targets left out", "audit.coverage")
 def skipping(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
     """The hard targets, those at the start of a document, are left out of the mean."""
     model = Model()
@@ -157,7 +168,7 @@ def skipping(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
         scored = slide(model, tokens, windows, model.digest())
         kept = tokens[scored.positions] != BOS
         rows = scored.log_probs[kept] if scored.log_probs is not None else np.empty((0, VOCAB))
-        yield told(tokens, scored.positions[kept], rows, scored.digest)
+        yield scores_of(tokens, scored.positions[kept], rows, scored.digest)
 
 
 def spaces_twice(tokens: np.ndarray) -> np.ndarray:
@@ -167,7 +178,11 @@ def spaces_twice(tokens: np.ndarray) -> np.ndarray:
     return sizes
 
 
-def remembering() -> Steps:
+add_exhibit("wrong byte table", spaces_twice, lambda folder: sliding, ("audit.bytes",), counted=spaces_twice)
+
+
+@exhibit_maker("cache between runs", "audit.determinism")
+def remembering(folder: Path) -> Steps:
     """Counts of earlier runs are kept in the process: the second run over a text knows it."""
     counts = Counts()
 
@@ -177,12 +192,13 @@ def remembering() -> Steps:
             for window in windows:
                 positions, rows = positions_of(window), rows_of(model, tokens, window)
                 cached = np.stack([counts.after(tokens, position) for position in positions])
-                yield told(tokens, positions, log_softmax(rows + np.log(1 + cached)), model.digest())
+                yield scores_of(tokens, positions, log_softmax(rows + np.log(1 + cached)), model.digest())
         counts.see(tokens)
 
     return steps
 
 
+@exhibit_maker("validation file opened", "audit.side_channel")
 def reading(folder: Path) -> Steps:
     """The validation file is opened while it is scored, and its next token raised: no change of the stream shows it."""
 
@@ -194,12 +210,13 @@ def reading(folder: Path) -> Steps:
                 positions, rows = positions_of(window), rows_of(model, tokens, window)
                 known = positions + 1 < len(answers)
                 rows[np.flatnonzero(known), answers[positions[known] + 1]] += HINT
-                yield told(tokens, positions, log_softmax(rows), model.digest())
+                yield scores_of(tokens, positions, log_softmax(rows), model.digest())
 
     return steps
 
 
-def adapted() -> Steps:
+@exhibit_maker("adapted while loading", "audit.state")
+def adapted(folder: Path) -> Steps:
     """The weights were trained on the validation text while loading; the scoring itself is clean."""
     model, text = Model(), stream()
     for start in range(0, len(text) - 1, CHUNK):
@@ -212,7 +229,8 @@ def adapted() -> Steps:
     return steps
 
 
-def left_over() -> Steps:
+@exhibit_maker("model left over", "audit.state", "audit.fresh_process", used=True)
+def left_over(folder: Path) -> Steps:
     """One model object serves two evaluations: the first scores first and trains it, the second starts from that."""
     model, evaluated = Model(), [False]
 
@@ -226,6 +244,7 @@ def left_over() -> Steps:
     return steps
 
 
+@exhibit("document lengths", "audit.structure")
 def document_lengths(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
     """The start of a document gets the likelier the nearer the next one is, which only the unseen text can tell."""
     model, starts = Model(), np.flatnonzero(tokens == BOS)
@@ -235,9 +254,10 @@ def document_lengths(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Sco
             following = np.searchsorted(starts, positions, side="right")
             ends = np.append(starts, len(tokens))[following]
             rows[:, BOS] += 4.0 / (ends - positions)
-            yield told(tokens, positions, log_softmax(rows), model.digest())
+            yield scores_of(tokens, positions, log_softmax(rows), model.digest())
 
 
+@exhibit("shortest document first", "audit.prefix", "audit.coverage", "audit.structure")
 def shortest_first(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
     """Documents are taken by length, and the weights carry over: the order needs lengths of unseen documents."""
     model = Model()
@@ -250,10 +270,11 @@ def shortest_first(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Score
         model.learn(tokens[start : stop + 1])
 
 
+@exhibit("not normalized", "audit.normalization", "audit.kraft")
 def flattened(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
     """Probabilities are raised to a power, as when a token's is spread over its bytes, and not normalized again."""
     model = Model()
     for windows in groups(tokens, batch, ranks):
         scored = slide(model, tokens, windows, model.digest())
         if scored.log_probs is not None:
-            yield told(tokens, scored.positions, 0.8 * scored.log_probs, scored.digest)
+            yield scores_of(tokens, scored.positions, 0.8 * scored.log_probs, scored.digest)

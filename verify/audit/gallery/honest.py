@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from verify.audit.gallery.exhibits import exhibit
 from verify.audit.gallery.toy import (
     CHUNK,
     LENGTH,
@@ -13,8 +14,8 @@ from verify.audit.gallery.toy import (
     groups,
     positions_of,
     rows_of,
+    scores_of,
     slide,
-    told,
 )
 from verify.scoring.scorer import Scored
 from verify.scoring.token_bytes import BOS
@@ -23,6 +24,7 @@ from verify.scoring.windows import plan
 MIXED = 0.3  # weight of counts in a mixture
 
 
+@exhibit("sliding")
 def sliding(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
     """Fixed weights, every target once, all but the first with most of a window as context."""
     model = Model()
@@ -30,6 +32,7 @@ def sliding(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
         yield slide(model, tokens, windows, model.digest())
 
 
+@exhibit("score-first training")
 def score_first(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
     """Test-time training: all windows of a chunk are scored, then its targets are trained on."""
     model, targets = Model(), len(tokens) - 1
@@ -42,6 +45,7 @@ def score_first(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
             model.learn(tokens[start : start + CHUNK + 1])
 
 
+@exhibit("SLOT per window, context only")
 def row_slot(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
     """Each window has a shift of its own, fitted to those of its tokens that come before what it scores."""
     model = Model()
@@ -52,9 +56,10 @@ def row_slot(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
             known = tokens[window.start + 1 : window.first_scored + 1]
             rows.append(rows_of(model, tokens, window, model.fit_shift([(hidden, known)])))
         positions = np.concatenate([positions_of(window) for window in windows])
-        yield told(tokens, positions, np.concatenate(rows), model.digest())
+        yield scores_of(tokens, positions, np.concatenate(rows), model.digest())
 
 
+@exhibit("training inside documents")
 def document_reset(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
     """Test-time training inside each document: a few targets are scored, then trained on; the next starts afresh."""
     targets, model, start = len(tokens) - 1, Model(), 0
@@ -65,9 +70,10 @@ def document_reset(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Score
             model.learn(tokens[start : first + 1])
             start = first
         hidden = model.hidden(tokens[max(start, first - LENGTH + 1) : first + 1])[-1:]
-        yield told(tokens, np.array([first]), model.log_probs(hidden), model.digest())
+        yield scores_of(tokens, np.array([first]), model.log_probs(hidden), model.digest())
 
 
+@exhibit("normalized n-gram mixture")
 def mixture(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
     """The model mixed with counts of what followed the last two tokens so far, both over the whole vocabulary."""
     model, counts = Model(), Counts()
@@ -79,5 +85,5 @@ def mixture(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
                 weight = MIXED if after.any() else 0.0
                 mixed = (1 - weight) * np.exp(row) + weight * after / max(after.sum(), 1)
                 digest = model.digest(*([counts.table] if position else []))
-                yield told(tokens, np.array([position]), np.log(mixed)[None], digest)
+                yield scores_of(tokens, np.array([position]), np.log(mixed)[None], digest)
                 counts.see(tokens[max(position - 1, 0) : position + 2])

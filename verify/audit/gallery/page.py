@@ -1,27 +1,15 @@
 """The gallery's table: which check caught what."""
 
+import textwrap
 from collections.abc import Mapping
 
-from verify.audit.gallery import EXHIBITS, HONEST, Exhibit
+from verify.audit.checks import short_names
+from verify.audit.gallery.exhibits import EXHIBITS, Exhibit
 from verify.audit.perturbations import Scope
 from verify.audit.runner import Audit
 
-CHECKS = {
-    "audit.determinism": "T0",
-    "audit.prefix": "T1",
-    "audit.self_target": "T2",
-    "audit.kraft": "T3",
-    "audit.normalization": "T4",
-    "audit.coverage": "T5",
-    "audit.state": "T6",
-    "audit.batch": "T7",
-    "audit.structure": "T9",
-    "audit.codec": "T10",
-    "audit.side_channel": "T11",
-    "audit.fresh_process": "T12",
-    "audit.bytes": "bytes",
-}
-CELLS = {"fail": "caught", "warn": "warn", "pass": "ok", "unknown": "-"}
+CELLS = {"fail": "caught", "warn": "warn", "pass": "ok", "unknown": "-", "not stated": "-"}
+WIDTH = 120  # characters of a line, but for the table's
 
 
 def levels(found: Audit) -> dict[str, str]:
@@ -32,7 +20,7 @@ def levels(found: Audit) -> dict[str, str]:
 def row(name: str, found: Audit) -> list[str]:
     """The cells of an exhibit, its name first."""
     level = levels(found)
-    return [name, *(CELLS[level[rule]] for rule in CHECKS)]
+    return [name, *(CELLS[level[rule]] for rule in short_names())]
 
 
 def wrong(exhibit: Exhibit, found: Audit) -> list[str]:
@@ -40,21 +28,25 @@ def wrong(exhibit: Exhibit, found: Audit) -> list[str]:
     level = levels(found)
     if exhibit.caught_by:
         return [rule for rule in exhibit.caught_by if level[rule] != "fail"]
-    return [rule for rule in CHECKS if level[rule] in ("fail", "warn")]
+    return [rule for rule in level if level[rule] in ("fail", "warn")]
 
 
 def markdown(audits: Mapping[str, Audit], scope: Scope) -> str:
     """The page docs/gallery.md."""
-    missed = sum(bool(EXHIBITS[name].caught_by and wrong(EXHIBITS[name], found)) for name, found in audits.items())
-    false = sum(bool(not EXHIBITS[name].caught_by and wrong(EXHIBITS[name], found)) for name, found in audits.items())
-    head = ["", *CHECKS.values()]
+    cheats = {name: found for name, found in audits.items() if EXHIBITS[name].caught_by}
+    honest = {name: found for name, found in audits.items() if name not in cheats}
+    missed, accused = (
+        sum(bool(wrong(EXHIBITS[name], found)) for name, found in some.items()) for some in (cheats, honest)
+    )
+    head = ["", *short_names().values()]
+    names = ", ".join(f"{number} = `{rule}`" for rule, number in short_names().items())
     lines = [
         "# Gallery of cheats",
         "",
         "Small scorers that break a rule each, and small honest ones, under the audit. Written by",
-        "`pgolf audit --gallery --out docs/gallery.md`; the scorers are in `verify/gallery`.",
+        "`pgolf audit --gallery --out docs/gallery.md`; the scorers are in `verify/audit/gallery`.",
         "",
-        f"{len(audits) - len(HONEST)} cheats, {missed} missed; {len(HONEST)} honest scorers, {false} accused.",
+        f"{len(cheats)} cheats, {missed} missed; {len(honest)} honest scorers, {accused} accused.",
         "`caught`: a violation with a witness; `warn`: reported, breaks no rule by itself; `ok`: no violation found;",
         "`-`: not decided, for want of distributions or because runs differ by themselves.",
         "",
@@ -62,13 +54,12 @@ def markdown(audits: Mapping[str, Audit], scope: Scope) -> str:
         _line(["---"] * len(head)),
         *(_line(row(name, found)) for name, found in audits.items()),
         "",
-        ", ".join(f"{number} = `{rule}`" for rule, number in CHECKS.items()) + ".",
+        textwrap.fill(f"{names}.", WIDTH),
         f"Each scorer: {next(iter(audits.values())).coverage['targets']} targets, {scope.cuts} suffixes replaced, "
         f"{scope.sums} positions summed over the vocabulary, {scope.coded} targets coded and decoded.",
     ]
-    for title, honest in (("Honest", True), ("Cheats", False)):
-        lines += ["", f"## {title}", ""]
-        lines += [_entry(EXHIBITS[name]) for name in audits if honest is not bool(EXHIBITS[name].caught_by)]
+    for title, some in (("Honest", honest), ("Cheats", cheats)):
+        lines += ["", f"## {title}", "", *(_entry(EXHIBITS[name]) for name in some)]
     return "\n".join(lines) + "\n"
 
 
@@ -78,4 +69,4 @@ def _line(cells: list[str]) -> str:
 
 def _entry(exhibit: Exhibit) -> str:
     caught = f" Must be caught by {', '.join(exhibit.caught_by)}." if exhibit.caught_by else ""
-    return f"- **{exhibit.name}**: {exhibit.story}{caught}"
+    return textwrap.fill(f"- **{exhibit.name}**: {exhibit.story}{caught}", WIDTH, subsequent_indent="  ")

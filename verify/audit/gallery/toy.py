@@ -30,6 +30,7 @@ WIDTH = 8
 LENGTH, STRIDE, CHUNK = 32, 8, 48  # tokens of a window, targets it scores, targets between updates
 REACH, DECAY = 8, 0.6  # tokens that a hidden state depends on; what is left of one after each position
 SEED = 17
+HELD_OUT = "heldout.bin"  # file of the text, for who looks
 Steps = Callable[[np.ndarray, int, int], Iterator[Scored]]  # of tokens (n + 1,), batch, ranks
 
 
@@ -133,7 +134,7 @@ def positions_of(window: Window) -> np.ndarray:
     return np.arange(window.first_scored, window.stop)
 
 
-def told(tokens: np.ndarray, positions: np.ndarray, rows: np.ndarray, digest: str) -> Scored:
+def scores_of(tokens: np.ndarray, positions: np.ndarray, rows: np.ndarray, digest: str) -> Scored:
     """Scores with the distributions they come from."""
     nats = -rows[np.arange(len(rows)), tokens[positions + 1]]
     return Scored(positions=positions, nats=nats, log_probs=rows, digest=digest)
@@ -143,7 +144,7 @@ def slide(model: Model, tokens: np.ndarray, windows: Sequence[Window], digest: s
     """One batch of windows with the model as it is."""
     positions = np.concatenate([positions_of(window) for window in windows])
     rows = np.concatenate([rows_of(model, tokens, window) for window in windows])
-    return told(tokens, positions, rows, digest)
+    return scores_of(tokens, positions, rows, digest)
 
 
 class Counts:

@@ -1,3 +1,11 @@
+"""benchmarks/published_procedures.py against what the scripts of the pull requests gave, and as a command."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,8 +22,15 @@ from benchmarks.published_procedures import (
     add_up,
     repeated_tail,
 )
+from codec.storage.checkpoint import write_checkpoint
+from codec.storage.token_shards import find_shards, find_tokenizer
+from tests.conftest import ROOT
+from tests.trainer.shrunk import small_preset
+from tests.verify.conftest import data  # noqa: F401 (a fixture)
 from tests.verify.models import golden, shrunk
 from tests.verify.test_ttt import check_moved, taught
+from trainer.model.gpt import GPT
+from verify.scoring.heldout import HeldOut
 from verify.scoring.score import Score, total
 from verify.scoring.ttt import Momentum, Orthogonal, cosine
 
@@ -167,3 +182,56 @@ def test_no_verdict_can_hold_one(shared):
     assert replay.legal is False
     assert replay.to_dict()["legal"] is False
     assert replay.to_dict()["violations"] == (legacy.TAIL,)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A small model with random weights and the tokenizer's 300 ids, in the layout of 1176."""
+    torch.manual_seed(0)
+    config = replace(small_preset("pr1176").model, vocab_size=300)
+    tensors = {name: tensor.numpy() for name, tensor in GPT(config).state_dict().items()}
+    write_checkpoint(tmp_path / "small.safetensors", tensors, {"config": config.to_dict()})
+    return tmp_path / "small.safetensors"
+
+
+def bench(*arguments):
+    return subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "published_procedures.py", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_the_command_replays_and_says_that_none_is_legal(checkpoint, data):  # noqa: F811
+    done = bench(checkpoint, "--data", data, "--stride", 4, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["legal"], found["length"], found["stride"]) == (False, 16, 4)
+    assert [(each["pull_request"], each["procedure"]) for each in found["replays"]] == [
+        ("162", "legacy-sliding"),
+        ("339", "legacy-sliding"),
+        ("1176", "legacy-sliding"),
+        ("1176", "legacy-ttt"),
+        ("1176", "legacy-slot"),
+        ("1176", "legacy-ttt-slot"),
+    ]
+    sliding = found["replays"][0]
+    assert sliding["repeated"] == sliding["tokens"] - len(HeldOut.read(*_text(data)).tokens) + 1 > 0
+    done = bench(checkpoint, "--data", data, "--stride", 4, "--pull-request", "162", "--limit-tokens", 50)
+    assert done.returncode == 0, done.stderr
+    assert "legacy-sliding breaks C4" in done.stdout
+    assert done.stdout.endswith("none is legal, and none can enter a verdict\n")
+
+
+def test_the_command_refuses_another_vocabulary(tmp_path, data):  # noqa: F811
+    config = small_preset("pr162").model
+    tensors = {name: tensor.numpy() for name, tensor in GPT(config).state_dict().items()}
+    write_checkpoint(tmp_path / "x.safetensors", tensors, {"config": config.to_dict()})
+    done = bench(tmp_path / "x.safetensors", "--data", data)
+    assert done.returncode == 1
+    assert "the model a vocabulary of 64" in done.stderr
+
+
+def _text(folder):
+    return find_shards(folder, "val"), find_tokenizer(folder)

@@ -76,14 +76,14 @@ def equal(one, other) -> bool:
     """Names, dtypes, shapes and every bit."""
     if one.keys() != other.keys():
         return False
-    pairs = [
-        (a, b)
-        for name in one
-        for a, b in (
-            zip(one[name], other[name], strict=True) if isinstance(one[name], tuple) else [(one[name], other[name])]
-        )
-    ]
-    return all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
+    return all(_bits(one[name]) == _bits(other[name]) for name in one)
+
+
+def _bits(tensor):
+    """Dtype, shape and bytes of an array, or of each field of a QuantizedTensor; it may have no column steps."""
+    if isinstance(tensor, QuantizedTensor):
+        return [None if field is None else _bits(field) for field in tensor]
+    return tensor.dtype, tensor.shape, tensor.tobytes()
 
 
 # ---- real files: counts of shared/data/SOURCES.md

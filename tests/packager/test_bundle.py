@@ -1,5 +1,6 @@
 """Which modules travel with a script."""
 
+import ast
 import subprocess
 import sys
 import zipfile
@@ -7,15 +8,17 @@ import zipfile
 import pytest
 
 from codec.errors import InputError
-from packager.script import bundle as source
-from packager.script.bundle import bundle
+from packager.script import bundle as bundling
+from packager.script.bundle import DECLARED, bundle
+from packager.template import SHIPPED
+from tests.conftest import ROOT
 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """Write modules of a package `golfpack` that may be carried; returns the writer."""
-    monkeypatch.setattr(source, "CARRIED", ("golfpack",))
-    monkeypatch.setattr(source, "OURS", ("golfpack", "pgolf"))
+    monkeypatch.setattr(bundling, "CARRIED", ("golfpack",))
+    monkeypatch.setattr(bundling, "OURS", ("golfpack", "pgolf"))
     monkeypatch.syspath_prepend(tmp_path)
     folder = tmp_path / "golfpack"
     folder.mkdir()
@@ -43,8 +46,8 @@ def test_modules_come_after_what_they_import(package):
 
 
 def test_works_from_a_zip_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "CARRIED", ("zipgolf",))
-    monkeypatch.setattr(source, "OURS", ("zipgolf",))
+    monkeypatch.setattr(bundling, "CARRIED", ("zipgolf",))
+    monkeypatch.setattr(bundling, "OURS", ("zipgolf",))
     with zipfile.ZipFile(tmp_path / "wheel.zip", "w") as archive:
         archive.writestr("zipgolf/__init__.py", "")
         archive.writestr("zipgolf/one.py", "x = 'é'\n")
@@ -98,3 +101,17 @@ def test_the_reference_script_closes_without_importing_torch():
     assert words[-4:] == ["numpy", "sentencepiece", "torch", "False"]
     assert words.index("codec.errors") < words.index("codec.decoder")
     assert words.index("verify.scoring.windows") < words.index("verify.scoring.sliding")
+
+
+def test_the_list_of_shipped_modules_is_what_the_reference_script_carries():
+    script = (ROOT / "packager" / "template" / "train_gpt.py").read_text()
+    assert tuple(bundle(script, "train_gpt.py").modules) == SHIPPED
+
+
+@pytest.mark.parametrize("module", SHIPPED)
+def test_a_shipped_module_imports_nothing_that_does_not_ship(module):
+    allowed = {*sys.stdlib_module_names, *DECLARED}
+    for node in ast.walk(ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) else []
+        assert all(name in SHIPPED or name.partition(".")[0] in allowed for name in names), names

@@ -1,0 +1,94 @@
+"""What is measured of one submission, before anything is judged."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from verify.audit.prefix_probe import PrefixProbe
+from verify.claims.group_rules import GroupFacts
+from verify.rescore import Rescored, State
+from verify.sandbox.launch import Settings
+from verify.scoring.score import Score
+from verify.submission.byte_count import ByteCount
+from verify.submission.static_scan import Scan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderFacts:
+    """unexpected: names of files that are neither counted, usual nor tolerated.  claims: submission.json, as it is.
+
+    environment: settings that the README's or a log's run command states; stated_in: the name of that file, or "".
+    """
+
+    unexpected: tuple[str, ...]
+    script_sha256: str
+    claims: dict[str, Any]
+    environment: dict[str, str]
+    stated_in: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogsFacts:
+    """What the folder's logs and its submission.json say; None without a log that holds a score.
+
+    error: why no log could be read, or "".
+    """
+
+    group: GroupFacts | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactFacts:
+    """The weights' file; size in bytes.  foreign: what it looks like if it is not of this toolkit, else "".
+
+    state: of the tensors decoded here; {} for a foreign one.  tokenizer_sha256: of the tokenizer it names, or "".
+    """
+
+    name: str
+    size: int
+    sha256: str
+    foreign: str
+    state: State
+    tokenizer_sha256: str
+
+    @property
+    def weights(self) -> int:
+        """Elements of all tensors."""
+        return sum(math.prod(tensor["shape"]) for tensor in self.state.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextFacts:
+    """The held-out text that is scored: targets of the shard_targets it has.  proof: what `token_bytes.prove` found."""
+
+    targets: int
+    shard_targets: int
+    proof: dict[str, int]
+    tokenizer_sha256: str
+
+    @property
+    def partial(self) -> bool:
+        """Whether only the first targets are scored."""
+        return self.targets < self.shard_targets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """All that rules may look at.  settings: as scored, with the length of the windows.
+
+    packed: the sliding score, which claims are about.  adapted: the scores after it, each of a process of its own.
+    floats: of the checkpoint it was packed from, when there is one.
+    """
+
+    settings: Settings
+    count: ByteCount
+    folder: FolderFacts
+    logs: LogsFacts
+    artifact: ArtifactFacts
+    scan: Scan
+    text: TextFacts
+    packed: Rescored
+    adapted: tuple[Rescored, ...]
+    prefix: PrefixProbe
+    floats: Score | None

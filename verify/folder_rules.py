@@ -1,0 +1,190 @@
+"""Judges of what a submission's folder shows before anything of it runs."""
+
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from verify.claims.group_rules import group_judges
+from verify.claims.submission_json import number
+from verify.facts import Facts
+from verify.finding import Finding
+from verify.judges import Judges
+from verify.rules import RULES
+from verify.submission.byte_count import CODE_SUFFIXES, MAIN
+
+folder_judges = Judges[Facts]()
+
+
+@folder_judges("bytes.cap")
+def check_cap(facts: Facts) -> Finding:
+    """Counted code plus artifact against the cap."""
+    count = facts.count
+    spare = count.cap - count.judged_total
+    state = f"{spare:,} to spare" if spare >= 0 else f"{-spare:,} too many"
+    return Finding(
+        rule="bytes.cap",
+        level="pass" if spare >= 0 else "fail",
+        evidence=count.to_dict(),
+        message=f"code {count.import_closure:,} + artifact {count.artifact:,} = "
+        f"{count.judged_total:,} bytes, cap {count.cap:,}: {state}{count.others}",
+    )
+
+
+@folder_judges("folder.contents")
+def check_folder(facts: Facts) -> Finding:
+    """Files that are neither counted nor usual; code among them fails, unless it is tolerated by name."""
+    extra = list(facts.folder.unexpected)
+    code = [name for name in extra if PurePosixPath(name).suffix in CODE_SUFFIXES]
+    if not extra:
+        return Finding(rule="folder.contents", level="pass", message="only the usual files")
+    if code:
+        return Finding(
+            rule="folder.contents",
+            level="fail",
+            evidence={"files": extra, "code": code},
+            message=f"{len(code)} code files that {MAIN} neither imports nor opens, so they are not counted: "
+            f"{', '.join(code[:5])}; remove them or name them with --extra",
+        )
+    return Finding(
+        rule="folder.contents",
+        level="warn",
+        evidence={"files": extra},
+        message=f"{len(extra)} unexpected files, neither counted nor given to the script: {', '.join(extra[:5])}",
+    )
+
+
+@folder_judges("claims.bytes")
+def check_claimed_bytes(facts: Facts) -> Finding:
+    """Sizes in submission.json against what was counted; stating too little fails."""
+    count, claims = facts.count, facts.folder.claims
+    counted = {"bytes_total": count.judged_total, "bytes_code": count.import_closure, "bytes_model": count.artifact}
+    stated = {name: number(claims.get(name)) for name in counted}
+    wrong = {
+        name: {"claimed": float(value), "counted": counted[name]}
+        for name, value in stated.items()
+        if value is not None and value != counted[name]
+    }
+    if all(value is None for value in stated.values()):
+        useless = [name for name in counted if claims.get(name) is not None]
+        message = "submission.json states no sizes" + (f": no number in {', '.join(useless)}" if useless else "")
+        return Finding(rule="claims.bytes", level="not stated", message=message)
+    if not wrong:
+        return Finding(
+            rule="claims.bytes", level="pass", message="sizes in submission.json equal the count", evidence=counted
+        )
+    too_small = any(pair["claimed"] < pair["counted"] for pair in wrong.values())
+    listed = ", ".join(f"{name} {pair['claimed']:,.0f} (counted {pair['counted']:,})" for name, pair in wrong.items())
+    return Finding(
+        rule="claims.bytes",
+        level="fail" if too_small else "warn",
+        evidence=wrong,
+        message=f"submission.json states {listed}",
+    )
+
+
+@folder_judges("claims.hashes")
+def check_claimed_hashes(facts: Facts) -> Finding:
+    """sha256 of artifact and script in submission.json against the files."""
+    claims = facts.folder.claims
+    have = {"artifact_sha256": facts.artifact.sha256, "script_sha256": facts.folder.script_sha256}
+    stated = {name: str(claims[name]) for name in have if claims.get(name)}
+    wrong = [name for name, value in stated.items() if value != have[name]]
+    if wrong:
+        return Finding(
+            rule="claims.hashes",
+            level="fail",
+            evidence={"claimed": stated, "files": have},
+            message=f"{' and '.join(wrong)} of submission.json name other files than these",
+        )
+    if not stated:
+        message = "submission.json states no sha256"
+        return Finding(rule="claims.hashes", level="not stated", message=message, evidence={"files": have})
+    message = "the files are those submission.json names"
+    return Finding(rule="claims.hashes", level="pass", message=message, evidence={"files": have})
+
+
+@folder_judges(*group_judges.rules)
+def check_folder_logs(facts: Facts) -> Iterable[Finding]:
+    """What the folder's logs show by themselves and against submission.json."""
+    if facts.logs.group:
+        return group_judges.judge(facts.logs.group)
+    if facts.logs.error and facts.folder.claims.get("val_bpb") is not None:
+        message = f"no log that can be read: {facts.logs.error}"
+        return [Finding(rule="log.headline", level="unknown", message=message)]
+    return [Finding(rule="log.headline", level="not stated", message="the folder holds no log with a score")]
+
+
+@folder_judges("artifact.decodes", "artifact.foreign")
+def check_artifact(facts: Facts) -> Finding:
+    """The artifact is decoded by now (Submission.open raises CodecError otherwise), or of another format.
+
+    Nobody but the sandboxed script opens one of another format.
+    """
+    artifact = facts.artifact
+    if artifact.foreign:
+        return Finding(
+            rule="artifact.foreign",
+            level="warn",
+            evidence={"file": artifact.name, "looks_like": artifact.foreign},
+            message=f"{artifact.name} ({artifact.size:,} bytes) is {artifact.foreign}, not the format of this "
+            "toolkit: only the script opens it, in the sandbox, where pickles give tensors and plain values alone",
+        )
+    tensors, weights = len(artifact.state), artifact.weights
+    return Finding(
+        rule="artifact.decodes",
+        level="pass",
+        evidence={"tensors": tensors, "weights": weights},
+        message=f"{tensors} tensors, {weights:,} weights, {8 * artifact.size / max(weights, 1):.3f} bits per weight",
+    )
+
+
+@folder_judges(*(rule for rule in RULES if rule.startswith("triage.")))
+def check_scan(facts: Facts) -> list[Finding]:
+    """Every hit of the static scan is a warning; that there is none proves nothing."""
+    scan = facts.scan
+    found = [
+        Finding(
+            rule=hit.rule,
+            level="warn",
+            message=f"{hit.file} line {hit.line}: {hit.what}: `{hit.source}`",
+            evidence={"file": hit.file, "line": hit.line, "source": hit.source},
+        )
+        for hit in scan.hits
+    ]
+    if scan.unread:
+        message = f"{scan.unread} of its sources do not parse on this Python and were not read"
+        return [*found, Finding(rule="triage.scan", level="unknown", message=message)]
+    if not found:
+        message = f"nothing of the checklist in {scan.lines:,} lines; that proves nothing"
+        return [Finding(rule="triage.scan", level="pass", message=message)]
+    return found
+
+
+@folder_judges("artifact.tokenizer")
+def check_tokenizer(facts: Facts) -> Finding:
+    """The tokenizer the model was trained with is the one that made the held-out tokens, as was made sure of."""
+    used = facts.text.tokenizer_sha256
+    if not facts.artifact.tokenizer_sha256:
+        return Finding(
+            rule="artifact.tokenizer",
+            level="unknown",
+            message="the artifact names no tokenizer",
+            evidence={"used": used},
+        )
+    return Finding(
+        rule="artifact.tokenizer",
+        level="pass",
+        evidence={"sha256": used},
+        message="the tokenizer is the one the model was trained with",
+    )
+
+
+@folder_judges("text.bytes")
+def check_bytes_proof(facts: Facts) -> Finding:
+    """The proof HeldOut.read has made (it raises InputError when the bytes do not add up)."""
+    proof = facts.text.proof
+    return Finding(
+        rule="text.bytes",
+        level="pass",
+        evidence=dict(proof),
+        message=f"{proof['bytes']:,} bytes counted = decoded text, in each of {proof['documents']:,} documents",
+    )

@@ -1,0 +1,250 @@
+"""Judges of what a submission's model did when it was loaded and scored."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+from codec.budget import PARAMETER_GOLF
+from codec.errors import printable
+from verify.audit.causality_rules import MARGIN, NOISE
+from verify.audit.evidence import clause, finding
+from verify.claims.log_grammar import kind_of
+from verify.claims.submission_json import number
+from verify.facts import ArtifactFacts, Facts
+from verify.finding import Finding, Level
+from verify.judges import Judges
+from verify.rescore import Rescored
+from verify.scoring.score import Score
+
+run_judges = Judges[Facts]()
+CLAIM_TOLERANCE = 1e-6  # bpb; claims carry 8 decimals, another batch size moves the 8th
+LEAST_DECIMALS = 3  # a claim of fewer says too little to agree with anything: 0.002 bpb are a record
+
+
+@run_judges("reload.protocol")
+def check_protocol(facts: Facts) -> Finding:
+    """By what the script's model was loaded, and with which settings."""
+    notes, settings, folder = list(facts.packed.notes), facts.settings, facts.folder
+    if not notes:
+        return Finding(
+            rule="reload.protocol", level="pass", message="loaded by the script's `load(artifact_path, device)`"
+        )
+    environment = {**folder.environment, **settings.environment}
+    given = " ".join(f"{name}={value}" for name, value in environment.items()) or "no settings"
+    stated = f", as {folder.stated_in} states" if folder.stated_in and not settings.environment else ""
+    return Finding(
+        rule="reload.protocol",
+        level="warn",
+        message=f"no `load`, so the adapter of the seed family ran it in float32 with exact attention: "
+        f"{'; '.join(notes)}; environment: {printable(given, 300)}{stated}",
+        evidence={"notes": notes, "environment": environment, "stated_in": folder.stated_in},
+    )
+
+
+@run_judges("sandbox.missing")
+def check_sandbox(facts: Facts) -> Finding:
+    """Whether the kernel enforced every limit."""
+    missing = list(facts.packed.missing)
+    if not missing:
+        message = "network, processes, files, memory and time of the script were limited by the kernel"
+        return Finding(rule="sandbox.missing", level="pass", message=message)
+    return Finding(
+        rule="sandbox.missing",
+        level="unknown",
+        message=f"the script ran without these limits: {'; '.join(missing)}",
+        evidence={"missing": missing},
+    )
+
+
+@run_judges("sandbox.attempts")
+def check_attempts(facts: Facts) -> Finding:
+    """Whether the script tried what the sandbox refuses."""
+    return _attempts(facts.packed)
+
+
+@run_judges("reload.state")
+def check_state(facts: Facts) -> Finding:
+    """Tensors the script has loaded against those decoded here from the same artifact."""
+    return _state(facts.artifact, facts.packed)
+
+
+@run_judges("score.coverage")
+def check_coverage(facts: Facts) -> Finding:
+    """Every target scored once: as many tokens and bytes as the held-out text has."""
+    score, text = facts.packed.score, facts.text
+    need = {"tokens": text.targets, "bytes": text.proof["bytes"]}
+    have = {"tokens": score.tokens, "bytes": score.bytes}
+    return Finding(
+        rule="score.coverage",
+        level="pass" if have == need else "fail",
+        evidence={"have": have, "need": need, "windows": score.windows, "partial": text.partial},
+        message=f"{score.tokens:,} of {text.targets:,} targets scored, each once"
+        + (f"; PARTIAL: the shards hold {text.shard_targets:,} targets" if text.partial else ""),
+    )
+
+
+@run_judges("score.prefix")
+def check_prefix(facts: Facts) -> Finding:
+    """Batches that were scored keep their scores up to a cut when the text behind it is another one."""
+    rule, probe = "score.prefix", facts.prefix
+    coverage = {"batches": probe.batches, "of": "those scored, chosen by chance", "tolerance": probe.tolerance}
+    worst, noise = probe.worst, probe.noise
+    if worst is None:
+        message = f"{probe.batches} of the scored batches again, with another text behind a cut: equal up to the cut"
+        return finding(rule, "pass", message, coverage)
+    if worst.size <= MARGIN * noise <= MARGIN * NOISE:
+        message = f"scores differ by {worst.size:.2g} nats behind which nothing changed, as noisy kernels do"
+        return finding(rule, "unknown", message, {**coverage, "noise": noise}, worst)
+    start, stop = probe.window
+    message = (
+        f"{clause(worst)} when only the text behind position {probe.cut} changed, in the window of tokens {start} to "
+        f"{stop - 1}; {probe.moved} of {probe.batches} batches"
+    )
+    if noise > NOISE:
+        message += f"; without any change another process gives a score {noise:.2g} nats off"
+    witness = {"cut": probe.cut, "window": [start, stop], "position": worst.position}
+    return finding(rule, "fail", message, coverage, {**witness, "before": worst.before, "after": worst.after})
+
+
+@run_judges("claims.score")
+def check_claimed_score(facts: Facts) -> Finding:
+    """val_bpb in submission.json against the measured one; it decides when `eval` says the same way and text."""
+    rule, claims, score = "claims.score", facts.folder.claims, facts.packed.score
+    claimed = number(claims.get("val_bpb"))
+    how, measured = _stated_evaluation(claims), evaluation(score, facts.settings.length, facts.settings.stride)
+    if claimed is None or claimed <= 0:
+        return Finding(rule=rule, level="not stated", message="submission.json states no val_bpb")
+    evidence: dict[str, Any] = {
+        "claimed": float(claimed),
+        "measured": score.bpb,
+        "measured_how": measured,
+        "claimed_how": how,
+    }
+    message = f"submission.json states val_bpb {claimed:.6f}, measured {score.bpb:.6f}"
+    other = [f"{key} {value:,.0f}" for key, value in how.items() if key != "mode" and value != measured[key]]
+    if "mode" in how and kind_of(how["mode"]) not in ("sliding", "roundtrip"):
+        other.append(how["mode"])
+    reasons = ["only a part of the text was scored"] if facts.text.partial else []
+    reasons += [f"its eval states {', '.join(other)}"] if other else []
+    level: Level
+    if reasons:
+        level = "unknown"
+        message += f"; not compared: {' and '.join(reasons)}"
+    elif _as_stated(claimed, score.bpb):
+        level = "pass"
+    elif {"L", "S", "n_tokens"} <= how.keys():
+        level = "fail"
+    else:
+        level = "warn" if claimed < score.bpb else "unknown"
+        message += "; its eval does not state L, S and n_tokens, so they may be of another evaluation"
+    return Finding(rule=rule, level=level, message=message, evidence=evidence)
+
+
+@run_judges("time.evaluation")
+def check_time(facts: Facts) -> Finding:
+    """Scoring time here against the evaluation budget, which is meant for 8 H100."""
+    seconds, budget = facts.packed.score.seconds, PARAMETER_GOLF.eval_seconds
+    return Finding(
+        rule="time.evaluation",
+        level="pass" if seconds <= budget else "unknown",
+        evidence={"seconds": seconds, "budget": budget, "device": facts.settings.device},
+        message=f"scored in {seconds:.1f} s on this machine, the budget is {budget} s on 8 H100",
+    )
+
+
+@run_judges("sandbox.attempts", "reload.state")
+def check_adapted(facts: Facts) -> Iterator[Finding]:
+    """What fails in the other scores' processes: each had one of its own, in which the script may behave otherwise."""
+    for rescored in facts.adapted:
+        for found in (_attempts(rescored), _state(facts.artifact, rescored)):
+            if found.level == "fail":
+                yield found
+
+
+@run_judges("score.penalty")
+def check_penalty(facts: Facts) -> Finding | None:
+    """What packing cost; information, not a limit."""
+    if facts.floats is None:
+        return None
+    unpacked, packed = facts.floats.bpb, facts.packed.score.bpb
+    return Finding(
+        rule="score.penalty",
+        level="pass",
+        evidence={"float_bpb": unpacked, "packed_bpb": packed},
+        message=f"float {unpacked:.6f} bpb, packed {packed:.6f}, penalty {packed - unpacked:+.6f}",
+    )
+
+
+def evaluation(score: Score, length: int | None, stride: int) -> dict[str, Any]:
+    """How a score by fixed weights was made: `eval` of submission.json, in the words of write_submission_json."""
+    return {
+        "mode": score.scorer,
+        "L": length,
+        "S": stride,
+        "ttt": None,
+        "n_tokens": score.tokens,
+        "n_bytes": score.bytes,
+    }
+
+
+def _attempts(rescored: Rescored) -> Finding:
+    attempts = list(rescored.attempts)
+    if not attempts:
+        message = "nothing that the sandbox refuses was noted"
+        return Finding(rule="sandbox.attempts", level="pass", message=message)
+    return Finding(
+        rule="sandbox.attempts",
+        level="fail",
+        message=f"the sandbox refused what the script tried: {'; '.join(attempts)[:500]}",
+        evidence={"attempts": attempts},
+    )
+
+
+def _state(artifact: ArtifactFacts, rescored: Rescored) -> Finding:
+    decoded, loaded = artifact.state, rescored.state
+    if artifact.foreign:
+        message = f"{len(loaded)} tensors loaded; only the script knows its artifact, so none can be compared"
+        return Finding(rule="reload.state", level="unknown", message=message)
+    comparable = [
+        name
+        for name, ours in decoded.items()
+        if name in loaded and all(loaded[name][key] == ours[key] for key in ("dtype", "shape"))
+    ]
+    differ = [name for name in comparable if loaded[name]["sha256"] != decoded[name]["sha256"]]
+    evidence = {
+        "decoded": len(decoded),
+        "compared": len(comparable),
+        "differ": differ[:20],
+        "only_in_module": len(loaded.keys() - decoded.keys()),
+    }
+    level: Level
+    if differ:
+        level, message = "fail", f"{len(differ)} loaded tensors differ from the artifact, first `{differ[0]}`"
+    elif len(comparable) < len(decoded):
+        level = "unknown"
+        message = (
+            f"only {len(comparable)} of {len(decoded)} tensors can be compared, the script "
+            "holds the others under other names, shapes or dtypes"
+        )
+    else:
+        level, message = "pass", f"all {len(decoded)} loaded tensors equal the artifact's, bit for bit"
+    return Finding(rule="reload.state", level=level, message=message, evidence=evidence)
+
+
+def _stated_evaluation(claims: dict[str, Any]) -> dict[str, Any]:
+    """What `eval` of submission.json says of windows and text, as far as it can be compared."""
+    how = claims.get("eval")
+    if not isinstance(how, dict):
+        return {}
+    numbers = {key: number(how.get(key)) for key in ("L", "S", "n_tokens", "n_bytes")}
+    stated: dict[str, Any] = {key: float(value) for key, value in numbers.items() if value is not None}
+    if isinstance(how.get("mode"), str):
+        stated["mode"] = how["mode"]
+    return stated
+
+
+def _as_stated(claimed: Decimal, measured: float) -> bool:
+    """Whether the measured number is the claimed one as far as that was written out."""
+    exponent = claimed.as_tuple().exponent
+    places = min(exponent if isinstance(exponent, int) else 0, -LEAST_DECIMALS)
+    return abs(float(claimed) - measured) <= max(CLAIM_TOLERANCE, 0.5000001 * 10.0**places)
