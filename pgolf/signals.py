@@ -14,8 +14,8 @@ from contextlib import contextmanager
 
 import click
 
-# How much later than another process the first one may find the same error, at most.  Processes that start together on
-# a busy machine import torch up to 10 seconds apart; torchrun kills what its signal has not ended after 30.
+# How much later than another process the first one may find the same error: importing torch takes it 2 seconds, on a
+# busy machine several times that.  An error that the first one does not have is said this much later.
 GRACE = 30.0  # seconds
 
 

@@ -1,6 +1,7 @@
 """What every command shares, and the whole pipeline through the real command line."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from codec.storage.atomic_files import TEMPORARY
 from codec.storage.checkpoint import write_checkpoint
 from pgolf.__main__ import COMMANDS, main
+from trainer.presets.catalog import find_preset
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -110,10 +112,14 @@ def text(tmp_path_factory):
     return path
 
 
-def test_demo_ends_with_a_submission_that_verifies_again(pgolf, pgolf_process, text, tmp_path):
+def demo(text, out):
+    """Its arguments, for three steps on little text."""
+    return ("demo", "--text", text, "-o", out, "--steps", "3", "--threads", "1", "--limit-tokens", "1500", "--json")
+
+
+def test_demo_ends_with_a_submission_that_verifies_again(pgolf_process, text, tmp_path):
     out = tmp_path / "demo"
-    arguments = ("demo", "--text", text, "-o", out, "--steps", "3", "--threads", "1", "--limit-tokens", "1500")
-    done = pgolf_process(*arguments, "--json")
+    done = pgolf_process(*demo(text, out))
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["verdict"] == "pass"
@@ -124,16 +130,38 @@ def test_demo_ends_with_a_submission_that_verifies_again(pgolf, pgolf_process, t
     again = pgolf_process("verify", report["submission"], "--data", report["data"], "--limit-tokens", "1500", "--json")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["scores"][0]["bpb"] == pytest.approx(report["packed_bpb"], abs=1e-6)
-    # One that fails leaves it alone.
+
+
+def test_a_second_demo_replaces_the_first_unless_it_fails(pgolf, text, tmp_path, monkeypatch):
+    """Up to the verification, with a model of a tenth of the weights; the same inputs give the same submission."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    preset = find_preset("cpu-demo")
+    sizes = {"layers": 2, "xsa_layers": 2, "dim": 64, "mlp_hidden": 192, "bigram_buckets": 256}
+    small = replace(preset, model=replace(preset.model, **sizes))
+    monkeypatch.setattr("trainer.presets.catalog.find_preset", lambda name: small)
+    monkeypatch.setattr("pgolf.commands.demo._verify", stop)
+    out = tmp_path / "demo"
+
+    def submission():
+        done = pgolf(*demo(text, out))
+        assert done.returncode == 130, done.stderr
+        return [(out / "submission" / name).read_bytes() for name in ("model.bin", "train_gpt.py")]
+
+    first = submission()
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    failed = pgolf(*arguments, "--text", tmp_path / "missing.txt")
+    failed = pgolf(*demo(text, out), "--text", tmp_path / "missing.txt")
     assert (failed.returncode, failed.stderr.count("\n")) == (3, 1)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    # A second demo replaces the first, and what a killed one left; the same inputs give the same submission.
     for name in ("data", "submission"):
-        (out / f".{name}{TEMPORARY}abcd_123").mkdir()
-    repeated = json.loads(pgolf(*arguments, "--json").stdout)
-    assert repeated["packed_bpb"] == report["packed_bpb"]
+        (out / f".{name}{TEMPORARY}abcd_123").mkdir()  # what a killed one leaves
+    (out / "run" / "old").touch()
+    written = (out / "submission").stat().st_ino
+    assert submission() == first
+    assert (out / "submission").stat().st_ino != written
+    assert not (out / "run" / "old").exists()
     assert sorted(path.name for path in out.iterdir()) == ["data", "run", "submission"]
 
 

@@ -68,6 +68,7 @@ def test_no_paragraph_repeats(documents):
     assert max(counts.values()) == 1
 
 
+@pytest.mark.slow
 def test_another_process_with_other_hash_seeds_gets_the_same(documents):
     code = "from trainer.data.stdlib_text import stdlib_documents as d; print(ascii(d()))"
     environment = {**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -55,6 +55,9 @@ def load(artifact_path, device="cpu"):
 """
 LENGTH, STRIDE, CHUNK, VOCAB = 16, 4, 48, 300
 SETTINGS = Settings(length=LENGTH, stride=STRIDE, threads=1)
+# Variables that choose kernels of another instruction set do not reach the sandbox: then scores after training differ
+# by up to 3.8e-6 nats, of which this is four times.  A wrong state gives 0.01 and more.
+ROUNDING = 1.6e-5
 OFTEN = Adaptation(chunk=CHUNK, epochs=2, sequences=2, lr=0.1, slot_lr=0.05)
 
 
@@ -105,15 +108,15 @@ def test_remote_scores_equal_those_of_one_process(causal, here, heldout):
     with running(causal, causal.blob, SETTINGS) as model:
         sliding = remote("sliding", model, OFTEN, targets)
         before = nats_of(sliding, tokens)
-        np.testing.assert_allclose(before, nats_of(Sliding(**common), tokens), atol=1e-6)
+        np.testing.assert_allclose(before, nats_of(Sliding(**common), tokens), atol=ROUNDING)
         for (kind, how), local in pairs.values():
             scorer = remote(kind, model, how, targets, evidence=True)
             expected = nats_of(local, tokens)
-            np.testing.assert_allclose(nats_of(scorer, tokens), expected, atol=1e-6)
+            np.testing.assert_allclose(nats_of(scorer, tokens), expected, atol=ROUNDING)
             assert np.abs(expected - before)[CHUNK:].max() > 0.01
-            np.testing.assert_allclose(nats_of(scorer, tokens, ranks=2), nats_of(local, tokens, ranks=2), atol=1e-6)
+            np.testing.assert_allclose(nats_of(scorer, tokens, ranks=2), nats_of(local, tokens, ranks=2), atol=ROUNDING)
             again = nats_of(scorer, tokens)
-            np.testing.assert_allclose(again, expected, atol=1e-6)
+            np.testing.assert_allclose(again, expected, atol=ROUNDING)
             assert nats_of(sliding, tokens).tolist() == before.tolist()
         for kind, count in (("ttt", 4), ("slot", 12)):
             named = digests(remote(kind, model, OFTEN, targets, evidence=True), tokens)

@@ -236,6 +236,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     """Under torchrun; with 5 sequences in steps of 3 a rank is left without any in every second step."""
     (tmp_path / "score.py").write_text(PROGRAM)
