@@ -24,7 +24,7 @@ from codec.storage.token_shards import find_shards, find_tokenizer
 from pgolf.checkpoints import read_model
 from pgolf.console import json_option, print_json, print_table
 from trainer.model.gpt import GPT, GPTConfig
-from trainer.presets.published_layouts import check
+from trainer.presets.published_layouts import check_shapes
 from verify.scoring.heldout import HeldOut
 from verify.scoring.ranks import Ranks
 from verify.scoring.scorer import Scored
@@ -372,7 +372,7 @@ def published(pull_request: str, model: nn.Module, length: int, stride: int) -> 
 def _model(checkpoint: Path) -> GPT:
     imported = read_model(checkpoint)
     config = GPTConfig.from_dict(imported.metadata["config"])
-    check(config, {name: array.shape for name, array in imported.tensors.items()})
+    check_shapes(config, {name: array.shape for name, array in imported.tensors.items()})
     model = GPT(config)
     model.load_state_dict({name: torch.tensor(array) for name, array in imported.tensors.items()})
     return model.eval()

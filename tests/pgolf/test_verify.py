@@ -29,8 +29,8 @@ from tests.verify.conftest import (
     write_submission,
 )
 from tests.verify.test_adaptation import CAUSAL, causal_tensors
-from tests.verify.test_seed_family import LENGTHS, README, SEEDS, SMALL, script, written
-from tests.verify.test_unwrap import xz
+from tests.verify.test_seed_adapter import LENGTHS, README, SEEDS, SMALL, script, written
+from tests.verify.test_source_layers import xz
 
 FAST = ("--threads", "1", "--stride", "4")
 

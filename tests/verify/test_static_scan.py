@@ -9,7 +9,7 @@ import pytest
 from packager.script.wrapper import wrap
 from tests.verify.conftest import BIGRAM
 from tests.verify.measured import FACTS
-from tests.verify.test_unwrap import xz
+from tests.verify.test_source_layers import xz
 from verify.folder_rules import check_scan
 from verify.rules import RULES
 from verify.submission.folder import Submission

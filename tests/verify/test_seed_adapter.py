@@ -16,7 +16,7 @@ import zstandard
 from codec.errors import InputError
 from packager.importers.read_any import read_any
 from tests.verify.measured import FACTS
-from tests.verify.test_unwrap import xz
+from tests.verify.test_source_layers import xz
 from verify.rescore import reload
 from verify.run_rules import check_protocol
 from verify.sandbox import seed_adapter
