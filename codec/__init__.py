@@ -3,7 +3,7 @@
     >>> import numpy as np
     >>> import codec
     >>> weights = np.array([[0.31, -0.62, 0.1], [1.0, 0.5, -0.25]], np.float32)
-    >>> six = codec.Rule(treatment="int6").apply(weights)
+    >>> six = codec.Rule.of(treatment="int6").apply(weights)
     >>> six.levels
     array([[ 15, -31,   5],
            [ 31,  16,  -8]], dtype=int8)

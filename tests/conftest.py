@@ -46,13 +46,18 @@ def pgolf_process():
 
 
 @pytest.fixture(scope="session")
-def pgolf():
-    """The same in this process: every line that reaches standard output or error is seen, those of C libraries too."""
+def pgolf(pgolf_process):
+    """The same in this process: every line that reaches standard output or error is seen, those of C libraries too.
+
+    But for plugins: what they register would stay.
+    """
     import torch
 
     from pgolf.__main__ import main
 
     def run(*arguments, cwd="."):
+        if "--plugin" in arguments:
+            return pgolf_process(*arguments, cwd=cwd)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
