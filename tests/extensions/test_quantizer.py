@@ -92,16 +92,16 @@ def test_a_name_belongs_to_one_class():
         ternary_plugin.QUANTIZERS.register("ternary")(ternary_plugin.Ternary)
 
 
-def test_the_command_line_measures_and_packs_with_a_plugin(pgolf, checkpoint, recipe, tmp_path):  # noqa: F811
+def test_the_command_line_measures_and_packs_with_a_plugin(pgolf_process, checkpoint, recipe, tmp_path):  # noqa: F811
     plugin = ("--plugin", ternary_plugin.__file__)
-    unknown = pgolf("measure", checkpoint, "--recipe", recipe)
+    unknown = pgolf_process("measure", checkpoint, "--recipe", recipe)
     assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
     assert "mine.toml: unknown treatment `ternary`" in unknown.stderr
-    measured = pgolf(*plugin, "measure", checkpoint, "--recipe", recipe, "--json")
+    measured = pgolf_process(*plugin, "measure", checkpoint, "--recipe", recipe, "--json")
     assert measured.returncode == 0, measured.stderr
     treatments = {row["name"]: row["treatment"] for row in json.loads(measured.stdout)["tensors"]}
     assert treatments["blocks.0.mlp.fc.weight"] == "ternary"
-    packed = pgolf(*plugin, "pack", checkpoint, "--recipe", recipe, "-o", tmp_path / "submission", "--json")
+    packed = pgolf_process(*plugin, "pack", checkpoint, "--recipe", recipe, "-o", tmp_path / "submission", "--json")
     assert packed.returncode == 0, packed.stderr
     held = decode((tmp_path / "submission" / "model.bin").read_bytes())["blocks.0.mlp.fc.weight"]
     assert all(len(np.unique(np.abs(row))) <= 2 for row in held)
