@@ -13,8 +13,9 @@ setup: $(READY)
 demo: $(READY)
 	$(BIN)/pgolf demo -o out/demo
 
+# A file's tests stay in one process: what they share is made once.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -n 2 -m slow

@@ -94,6 +94,7 @@ def outputs(page: str) -> list[tuple[str, str]]:
     return [(command, comparable(output)) for text in blocks for command, output in steps(text)]
 
 
+@pytest.mark.slow
 def test_every_command_prints_what_the_page_shows(tmp_path):
     (tmp_path / "work").mkdir()
     page = PAGE.read_text()

@@ -1,6 +1,7 @@
 """Minified sources: shorter, same behaviour, readable by Python 3.11, names that others import kept."""
 
 import ast
+import builtins
 from importlib.resources import files
 
 import pytest
@@ -117,3 +118,14 @@ def test_f_strings_mean_the_same_and_never_nest_strings(parts):
 def test_what_python_3_11_cannot_read_is_refused(text):
     with pytest.raises(InputError, match=r"cannot be minified for Python 3\.11"):
         minify(text, "x.py")
+
+
+def test_what_a_console_leaves_among_the_builtins_changes_no_byte(monkeypatch):
+    """The minifier avoids names of builtins, and a console keeps its last value there as `_`."""
+    names = [f"name_{number}" for number in range(60)]
+    lines = ["def function():", *(f"    {name} = print()" for name in names), f"    return {' + '.join(names)}"]
+    source = "\n".join(lines)
+    before = minify.__wrapped__(source, "x.py")
+    monkeypatch.setattr("builtins._", 42, raising=False)
+    assert minify.__wrapped__(source, "x.py") == before
+    assert vars(builtins)["_"] == 42
