@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from codec.errors import printable
+from codec.errors import UsageError, printable
 from verify.rules import find
 
 Level = Literal["pass", "fail", "warn", "unknown", "not stated"]
@@ -17,7 +17,7 @@ class Finding:
     level: warn, look at it; unknown, not decided, the message says why; not stated, a claim that nobody made.
 
     A message that quotes a submission cannot act on a terminal or look like two; evidence is for JSON, and as it was.
-    Raises: UsageError when the table has no such rule.
+    Raises: UsageError when the table has no such rule, or when there is no such level.
     """
 
     rule: str
@@ -27,6 +27,8 @@ class Finding:
 
     def __post_init__(self) -> None:
         find(self.rule)
+        if self.level not in get_args(Level):
+            raise UsageError(f"`{self.level}` is no level of a finding", hint=f"levels: {', '.join(get_args(Level))}")
         object.__setattr__(self, "message", printable(self.message))
 
 

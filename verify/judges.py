@@ -1,8 +1,10 @@
 """Lists of judges: pure functions from facts to findings."""
 
 from collections.abc import Callable, Iterable
+from traceback import extract_tb
 from typing import Generic, TypeVar
 
+from codec.errors import InputError, PgolfError
 from verify.finding import Finding
 from verify.rules import find
 
@@ -45,8 +47,28 @@ class Judges(Generic[Measured]):
         return tuple(dict.fromkeys(rule for rules, _ in self._judges for rule in rules))
 
     def judge(self, facts: Measured) -> tuple[Finding, ...]:
-        """What all of them find."""
-        return tuple(finding for _, function in self._judges for finding in _listed(function(facts)))
+        """What all of them find.
+
+        Raises: InputError naming the judge that failed: without its finding there is no verdict.
+        """
+        return tuple(finding for rules, function in self._judges for finding in _findings(rules, function, facts))
+
+
+def _findings(rules: tuple[str, ...], function: Callable[[Measured], Judged], facts: Measured) -> tuple[Finding, ...]:
+    try:
+        return tuple(_listed(function(facts)))
+    except PgolfError:
+        raise
+    except Exception as error:  # a judge from outside may fail in any way
+        file, line = _place(error)
+        raise InputError(
+            f"the judge of {', '.join(rules)} raised {type(error).__name__}: {error}", where=f"{file}, line {line}"
+        ) from error
+
+
+def _place(error: Exception) -> tuple[str, int | None]:
+    last = extract_tb(error.__traceback__)[-1]
+    return last.filename, last.lineno
 
 
 def _listed(judged: Judged) -> Iterable[Finding]:

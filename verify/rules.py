@@ -41,7 +41,9 @@ class Rule:
 
     def __post_init__(self) -> None:
         if not ID.fullmatch(self.id):
-            raise UsageError(f"`{self.id}` is no id of a rule", hint="it has the form family.name, in small letters")
+            raise UsageError(
+                f"`{self.id}` is no id of a rule", hint="it has the form family.name, in small letters without digits"
+            )
 
 
 RULES: dict[str, Rule] = {}  # id -> rule, in the order of the page; filled by `add`

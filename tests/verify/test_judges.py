@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from codec.errors import UsageError
+from codec.errors import InputError, UsageError
 from tests.verify.measured import FACTS, RESCORED, SCORE, claiming, hit, moved
 from tests.verify.records import write_1716
 from verify import Finding, folder_rules, judge, run_rules
@@ -190,3 +190,19 @@ def test_a_judge_gives_one_finding_or_several_or_none():
     assert judges.judge(3) == (warned,) * 4
     with pytest.raises(UsageError, match=r"no rule `bytes\.cat`"):
         judges("bytes.cat")
+
+
+def test_a_judge_that_fails_is_named_in_one_sentence():
+    judges = Judges[int]()
+
+    @judges("bytes.cap")
+    def check_cap(size):
+        return size.nothing
+
+    with pytest.raises(InputError, match=r"test_judges\.py, line \d+: the judge of bytes\.cap raised AttributeError: "):
+        judges.judge(7)
+
+
+def test_a_finding_has_one_of_the_levels():
+    with pytest.raises(UsageError, match="`bad` is no level of a finding; levels: pass, fail"):
+        Finding(rule="bytes.cap", level="bad", message="x")
