@@ -4,6 +4,12 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The nearest known name as a question, empty if none is near."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"did you mean `{near[0]}`?" if near else ""
+
+
 def suggestion(name: str, known: Iterable[str], what: str = "known") -> str:
     """The nearest known name, or all there are, called `what`.
 
@@ -13,5 +19,4 @@ def suggestion(name: str, known: Iterable[str], what: str = "known") -> str:
     'presets: pr162, tiny'
     """
     names = list(known)
-    near = get_close_matches(name, names, n=1)
-    return f"did you mean `{near[0]}`?" if near else f"{what}: {', '.join(names)}"
+    return nearest(name, names) or f"{what}: {', '.join(names)}"

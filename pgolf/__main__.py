@@ -88,9 +88,11 @@ def _run(arguments: list[str], as_json: bool) -> int:
         result = _without_system_errors(arguments)
     except click.ClickException as error:
         let_the_first_speak()
-        message = error.format_message()
+        message = error.format_message().removesuffix(".")
         context = getattr(error, "ctx", None)
         hint = f"see `{context.command_path} --help`" if context else ""
+        if isinstance(error, click.NoSuchOption) and error.option_name == "--plugin":
+            hint = "it stands before the command: pgolf --plugin FILE.py COMMAND"
         return _fail(as_json, "UsageError", message, "", hint, 2, f"{message}; {hint}" if hint else message)
     except (KeyboardInterrupt, click.Abort):
         return _fail(as_json, "Interrupted", "interrupted", "", "", 130, "interrupted")

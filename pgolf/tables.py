@@ -32,15 +32,16 @@ def print_findings(findings: "Sequence[Finding]", *, most: int | None = None, wr
 
 
 def outcome(verdict: "Verdict") -> list[str]:
-    """What was checked, what nobody stated, what could not be decided, what to look at, what fails: each if any."""
+    """How many rules were checked, and by name which of them do not hold, were not stated, or not decided: if any."""
     names = {
         "not stated": verdict.not_stated,
         "not decided": verdict.undecided,
         "warned": verdict.warned,
         "failed": verdict.failed,
     }
-    checked = f"checked: {len(verdict.checked)} rules"
-    return [checked, *(f"{name}: {', '.join(rules)}" for name, rules in names.items() if rules)]
+    hold, checked = len(verdict.checked), len((*verdict.checked, *verdict.warned, *verdict.failed))
+    counted = f"checked: {checked} rules, {'all hold' if hold == checked else f'{hold} hold'}"
+    return [counted, *(f"{name}: {', '.join(rules)}" for name, rules in names.items() if rules)]
 
 
 def _head(level: str, rule: str) -> str:

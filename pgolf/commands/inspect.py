@@ -146,6 +146,7 @@ def _print(found: dict[str, Any]) -> None:
             ],
             ("tensor", "stored as", "weights", "bytes", "bits/weight"),
         )
+        click.echo(f"bytes of the tensors: {_by_kind(costs['tensors'])}")
     if "checkpoint" in found:
         checkpoint = found["checkpoint"]
         print_table(
@@ -170,6 +171,19 @@ def _print(found: dict[str, Any]) -> None:
         )
     if "unwrapped" in found:
         click.echo(f"sources written to {found['unwrapped']}")
+
+
+def _by_kind(tensors: list[dict[str, Any]]) -> str:
+    """What the bytes of all tensors are: "levels 21,524, scales 840, plain arrays 1,087"."""
+    quantized = [row for row in tensors if row["quantized"]]
+    kinds = {
+        "levels": sum(row["payload_bytes"] for row in quantized),
+        "scales": sum(row["scale_bytes"] for row in tensors),
+        "column steps": sum(row["column_step_bytes"] for row in tensors),
+        "classes": sum(row["class_bytes"] for row in tensors),
+        "plain arrays": sum(row["payload_bytes"] for row in tensors if not row["quantized"]),
+    }
+    return ", ".join(f"{name} {size:,.0f}" for name, size in kinds.items() if size)
 
 
 def _count(value: int | str) -> str:

@@ -212,6 +212,10 @@ def test_inspect_and_unwrap(pgolf, pgolf_process, packed, tmp_path):
     assert "--limit-tokens" in plain.stdout
     table = pgolf("inspect", folder / "model.bin").stdout
     assert "tok_emb.weight" in table
+    kinds = re.search(r"^bytes of the tensors: (.*)$", table, re.MULTILINE)[1]
+    parts = [int(number.replace(",", "")) for number in re.findall(r"[a-z]+ ([\d,]+)", kinds)]
+    rows = found["artifact"]["tensors"]
+    assert sum(parts) == pytest.approx(sum(row["bytes"] for row in rows), abs=len(parts))
     again = pgolf("inspect", folder / "train_gpt.py", "--unwrap", tmp_path / "sources")
     assert again.returncode == 2
     nothing = pgolf("inspect", folder / "model.bin", "--unwrap", tmp_path / "no")

@@ -115,3 +115,11 @@ def test_loading_one_is_light(plugin):
     done = subprocess.run([sys.executable, "-c", check, plugin("x = 1\n")], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "No such command 'nonsense'" in done.stderr
+
+
+def test_behind_the_command_it_says_where_it_stands(pgolf_process, plugin):
+    done = pgolf_process("pack", "--plugin", plugin("x = 1\n"))
+    assert (done.returncode, done.stderr) == (
+        2,
+        "Error: No such option '--plugin'; it stands before the command: pgolf --plugin FILE.py COMMAND\n",
+    )

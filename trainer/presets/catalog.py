@@ -9,7 +9,7 @@ from typing import Any
 
 from codec.errors import UsageError
 from codec.storage.atomic_files import read_bytes, within
-from codec.suggestion import suggestion
+from codec.suggestion import nearest
 from trainer.model.config import GPTConfig
 from trainer.presets.preset_file import parse_preset
 from trainer.presets.setting_values import CONFIGS
@@ -118,9 +118,8 @@ def _inherited(name: str, folder: Path, extending: tuple[Path, ...]) -> dict[str
 
 
 def _unknown(name: str) -> UsageError:
-    near = suggestion(name, PRESETS, "presets")
-    everything = "" if near.startswith("presets") else f" presets: {', '.join(PRESETS)}"
-    return UsageError(f"there is no preset `{name}`", hint=near + everything)
+    hint = f"{nearest(name, PRESETS)} presets: {', '.join(PRESETS)}".lstrip()
+    return UsageError(f"there is no preset `{name}`", hint=hint)
 
 
 for _name, _path in FILES.items():
