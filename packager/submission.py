@@ -6,9 +6,9 @@ No clock and no path enters any file, so equal inputs give equal folders.
 import hashlib
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import metadata, resources
+from importlib import metadata
 from importlib.util import decode_source
 from pathlib import Path
 from typing import Any
@@ -17,24 +17,22 @@ import numpy as np
 
 from codec.budget import PARAMETER_GOLF
 from codec.decoder import QuantizedTensor
-from codec.encoder import encode
+from codec.encoder import encode_checkpoint
 from codec.errors import InputError, LimitError, UsageError
 from codec.measurement.byte_ledger import ByteLedger, ledger
 from codec.progress import Progress, silent
-from codec.quantization.recipe import Recipe, load_recipe, quantize_checkpoint, rounding_notes
+from codec.quantization.recipe import Recipe, load_recipe, quantize_checkpoint, recipe_text, rounding_notes
 from codec.storage.atomic_files import new_folder, read_bytes, within
 from codec.storage.calibration_file import read_hessians, sha256
 from packager.importers.imported import STORED, Imported
 from packager.importers.read_any import read_any
 from packager.script.bundle import Bundle, bundle
-from packager.script.minify import minify
-from packager.script.wrapper import wrap
+from packager.script.reference import SCRIPT, packed_script, reference_bundle
 
-SCRIPT, ARTIFACT, RECORD, LOG = "train_gpt.py", "model.bin", "submission.json", "train.log"
+ARTIFACT, RECORD, LOG = "model.bin", "submission.json", "train.log"
 LEDGER, README, REQUIREMENTS = "ledger.json", "README.md", "requirements.txt"
 FILES = {SCRIPT, ARTIFACT, RECORD, LEDGER, README, REQUIREMENTS}  # and a log: no record of others has model.bin
 DECIDING = ("numpy", "python-minifier")  # packages whose version can change the bytes of a submission
-KEPT = ("config", "layout", "tokenizer_sha256")  # of a checkpoint's metadata, inside the artifact
 STAGES = 4
 
 
@@ -42,6 +40,8 @@ STAGES = 4
 class PackOptions:
     """What to pack.  recipe: a name, a TOML file, or `stored`.  script: None for the reference script.
 
+    preset_of: a checkpoint's metadata -> TOML of the preset that the reference script trains; with None it evaluates
+    only, as it does for recipe `stored`.
     cap: bytes that code and artifact may have together.  author, title: for submission.json.
     minified: False carries the sources as they are written.  hessians: a calibration file, for recipes with GPTQ.
     read: opens the checkpoint; the commands pass a reader that also tells the model of a file without config.
@@ -50,6 +50,7 @@ class PackOptions:
     checkpoint: Path
     recipe: str
     script: Path | None = None
+    preset_of: Callable[[Mapping[str, Any]], str | None] = lambda notes: None
     cap: int = PARAMETER_GOLF.total_bytes
     author: str | None = None
     title: str | None = None
@@ -60,11 +61,15 @@ class PackOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedSubmission:
-    """A packed submission in memory.  files: name -> content; recipe: its name; notes: of import and rounding."""
+    """A packed submission in memory.  files: name -> content; recipe: its name; notes: of import and rounding.
+
+    trains: whether the script trains, packs and scores, or evaluates only; None = it is the user's own.
+    """
 
     files: dict[str, bytes]
     ledger: ByteLedger
     recipe: str
+    trains: bool | None
     cap: int
     notes: tuple[str, ...]
 
@@ -112,15 +117,15 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
             hint="train with `pgolf train`, or pass --script FILE",
         )
     progress(0, "code")
-    parts = _bundle(options.script)
-    code = _code(parts, options)
+    preset = None if options.script or options.recipe == STORED else options.preset_of(notes)
+    parts = _bundle(options, preset)
+    code = packed_script(parts, str(options.script or SCRIPT), minified=options.minified)
     progress(1, "quantize")
-    meta = {key: notes[key] for key in KEPT if notes.get(key) is not None}
     treated = _treated(imported, recipe, options)
     progress(2, "encode")
     name = recipe.name if recipe else STORED
     lost = rounding_notes(recipe, imported.tensors) if recipe and not options.hessians else ()
-    blob = encode(treated, {**meta, "recipe": name})
+    blob = encode_checkpoint(treated, notes, name)
     progress(3, "decode again")
     costs = ledger(blob)
     _check_cap(len(code), costs, options.cap)
@@ -132,9 +137,12 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
         LEDGER: _json(_costs(costs, code, parts)),
     }
     record = _record(options, notes, name, files)
-    files |= {RECORD: _json(record), README: _readme(record, LOG in files).encode()}
+    trains = None if options.script else preset is not None
+    files |= {RECORD: _json(record), README: _readme(record, trains, LOG in files).encode()}
     progress(STAGES, "")
-    return PackedSubmission(files=files, ledger=costs, recipe=name, cap=options.cap, notes=(*imported.notes, *lost))
+    return PackedSubmission(
+        files=files, ledger=costs, recipe=name, trains=trains, cap=options.cap, notes=(*imported.notes, *lost)
+    )
 
 
 def build_submission(options: PackOptions, folder: Path, progress: Progress = silent) -> PackedSubmission:
@@ -159,24 +167,13 @@ def _treated(
         return quantize_checkpoint(imported.tensors, recipe, hessians) if recipe else imported.decodable_levels()
 
 
-def _bundle(script: Path | None) -> Bundle:
-    if script is None:
-        data, where = (resources.files("packager") / "template" / SCRIPT).read_bytes(), SCRIPT
-    else:
-        data, where = read_bytes(script), str(script)
+def _bundle(options: PackOptions, preset: str | None) -> Bundle:
+    if options.script is None:
+        return reference_bundle(preset, recipe_text(options.recipe) if preset else "")
     try:
-        return bundle(decode_source(data), where)
+        return bundle(decode_source(read_bytes(options.script)), str(options.script), beside=options.script.parent)
     except (SyntaxError, UnicodeDecodeError) as error:
-        raise InputError(f"is not Python source ({error})", where=where) from None
-
-
-def _code(parts: Bundle, options: PackOptions) -> bytes:
-    if not options.minified:
-        return wrap(parts.main, parts.modules)
-    return wrap(
-        minify(parts.main, str(options.script or SCRIPT)),
-        {name: minify(text, name) for name, text in parts.modules.items()},
-    )
+        raise InputError(f"is not Python source ({error})", where=str(options.script)) from None
 
 
 def _check_cap(code_bytes: int, costs: ByteLedger, cap: int) -> None:
@@ -245,7 +242,13 @@ def _record(options: PackOptions, notes: dict[str, Any], recipe: str, files: dic
     }
 
 
-def _readme(record: dict[str, Any], with_log: bool) -> str:
+def _readme(record: dict[str, Any], trains: bool | None, with_log: bool) -> str:
+    does = {
+        True: f"trains a model, packs it into `{ARTIFACT}`, loads that from disk and scores it",
+        False: f"evaluates the model in `{ARTIFACT}`",
+        None: f"comes with the model in `{ARTIFACT}`",
+    }
+    train = f"    torchrun --standalone --nproc_per_node=8 {SCRIPT} --data DATA --output RUN\n" if trains else ""
     log = f", `{LOG}` the log of the training run" if with_log else ""
     trained = "".join(
         f"- {label}: {record[key]}\n"
@@ -262,7 +265,7 @@ def _readme(record: dict[str, Any], with_log: bool) -> str:
     return f"""\
 # {record["name"] or "Packed language model"}
 
-`{SCRIPT}` evaluates the model in `{ARTIFACT}`. It is packed: `pgolf inspect {SCRIPT} --unwrap DIR` writes the
+`{SCRIPT}` {does[trains]}. It is packed: `pgolf inspect {SCRIPT} --unwrap DIR` writes the
 sources it runs. `ledger.json` says what every tensor costs{log}.
 
 {trained}
@@ -272,10 +275,10 @@ sources it runs. `ledger.json` says what every tensor costs{log}.
 | {ARTIFACT} | {record["bytes_model"]:,} |
 | total | {record["bytes_total"]:,} |
 
-Evaluate, with a data folder that holds `*_val_*.bin` and the tokenizer `*.model`:
+Run it with a data folder that holds {"`*_train_*.bin`, " if trains else ""}`*_val_*.bin` and the tokenizer `*.model`:
 
     pip install -r requirements.txt
-    python {SCRIPT} --eval --data DATA
+{train}    python {SCRIPT} --eval --data DATA
 
 The score is not stored here (`val_bpb` in `{RECORD}` is null); the command prints it.
 """

@@ -13,7 +13,8 @@ from pathlib import Path
 import click
 
 from pgolf.plugins import load_plugin
-from pgolf.signals import command_signals, let_the_first_speak
+from pgolf.signals import command_signals
+from trainer.run.launched import let_the_first_speak
 
 # name -> (module:function, one line of help): the help page must not import torch or numpy.
 COMMANDS = {

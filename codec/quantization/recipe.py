@@ -135,11 +135,18 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     Raises: UsageError for an unknown name, key, treatment or coder, with the nearest known one;
     and as `Rule.of`.
     """
+    text = recipe_text(name_or_path)
     if str(name_or_path).endswith(".toml"):
-        own = _parse(read_bytes(name_or_path).decode("utf-8", "replace"), str(name_or_path))
-        return dataclasses.replace(own, strict=True)
+        return dataclasses.replace(parse_recipe(text, str(name_or_path)), strict=True)
+    return parse_recipe(text, f"recipe {name_or_path}")
+
+
+def recipe_text(name_or_path: str | Path) -> str:
+    """The TOML of one of `recipe_names()`, or of a file of the user.  Raises: UsageError for an unknown name."""
+    if str(name_or_path).endswith(".toml"):
+        return read_bytes(name_or_path).decode("utf-8", "replace")
     name = one_of(str(name_or_path), recipe_names(), "recipe")
-    return _parse((_folder() / f"{name}.toml").read_text("utf-8"), f"recipe {name}")
+    return str((_folder() / f"{name}.toml").read_text("utf-8"))
 
 
 def quantize_checkpoint(
@@ -206,7 +213,8 @@ def _folder() -> Any:
     return resources.files("codec") / "recipes"
 
 
-def _parse(text: str, where: str) -> Recipe:
+def parse_recipe(text: str, where: str) -> Recipe:
+    """The recipe that TOML text describes.  where: its name in messages.  Raises: UsageError as `load_recipe`."""
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -1,6 +1,9 @@
 """`pgolf pack`: checkpoint -> submission folder under the byte cap."""
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,6 +19,8 @@ from pgolf.options import cap_option
 )
 @cap_option
 @click.option("--script", type=click.Path(path_type=Path), help="Instead of the reference script.")
+@click.option("--preset", help="What the script trains, where the checkpoint does not say: a name, or a TOML file.")
+@click.option("--eval-only", is_flag=True, help="The smaller script that evaluates, and does not train.")
 @click.option("--author", help="For submission.json.")
 @click.option("--name", "title", help="For submission.json and README.md.")
 @click.option(
@@ -30,6 +35,8 @@ def pack(
     output: Path | None,
     cap: int,
     script: Path | None,
+    preset: str | None,
+    eval_only: bool,
     author: str | None,
     title: str | None,
     hessians: Path | None,
@@ -42,6 +49,9 @@ def pack(
     CHECKPOINT: safetensors, a .pt state dict, or a quantized .ptz of the challenge, whose own levels `--recipe
     stored` keeps as they are.  A file of a seed system or the baseline needs no config: its shapes tell the model.
 
+    The script trains the model again, as the checkpoint says it was trained, packs and scores it; of a checkpoint that
+    does not say, it evaluates only.
+
     \b
     Example:
       pgolf pack out/run/checkpoint.safetensors --recipe pr162 -o out/submission
@@ -49,6 +59,8 @@ def pack(
     """
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output' (or --dry-run).")
+    if preset and (eval_only or script):
+        raise click.UsageError(f"--preset is for the script that trains, not for {'--eval-only' if eval_only else '--script'}.")
     from packager.submission import STAGES, PackOptions, build_submission, plan_submission
     from pgolf.checkpoints import read_model, read_weights
 
@@ -56,6 +68,7 @@ def pack(
         checkpoint=checkpoint,
         recipe=recipe,
         script=script,
+        preset_of=partial(_preset, preset, eval_only),
         cap=cap,
         author=author,
         title=title,
@@ -70,11 +83,15 @@ def pack(
             submission = build_submission(options, output, step)
     for note in submission.notes:
         echo(f"note: {note}", err=True)
+    if submission.trains is False and not eval_only:
+        why = "levels as stored are no recipe" if recipe == "stored" else "the checkpoint does not say how it was trained"
+        echo(f"note: {why}, so the script evaluates only", err=True)
     written = None if dry_run else str(output)
     if as_json:
         print_json(
             {
                 "submission": written,
+                "trains": submission.trains,
                 "recipe": submission.recipe,
                 "artifact_bytes": submission.artifact_bytes,
                 "code_bytes": submission.code_bytes,
@@ -94,3 +111,14 @@ def pack(
     print_table([(name, f"{size:,}") for name, size in rows], ("part", "bytes"))
     click.echo(f"{submission.ledger.bits_per_weight:.3f} bits per weight, recipe {submission.recipe}")
     click.echo(f"sha256 {submission.sha256}  {written or '(nothing written)'}")
+
+
+def _preset(named: str | None, eval_only: bool, notes: Mapping[str, Any]) -> str | None:
+    """TOML of the preset that the script trains, None for the script that evaluates only."""
+    if eval_only:
+        return None
+    from trainer.presets.catalog import find_preset
+    from trainer.presets.preset import Preset
+
+    preset = find_preset(named) if named else Preset.of_checkpoint(notes)
+    return preset.to_toml() if preset else None

@@ -71,12 +71,13 @@ class Ranks:
     def joined(self, device: torch.device) -> Iterator[None]:
         """All processes have arrived and can talk: tensors by NCCL between GPUs, everything else by gloo.
 
+        Inside another `joined` it does nothing: a second group under one launcher would meet the first one's addresses.
         Raises: EnvironmentLacks when nothing says how the others are reached; RankLost when they do not come.
         """
-        if self.world == 1:
+        if self.world == 1 or dist.is_initialized():
             yield
             return
-        with _failures_mean_loss():
+        with failures_mean_loss():
             try:
                 # gloo on GPUs as well: flags and clocks need no kernel, and it notices a dead process at once.  NCCL
                 # waits for one in silence, so all call `barrier` before it is used.
@@ -96,7 +97,7 @@ class Ranks:
             return
         tensors = list(tensors)
         flat = torch.cat([tensor.flatten() for tensor in tensors])
-        with _failures_mean_loss():
+        with failures_mean_loss():
             dist.all_reduce(flat)
         parts = flat.div_(self.world).split([tensor.numel() for tensor in tensors])
         torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
@@ -106,7 +107,7 @@ class Ranks:
         if self.world == 1:
             return part
         whole = part.new_empty(self.world, *part.shape)
-        with _failures_mean_loss():
+        with failures_mean_loss():
             dist.all_gather(list(whole.unbind()), part.contiguous())
         return whole.flatten(0, 1)
 
@@ -115,7 +116,7 @@ class Ranks:
         if self.world == 1:
             return values
         shared = torch.tensor(values, dtype=torch.float64)
-        with _failures_mean_loss():
+        with failures_mean_loss():
             dist.broadcast(shared, 0, group=group)
         return shared.tolist()
 
@@ -125,7 +126,7 @@ class Ranks:
         if self.world == 1:
             yield self.broadcast
             return
-        with _failures_mean_loss():
+        with failures_mean_loss():
             group = dist.new_group(timeout=LONG_TIMEOUT, backend="gloo")
         yield partial(self.broadcast, group=group)
         dist.destroy_process_group(group)
@@ -139,13 +140,13 @@ class Ranks:
         if self.world == 1:
             return flag
         count = torch.tensor(int(flag))
-        with _failures_mean_loss():
+        with failures_mean_loss():
             dist.all_reduce(count)
         return bool(count)
 
 
 @contextmanager
-def _failures_mean_loss() -> Iterator[None]:
+def failures_mean_loss() -> Iterator[None]:
     """Failures of the messages inside, whatever their backend, as one sentence."""
     try:
         yield
