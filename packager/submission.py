@@ -6,6 +6,7 @@ No clock and no path enters any file, so equal inputs give equal folders.
 import hashlib
 import json
 import platform
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -34,6 +35,7 @@ LEDGER, README, REQUIREMENTS = "ledger.json", "README.md", "requirements.txt"
 FILES = {SCRIPT, ARTIFACT, RECORD, LEDGER, README, REQUIREMENTS}  # and a log: no record of others has model.bin
 DECIDING = ("numpy", "python-minifier")  # packages whose version can change the bytes of a submission
 STAGES = 4
+LOGGED_TOTAL = re.compile(rb"^Total submission size PGA1: (\d+) bytes$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,10 +131,11 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
     progress(3, "decode again")
     costs = ledger(blob)
     _check_cap(len(code), costs, options.cap)
+    log, left_out = _log(options.checkpoint, len(code), len(blob))
     files = {
         SCRIPT: code,
         ARTIFACT: blob,
-        **_log(options.checkpoint),
+        **log,
         REQUIREMENTS: "".join(f"{name}\n" for name in parts.requires).encode(),
         LEDGER: _json(_costs(costs, code, parts)),
     }
@@ -141,7 +144,7 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
     files |= {RECORD: _json(record), README: _readme(record, trains, LOG in files).encode()}
     progress(STAGES, "")
     return PackedSubmission(
-        files=files, ledger=costs, recipe=name, trains=trains, cap=options.cap, notes=(*imported.notes, *lost)
+        files=files, ledger=costs, recipe=name, trains=trains, cap=options.cap, notes=(*imported.notes, *lost, *left_out)
     )
 
 
@@ -190,9 +193,16 @@ def _check_cap(code_bytes: int, costs: ByteLedger, cap: int) -> None:
         )
 
 
-def _log(checkpoint: Path) -> dict[str, bytes]:
-    log = checkpoint.parent / LOG
-    return {LOG: log.read_bytes()} if log.is_file() else {}
+def _log(checkpoint: Path, code: int, model: int) -> tuple[dict[str, bytes], tuple[str, ...]]:
+    """The log beside the checkpoint, and a note when it stays out: a script's own run logs the sizes that it made."""
+    path = checkpoint.parent / LOG
+    if not path.is_file():
+        return {}, ()
+    log = path.read_bytes()
+    total = LOGGED_TOTAL.findall(log)
+    if total and int(total[-1]) != code + model:
+        return {}, (f"{path} is of a submission of {int(total[-1]):,} bytes, this one has {code + model:,}: left out",)
+    return {LOG: log}, ()
 
 
 def _costs(costs: ByteLedger, code: bytes, parts: Bundle) -> dict[str, Any]:

@@ -25,6 +25,7 @@ COMMANDS = {
     "demo": ("pgolf.commands.demo:demo", "Text -> train -> pack -> verify, in minutes on a laptop CPU."),
     "inspect": ("pgolf.commands.inspect:inspect", "What an artifact, wrapper or submission holds, byte by byte."),
     "measure": ("pgolf.commands.measure:measure", "Bits per weight of a checkpoint under one or more recipes."),
+    "new": ("pgolf.commands.new:new", "A submission to begin with: trains, packs and scores itself."),
     "pack": ("pgolf.commands.pack:pack", "Checkpoint -> submission folder under the byte cap."),
     "train": ("pgolf.commands.train:train", "Train a preset on token shards."),
     "unpack": ("pgolf.commands.unpack:unpack", "Artifact or submission -> checkpoint."),

@@ -24,6 +24,13 @@ seed_option = click.option(
     show_default=True,
     help="Of all that is drawn: starting weights, order of the data, samples.",
 )
+settings_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a setting of the preset: any field of its GPTConfig or TrainConfig; may be repeated.",
+)
 steps_option = click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Train N steps, not the preset's.")
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: torch's choice]"

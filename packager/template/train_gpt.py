@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +109,11 @@ class Run:
         Raises: InputError when there are none, or not one tokenizer.
         """
         split = "val" if options.eval or options.pack else "train"
-        places = [options.data] if options.data else DATA
-        holding = [path for place in places for path in sorted(Path().glob(place)) if any(path.glob(f"*_{split}_*.bin"))]
-        if options.data:
-            holding = [Path(options.data)]
+        places = [options.data] if options.data else [path for place in DATA for path in sorted(glob(place))]
+        holding = [path for path in map(Path, places) if any(path.glob(f"*_{split}_*.bin"))]
         if not holding:
-            raise InputError(f"no *_{split}_*.bin in {', '.join(DATA)}", hint="name their folder: --data DIR")
+            where = options.data or ", ".join(DATA)
+            raise InputError(f"no *_{split}_*.bin in {where}", hint="name the folder of the shards: --data DIR")
         data = holding[0]
         tokenizer = options.tokenizer or _tokenizer(data)
         shards = [options.val] if options.val else find_shards(data, "val")

@@ -10,7 +10,7 @@ import click
 from pgolf.console import json_option, print_json, print_table, progress
 from pgolf.data_origin import check_origin
 from pgolf.evaluation import fit_vocabulary, sliding_evaluation
-from pgolf.options import device_option, seed_option, steps_option, threads_option
+from pgolf.options import device_option, seed_option, settings_option, steps_option, threads_option
 
 if TYPE_CHECKING:
     from trainer.run.loop import TrainResult
@@ -30,13 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--compile/--no-compile", default=None, help="Compile the model with torch.compile.  [default: the preset's choice]"
 )
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change a setting of the preset: any field of its GPTConfig or TrainConfig; may be repeated.",
-)
+@settings_option
 @click.option("--resume", is_flag=True, help="Go on from the state in RUN, if there is one.")
 @click.option("--tokenizer", metavar="FILE", help="SentencePiece model, instead of the data folder's.")
 @click.option("--val", metavar="FILE", help="Validation shard, instead of the data folder's.")
@@ -91,6 +85,7 @@ def train(
       pgolf train pr339 --data data -o run --set qat_below=0.1 --set qat_recipe=pr339
       torchrun --nproc_per_node=8 -m pgolf train pr1716 --data data -o run
     """
+    from codec.quantization.recipe import load_recipe
     from codec.storage.token_shards import find_shards, find_tokenizer
     from trainer.compute.ranks import Ranks
     from trainer.presets.catalog import find_preset
@@ -125,6 +120,7 @@ def train(
                 tokenizer=tokenizer_file,
                 trackers=trackers,
                 progress=report,
+                find_recipe=load_recipe,
             )
     if not first:
         return

@@ -44,7 +44,9 @@ class Ranks:
 
         Raises: UsageError when they are no numbers, or no rank of that world.
         """
-        rank, world, local = (_number(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        rank = _number("RANK", os.environ.get("RANK"))
+        world = _number("WORLD_SIZE", os.environ.get("WORLD_SIZE"))
+        local = _number("LOCAL_RANK", os.environ.get("LOCAL_RANK"))
         if rank >= max(world, 1):
             raise UsageError(
                 f"the environment says RANK {rank}, but WORLD_SIZE {world}", hint="start with torchrun, or unset both"
@@ -159,8 +161,8 @@ def failures_mean_loss() -> Iterator[None]:
         ) from None
 
 
-def _number(name: str) -> int:
-    text = os.environ.get(name) or "0"
+def _number(name: str, text: str | None) -> int:
+    text = text or "0"
     if not (text.isascii() and text.isdigit()):
         raise UsageError(
             f"{name} is `{text}` in the environment, not a number", hint="start with torchrun, or unset it"

@@ -52,10 +52,9 @@ class Preset:
         """
         if "train" not in notes:
             return None
-        name = str(notes.get("preset"))
         try:
+            about = {"name": notes["preset"], **{key: notes[key] for key in ("description", "fixed_vocab")}}
             train = {**notes["train"], "momentum": tuple(notes["train"]["momentum"])}
-            about = {"name": name, "description": f"as a checkpoint of {name} was trained", "fixed_vocab": True}
             return cls.of({**about, "model": notes["config"], "train": train})
         except (KeyError, TypeError, UsageError) as error:
             raise InputError(f"its metadata describe no training ({error})", hint="pass --preset or --eval-only") from None

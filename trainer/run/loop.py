@@ -12,7 +12,6 @@ import torch
 
 from codec.errors import PgolfError
 from codec.progress import Progress
-from codec.quantization.recipe import load_recipe
 from trainer.compute.device import autocast, cpu_threads, find_device, synchronize
 from trainer.compute.ranks import RankLost, Ranks, failures_mean_loss
 from trainer.data.loader import Loader
@@ -60,7 +59,7 @@ def train(
     tokenizer: str | Path | None = None,
     trackers: Sequence[str] = (),
     progress: Progress | None = None,
-    find_recipe: FindRecipe = load_recipe,
+    find_recipe: FindRecipe | None = None,
     head: LogHead | None = None,
 ) -> TrainResult:
     """Train a preset and write checkpoint.safetensors, train.log, metrics.jsonl and state.safetensors into `out_dir`.
@@ -69,7 +68,7 @@ def train(
     preset's, its schedule in proportion.  threads: of torch, for this run.  device: "cpu", "cuda" or "auto".
     resume: go on from `out_dir`'s state if there is one; with the same threads and number of processes the weights
     equal those of an uninterrupted run bit for bit, unless a wall-clock cap is set.  trackers: see its module.
-    find_recipe: of the recipe that the preset trains through.  head: see its class.
+    find_recipe: codec's load_recipe, for a preset that trains through a recipe's rounding.  head: see its class.
     Ctrl-C and SIGTERM save the state after the present step, then raise KeyboardInterrupt.
     Processes of torchrun all call this alike and see the same folders; the first alone writes and reports.
 
@@ -276,6 +275,8 @@ class _Run:
         return {
             "config": self.preset.model.to_dict(),
             "preset": self.preset.name,
+            "description": self.preset.description,
+            "fixed_vocab": self.preset.fixed_vocab,
             "train": self.preset.train.to_dict(),
             "seed": self.identity["seed"],
             "steps": self.step,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from codec.errors import UsageError
 from codec.quantization.recipe import Recipe
 from trainer.compute.attention import choose_attention
 from trainer.compute.device import Forward, autocast, compiled, precision, synchronize, to_device
@@ -44,18 +45,19 @@ class Stepper:
 
     @classmethod
     def build(
-        cls, preset: Preset, seed: int, device: torch.device, ranks: Ranks, find_recipe: FindRecipe
+        cls, preset: Preset, seed: int, device: torch.device, ranks: Ranks, find_recipe: FindRecipe | None = None
     ) -> "Stepper":
         """A freshly initialized model on the device, with optimizers and average.
 
-        Raises: UsageError for a recipe that training cannot round with; EnvironmentLacks when torch cannot compile.
+        find_recipe: of the recipe that training rounds with, if the preset names one.
+        Raises: UsageError for a recipe that it cannot round with; EnvironmentLacks when torch cannot compile.
         """
         config = preset.train
         attention, attend = choose_attention(device, precision(device))
         model = GPT(preset.model, attend)
         initialize(model, seed)
         to_device(model, device)
-        recipe = find_recipe(config.qat_recipe) if config.qat_recipe else None
+        recipe = _recipe(config.qat_recipe, find_recipe) if config.qat_recipe else None
         if recipe:
             with fake_quantized(model, recipe):  # refuses an unusable one now, not when the learning rate has fallen
                 pass
@@ -147,3 +149,9 @@ class Stepper:
             loss.backward()
             total += loss.detach()
         return total
+
+
+def _recipe(name: str, find: FindRecipe | None) -> Recipe:
+    if find is None:
+        raise UsageError(f"the preset trains through recipe `{name}`", hint="pass find_recipe=codec.load_recipe")
+    return find(name)

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from codec.errors import PgolfError
 from verify.submission.folder import Submission
@@ -50,6 +50,7 @@ IMPORTS = (
         modules={"ctypes", "cffi", "torch.utils.cpp_extension", "numba", "cython"},
     ),
 )
+LAUNCHER = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"}
 OS_PROCESSES = re.compile(r"^(system|popen|fork|forkpty|exec\w*|spawn\w*|posix_spawn\w*|kill|killpg)$")
 READERS = {"open", "load", "fromfile", "memmap", "loadtxt", "read_text", "read_bytes", "read_csv", "read_parquet"}
 OWN_FILES = re.compile(r"(val|tokenizer|\.model$|\.vocab$|\.ptz$|final_model|model\.bin|\.log$|\.txt$|^/dev/|^/proc/)")
@@ -264,11 +265,12 @@ def _constant_path(call: ast.Call) -> str:
 def _environment(tree: ast.Module) -> Iterator[Hit]:
     """Settings read inside functions, each; the usual block of settings of a class or module as one."""
     for scope in scopes(tree):
+        launcher = {id(place) for node in own(scope) for place, name in _environment_read(node) if name in LAUNCHER}
         reads = sorted(
             {
                 node.lineno
                 for node in own(scope)
-                if isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv")
+                if _is_environment(node) and id(node) not in launcher
             }
         )
         if isinstance(scope, ast.Module) and len(reads) > 1:
@@ -276,6 +278,23 @@ def _environment(tree: ast.Module) -> Iterator[Hit]:
             yield Hit(rule="triage.environment", line=reads[0], what=what)
         else:
             yield from (Hit(rule="triage.environment", line=line, what="reads the environment") for line in reads)
+
+
+def _is_environment(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv")
+
+
+def _environment_read(node: ast.AST) -> Iterator[tuple[ast.AST, Any]]:
+    """(the `os.environ` or `os.getenv` in it, the name that is read) of one read whose name is written out."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=place, attr="get"), args=[ast.Constant(value=name), *_]):
+            yield place, name
+        case ast.Call(func=place, args=[ast.Constant(value=name), *_]):
+            yield place, name
+        case ast.Subscript(value=place, slice=ast.Constant(value=name)):
+            yield place, name
+        case ast.Compare(left=ast.Constant(value=name), comparators=[place]):
+            yield place, name
 
 
 def _blobs(tree: ast.Module) -> Iterator[Hit]:

@@ -1,0 +1,49 @@
+"""A submission to begin with: the readable script with its settings, and what it becomes when it is wrapped."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from codec.storage.atomic_files import new_folder
+from packager.script.reference import FULL, PRESET, RECIPE, SCRIPT, packed_script, reference_bundle, template
+from packager.submission import REQUIREMENTS
+
+SOURCE = "source"  # folder of what is edited
+FILES = {SCRIPT, REQUIREMENTS, SOURCE}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaffold:
+    """files: path inside the folder -> content.  modules: of the toolkit, inside the packed script."""
+
+    files: dict[str, bytes]
+    modules: tuple[str, ...]
+
+    @property
+    def code_bytes(self) -> int:
+        """What counts against the cap."""
+        return len(self.files[SCRIPT])
+
+
+def scaffold(preset: str, recipe: str, *, minified: bool = True) -> Scaffold:
+    """preset, recipe: TOML text.  minified: False keeps the sources inside the packed script as they are written."""
+    parts = reference_bundle(preset, recipe)
+    files = {
+        SCRIPT: packed_script(parts, SCRIPT, minified=minified),
+        REQUIREMENTS: "".join(f"{name}\n" for name in parts.requires).encode(),
+        f"{SOURCE}/{SCRIPT}": template(FULL).encode(),
+        f"{SOURCE}/{PRESET}": preset.encode(),
+        f"{SOURCE}/{RECIPE}": recipe.encode(),
+    }
+    return Scaffold(files=files, modules=tuple(parts.modules))
+
+
+def write_scaffold(made: Scaffold, folder: Path) -> None:
+    """Write it, complete or not at all; an earlier one that was never run is replaced.
+
+    Raises: UsageError when `folder` holds something else.
+    """
+    with new_folder(folder, replaces=lambda names: names == FILES) as temporary:
+        for name, content in made.files.items():
+            path = temporary / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
