@@ -8,7 +8,6 @@ from packager.script.reference import FULL, PRESET, RECIPE, SCRIPT, packed_scrip
 from packager.submission import REQUIREMENTS
 
 SOURCE = "source"  # folder of what is edited
-FILES = {SCRIPT, REQUIREMENTS, SOURCE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +37,11 @@ def scaffold(preset: str, recipe: str, *, minified: bool = True) -> Scaffold:
 
 
 def write_scaffold(made: Scaffold, folder: Path) -> None:
-    """Write it, complete or not at all; an earlier one that was never run is replaced.
+    """Write it, complete or not at all.
 
-    Raises: UsageError when `folder` holds something else.
+    Raises: UsageError when `folder` holds anything: what was edited there must not be lost.
     """
-    with new_folder(folder, replaces=lambda names: names == FILES) as temporary:
+    with new_folder(folder) as temporary:
         for name, content in made.files.items():
             path = temporary / name
             path.parent.mkdir(exist_ok=True)

@@ -144,7 +144,12 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
     files |= {RECORD: _json(record), README: _readme(record, trains, LOG in files).encode()}
     progress(STAGES, "")
     return PackedSubmission(
-        files=files, ledger=costs, recipe=name, trains=trains, cap=options.cap, notes=(*imported.notes, *lost, *left_out)
+        files=files,
+        ledger=costs,
+        recipe=name,
+        trains=trains,
+        cap=options.cap,
+        notes=(*imported.notes, *lost, *left_out),
     )
 
 

@@ -14,7 +14,6 @@ import click
 
 from pgolf.plugins import load_plugin
 from pgolf.signals import command_signals
-from trainer.run.launched import let_the_first_speak
 
 # name -> (module:function, one line of help): the help page must not import torch or numpy.
 COMMANDS = {
@@ -89,6 +88,8 @@ def _run(arguments: list[str], as_json: bool) -> int:
     try:
         result = _without_system_errors(arguments)
     except click.ClickException as error:
+        from trainer.run.launched import let_the_first_speak
+
         let_the_first_speak()
         message = error.format_message().removesuffix(".")
         context = getattr(error, "ctx", None)

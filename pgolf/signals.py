@@ -12,12 +12,12 @@ from contextlib import contextmanager
 
 import click
 
-from trainer.run.launched import is_another_rank
-
 
 @contextmanager
 def command_signals() -> Iterator[None]:
     """SIGTERM inside ends a command as Ctrl-C does, so that nothing stays half-written; other ranks just end."""
+    from trainer.run.launched import is_another_rank
+
     if threading.current_thread() is not threading.main_thread():  # Python allows handlers nowhere else
         yield
         return

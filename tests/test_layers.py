@@ -36,8 +36,8 @@ WINGS = {
         "model": set(),
         "compute": {"model"},
         "presets": {"model"},
-        "calibration": {"compute", "model"},
         "data": {"compute"},
+        "calibration": {"compute", "data", "model"},
         "optim": {"compute", "model", "presets"},
         "run": {"compute", "data", "model", "optim", "presets"},
     },
@@ -47,6 +47,7 @@ WINGS = {
         "script": {"requirements"},
         "template": set(),
         "submission": {"importers", "script"},
+        "scaffold": {"script", "submission"},
     },
     "verify": {
         "rules": set(),
@@ -87,7 +88,7 @@ WINGS = {
         "plots": set(),
         "tables": set(),
         "__main__": {"plugins", "signals"},
-        "commands": {"checkpoints", "console", "data_origin", "evaluation", "options", "plots", "signals", "tables"},
+        "commands": {"checkpoints", "console", "data_origin", "evaluation", "options", "plots", "tables"},
         "reference": {"__main__"},
     },
 }

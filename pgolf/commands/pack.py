@@ -60,7 +60,9 @@ def pack(
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output' (or --dry-run).")
     if preset and (eval_only or script):
-        raise click.UsageError(f"--preset is for the script that trains, not for {'--eval-only' if eval_only else '--script'}.")
+        raise click.UsageError(
+            f"--preset is for the script that trains, not for {'--eval-only' if eval_only else '--script'}."
+        )
     from packager.submission import STAGES, PackOptions, build_submission, plan_submission
     from pgolf.checkpoints import read_model, read_weights
 
@@ -84,7 +86,9 @@ def pack(
     for note in submission.notes:
         echo(f"note: {note}", err=True)
     if submission.trains is False and not eval_only:
-        why = "levels as stored are no recipe" if recipe == "stored" else "the checkpoint does not say how it was trained"
+        why = (
+            "levels as stored are no recipe" if recipe == "stored" else "the checkpoint does not say how it was trained"
+        )
         echo(f"note: {why}, so the script evaluates only", err=True)
     written = None if dry_run else str(output)
     if as_json:

@@ -142,7 +142,10 @@ def test_rounding_begins_when_the_learning_rate_has_fallen(narrow, tmp_path, mon
     assert [count <= 63 for count in levels] == [rate < 0.5 for rate in rates]
     assert any(count <= 63 for count in levels)
     assert len(np.unique(weights(tmp_path)["blocks.0.mlp.fc.weight"][0])) > 63
-    for find, words in ((lambda _: WITHOUT_FORMULA, "cannot round with treatment `numbers`"), (None, "pass find_recipe")):
+    for find, words in (
+        (lambda _: WITHOUT_FORMULA, "cannot round with treatment `numbers`"),
+        (None, "pass find_recipe"),
+    ):
         with pytest.raises(UsageError, match=words):
             go(narrow, tmp_path / "other", preset, evaluate=small_evaluation, find_recipe=find)
     assert not (tmp_path / "other").exists()

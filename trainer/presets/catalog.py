@@ -9,7 +9,7 @@ from typing import Any
 
 from codec.errors import UsageError
 from codec.storage.atomic_files import read_bytes, within
-from codec.suggestion import nearest
+from codec.suggestion import did_you_mean
 from trainer.presets.preset import Preset
 from trainer.presets.preset_file import parse_preset
 from trainer.presets.setting_values import CONFIGS
@@ -82,7 +82,7 @@ def _inherited(name: str, folder: Path, extending: tuple[Path, ...]) -> dict[str
 
 
 def _unknown(name: str) -> UsageError:
-    hint = f"{nearest(name, PRESETS)} presets: {', '.join(PRESETS)}".lstrip()
+    hint = f"{did_you_mean(name, PRESETS)} presets: {', '.join(PRESETS)}".lstrip()
     return UsageError(f"there is no preset `{name}`", hint=hint)
 
 

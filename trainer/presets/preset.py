@@ -57,7 +57,9 @@ class Preset:
             train = {**notes["train"], "momentum": tuple(notes["train"]["momentum"])}
             return cls.of({**about, "model": notes["config"], "train": train})
         except (KeyError, TypeError, UsageError) as error:
-            raise InputError(f"its metadata describe no training ({error})", hint="pass --preset or --eval-only") from None
+            raise InputError(
+                f"its metadata describe no training ({error})", hint="pass --preset or --eval-only"
+            ) from None
 
     @classmethod
     def parsed(cls, text: str) -> "Preset":

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from codec.errors import PgolfError
 from codec.progress import Progress
 from trainer.compute.device import autocast, cpu_threads, find_device, synchronize

@@ -266,13 +266,7 @@ def _environment(tree: ast.Module) -> Iterator[Hit]:
     """Settings read inside functions, each; the usual block of settings of a class or module as one."""
     for scope in scopes(tree):
         launcher = {id(place) for node in own(scope) for place, name in _environment_read(node) if name in LAUNCHER}
-        reads = sorted(
-            {
-                node.lineno
-                for node in own(scope)
-                if _is_environment(node) and id(node) not in launcher
-            }
-        )
+        reads = sorted({node.lineno for node in own(scope) if _is_environment(node) and id(node) not in launcher})
         if isinstance(scope, ast.Module) and len(reads) > 1:
             what = f"reads {len(reads)} settings from the environment, up to line {reads[-1]}"
             yield Hit(rule="triage.environment", line=reads[0], what=what)
