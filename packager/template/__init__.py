@@ -1,6 +1,6 @@
 """The scripts of submissions that bring none of their own, and the modules of the toolkit that they carry.
 
-train_gpt.py trains, packs, loads again and scores; eval_gpt.py scores only, and is a quarter as large when packed.  Each
+train_gpt.py trains, packs, loads again and scores; eval_gpt.py scores only, and packed it is a quarter as large.  Each
 byte of these modules counts against the cap, minified and compressed.  A change to one of them is a change to every
 submission, so they import only the standard library, numpy, torch, safetensors, sentencepiece and each other.
 """

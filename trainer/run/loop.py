@@ -62,8 +62,9 @@ def train(
 ) -> TrainResult:
     """Train a preset and write checkpoint.safetensors, train.log, metrics.jsonl and state.safetensors into `out_dir`.
 
-    evaluate: called with the model to export, in all processes, at the end and every `val_every` steps.  steps: instead of the
-    preset's, its schedule in proportion.  threads: of torch, for this run.  device: "cpu", "cuda" or "auto".
+    evaluate: called with the model to export, in all processes, at the end and every `val_every` steps.
+    steps: instead of the preset's, its schedule in proportion.  threads: of torch, for this run.
+    device: "cpu", "cuda" or "auto".
     resume: go on from `out_dir`'s state if there is one; with the same threads and number of processes the weights
     equal those of an uninterrupted run bit for bit, unless a wall-clock cap is set.  trackers: see its module.
     find_recipe: codec's load_recipe, for a preset that trains through a recipe's rounding.  head: see its class.

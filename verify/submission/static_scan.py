@@ -266,7 +266,8 @@ def _environment(tree: ast.Module) -> Iterator[Hit]:
     """Settings read inside functions, each; the usual block of settings of a class or module as one."""
     for scope in scopes(tree):
         launcher = {id(place) for node in own(scope) for place, name in _environment_read(node) if name in LAUNCHER}
-        reads = sorted({node.lineno for node in own(scope) if _is_environment(node) and id(node) not in launcher})
+        places = [node for node in own(scope) if isinstance(node, ast.Attribute) and _is_environment(node)]
+        reads = sorted({place.lineno for place in places if id(place) not in launcher})
         if isinstance(scope, ast.Module) and len(reads) > 1:
             what = f"reads {len(reads)} settings from the environment, up to line {reads[-1]}"
             yield Hit(rule="triage.environment", line=reads[0], what=what)
@@ -274,8 +275,8 @@ def _environment(tree: ast.Module) -> Iterator[Hit]:
             yield from (Hit(rule="triage.environment", line=line, what="reads the environment") for line in reads)
 
 
-def _is_environment(node: ast.AST) -> bool:
-    return isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv")
+def _is_environment(node: ast.Attribute) -> bool:
+    return ast.unparse(node) in ("os.environ", "os.getenv")
 
 
 def _environment_read(node: ast.AST) -> Iterator[tuple[ast.AST, Any]]:
