@@ -146,8 +146,9 @@ def _train(
 
 def _pack(output: Path, result: "TrainResult") -> "PackedSubmission":
     from packager.submission import STAGES, PackOptions, build_submission
+    from pgolf.checkpoints import preset_toml
 
-    options = PackOptions(checkpoint=result.checkpoint, recipe=RECIPE, title="pgolf demo")
+    options = PackOptions(checkpoint=result.checkpoint, recipe=RECIPE, preset_of=preset_toml, title="pgolf demo")
     with progress("pack", STAGES) as step:
         return build_submission(options, output / "submission", step)
 

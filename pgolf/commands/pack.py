@@ -1,9 +1,6 @@
 """`pgolf pack`: checkpoint -> submission folder under the byte cap."""
 
-from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -64,13 +61,13 @@ def pack(
             f"--preset is for the script that trains, not for {'--eval-only' if eval_only else '--script'}."
         )
     from packager.submission import STAGES, PackOptions, build_submission, plan_submission
-    from pgolf.checkpoints import read_model, read_weights
+    from pgolf.checkpoints import preset_toml, read_model, read_weights
 
     options = PackOptions(
         checkpoint=checkpoint,
         recipe=recipe,
         script=script,
-        preset_of=partial(_preset, preset, eval_only),
+        preset_of=lambda notes: None if eval_only else preset_toml(notes, preset),
         cap=cap,
         author=author,
         title=title,
@@ -86,9 +83,7 @@ def pack(
     for note in submission.notes:
         echo(f"note: {note}", err=True)
     if submission.trains is False and not eval_only:
-        why = (
-            "levels as stored are no recipe" if recipe == "stored" else "the checkpoint does not say how it was trained"
-        )
+        why = "stored levels are no recipe" if recipe == "stored" else "the checkpoint does not say how it was trained"
         echo(f"note: {why}, so the script evaluates only", err=True)
     written = None if dry_run else str(output)
     if as_json:
@@ -115,14 +110,3 @@ def pack(
     print_table([(name, f"{size:,}") for name, size in rows], ("part", "bytes"))
     click.echo(f"{submission.ledger.bits_per_weight:.3f} bits per weight, recipe {submission.recipe}")
     click.echo(f"sha256 {submission.sha256}  {written or '(nothing written)'}")
-
-
-def _preset(named: str | None, eval_only: bool, notes: Mapping[str, Any]) -> str | None:
-    """TOML of the preset that the script trains, None for the script that evaluates only."""
-    if eval_only:
-        return None
-    from trainer.presets.catalog import find_preset
-    from trainer.presets.preset import Preset
-
-    preset = find_preset(named) if named else Preset.of_checkpoint(notes)
-    return preset.to_toml() if preset else None
