@@ -32,7 +32,7 @@ from codec.storage.checkpoint import read_checkpoint
 from codec.storage.token_shards import find_shards, find_tokenizer
 from trainer.calibration import calibrate, calibration_model, default_sequences, sequences_per_pass, training_windows
 from trainer.compute.device import cpu_threads, find_device
-from trainer.compute.ranks import Ranks
+from trainer.compute.ranks import Ranks, failures_mean_loss
 from trainer.data.loader import Loader
 from trainer.model.config import GPTConfig
 from trainer.model.gpt import GPT
@@ -250,8 +250,10 @@ def scored(run: Run, model: GPT, kind: str, *, stride: int) -> Score:
         )
     if kind == "slot":
         scorer = ContextSlot(**sizes, steps=how.slot_steps, lr=how.slot_lr)
-    shares = Shares.joined() if run.ranks.world > 1 else 1
-    return run.validation.score(scorer, batch=run.options.batch, ranks=shares)
+    if run.ranks.world == 1:
+        return run.validation.score(scorer, batch=run.options.batch)
+    with failures_mean_loss():
+        return run.validation.score(scorer, batch=run.options.batch, ranks=Shares.joined())
 
 
 def main() -> None:

@@ -203,7 +203,7 @@ class _Run:
 
     def validate(self, evaluate: Evaluate) -> tuple[float, float]:
         """(val_loss, val_bpb) of the weights that would be exported now, equal in all processes."""
-        together = failures_mean_loss() if self.ranks.world > 1 else nullcontext()
+        together = failures_mean_loss() if self.ranks.world > 1 else nullcontext()  # alone, an error is its own
         with self.timed("val"), self.stepper.state.exported() as model, autocast(self.stepper.device), together:
             loss, bpb = evaluate(model)
         if self.records:
