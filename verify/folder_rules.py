@@ -5,17 +5,17 @@ from pathlib import PurePosixPath
 
 from verify.claims.group_rules import group_judges
 from verify.claims.submission_json import number
-from verify.facts import Facts
+from verify.facts import Shipped
 from verify.finding import Finding
 from verify.judges import Judges
 from verify.rules import RULES
 from verify.submission.byte_count import CODE_SUFFIXES, MAIN
 
-folder_judges = Judges[Facts]()
+folder_judges = Judges[Shipped]()
 
 
 @folder_judges("bytes.cap")
-def check_cap(facts: Facts) -> Finding:
+def check_cap(facts: Shipped) -> Finding:
     """Counted code plus artifact against the cap."""
     count = facts.count
     spare = count.cap - count.judged_total
@@ -30,7 +30,7 @@ def check_cap(facts: Facts) -> Finding:
 
 
 @folder_judges("folder.contents")
-def check_folder(facts: Facts) -> Finding:
+def check_folder(facts: Shipped) -> Finding:
     """Files that are neither counted nor usual; code among them fails, unless it is tolerated by name."""
     extra = list(facts.folder.unexpected)
     code = [name for name in extra if PurePosixPath(name).suffix in CODE_SUFFIXES]
@@ -53,7 +53,7 @@ def check_folder(facts: Facts) -> Finding:
 
 
 @folder_judges("claims.bytes")
-def check_claimed_bytes(facts: Facts) -> Finding:
+def check_claimed_bytes(facts: Shipped) -> Finding:
     """Sizes in submission.json against what was counted; stating too little fails."""
     count, claims = facts.count, facts.folder.claims
     counted = {"bytes_total": count.judged_total, "bytes_code": count.import_closure, "bytes_model": count.artifact}
@@ -82,7 +82,7 @@ def check_claimed_bytes(facts: Facts) -> Finding:
 
 
 @folder_judges("claims.hashes")
-def check_claimed_hashes(facts: Facts) -> Finding:
+def check_claimed_hashes(facts: Shipped) -> Finding:
     """sha256 of artifact and script in submission.json against the files."""
     claims = facts.folder.claims
     have = {"artifact_sha256": facts.artifact.sha256, "script_sha256": facts.folder.script_sha256}
@@ -103,7 +103,7 @@ def check_claimed_hashes(facts: Facts) -> Finding:
 
 
 @folder_judges(*group_judges.rules)
-def check_folder_logs(facts: Facts) -> Iterable[Finding]:
+def check_folder_logs(facts: Shipped) -> Iterable[Finding]:
     """What the folder's logs show by themselves and against submission.json."""
     if facts.logs.group:
         return group_judges.judge(facts.logs.group)
@@ -114,7 +114,7 @@ def check_folder_logs(facts: Facts) -> Iterable[Finding]:
 
 
 @folder_judges("artifact.decodes", "artifact.foreign")
-def check_artifact(facts: Facts) -> Finding:
+def check_artifact(facts: Shipped) -> Finding:
     """The artifact is decoded by now (Submission.open raises CodecError otherwise), or of another format.
 
     Nobody but the sandboxed script opens one of another format.
@@ -138,7 +138,7 @@ def check_artifact(facts: Facts) -> Finding:
 
 
 @folder_judges(*(rule for rule in RULES if rule.startswith("triage.")))
-def check_scan(facts: Facts) -> list[Finding]:
+def check_scan(facts: Shipped) -> list[Finding]:
     """Every hit of the static scan is a warning; that there is none proves nothing."""
     scan = facts.scan
     found = [
@@ -157,34 +157,3 @@ def check_scan(facts: Facts) -> list[Finding]:
         message = f"nothing of the checklist in {scan.lines:,} lines; that proves nothing"
         return [Finding(rule="triage.scan", level="pass", message=message)]
     return found
-
-
-@folder_judges("artifact.tokenizer")
-def check_tokenizer(facts: Facts) -> Finding:
-    """The tokenizer the model was trained with is the one that made the held-out tokens, as was made sure of."""
-    used = facts.text.tokenizer_sha256
-    if not facts.artifact.tokenizer_sha256:
-        return Finding(
-            rule="artifact.tokenizer",
-            level="unknown",
-            message="the artifact names no tokenizer",
-            evidence={"used": used},
-        )
-    return Finding(
-        rule="artifact.tokenizer",
-        level="pass",
-        evidence={"sha256": used},
-        message="the tokenizer is the one the model was trained with",
-    )
-
-
-@folder_judges("text.bytes")
-def check_bytes_proof(facts: Facts) -> Finding:
-    """The proof HeldOut.read has made (it raises InputError when the bytes do not add up)."""
-    proof = facts.text.proof
-    return Finding(
-        rule="text.bytes",
-        level="pass",
-        evidence=dict(proof),
-        message=f"{proof['bytes']:,} bytes counted = decoded text, in each of {proof['documents']:,} documents",
-    )

@@ -21,6 +21,37 @@ CLAIM_TOLERANCE = 1e-6  # bpb; claims carry 8 decimals, another batch size moves
 LEAST_DECIMALS = 3  # a claim of fewer says too little to agree with anything: 0.002 bpb are a record
 
 
+@run_judges("artifact.tokenizer")
+def check_tokenizer(facts: Facts) -> Finding:
+    """The tokenizer the model was trained with is the one that made the held-out tokens, as was made sure of."""
+    used = facts.text.tokenizer_sha256
+    if not facts.artifact.tokenizer_sha256:
+        return Finding(
+            rule="artifact.tokenizer",
+            level="unknown",
+            message="the artifact names no tokenizer",
+            evidence={"used": used},
+        )
+    return Finding(
+        rule="artifact.tokenizer",
+        level="pass",
+        evidence={"sha256": used},
+        message="the tokenizer is the one the model was trained with",
+    )
+
+
+@run_judges("text.bytes")
+def check_bytes_proof(facts: Facts) -> Finding:
+    """The proof HeldOut.read has made (it raises InputError when the bytes do not add up)."""
+    proof = facts.text.proof
+    return Finding(
+        rule="text.bytes",
+        level="pass",
+        evidence=dict(proof),
+        message=f"{proof['bytes']:,} bytes counted = decoded text, in each of {proof['documents']:,} documents",
+    )
+
+
 @run_judges("reload.protocol")
 def check_protocol(facts: Facts) -> Finding:
     """By what the script's model was loaded, and with which settings."""
