@@ -9,7 +9,7 @@ from codec.errors import printable
 from verify.audit.causality_rules import MARGIN, NOISE
 from verify.audit.evidence import clause, finding
 from verify.claims.log_grammar import kind_of
-from verify.claims.submission_json import number
+from verify.claims.submission_json import artifact_bpb, artifact_seed, number
 from verify.facts import ArtifactFacts, Facts
 from verify.finding import Finding, Level
 from verify.judges import Judges
@@ -141,7 +141,8 @@ def check_prefix(facts: Facts) -> Finding:
 def check_claimed_score(facts: Facts) -> Finding:
     """val_bpb in submission.json against the measured one; it decides when `eval` says the same way and text."""
     rule, claims, score = "claims.score", facts.folder.claims, facts.packed.score
-    claimed = number(claims.get("val_bpb"))
+    of_seed = artifact_bpb(claims)
+    claimed = number(claims.get("val_bpb")) if of_seed is None else of_seed
     how, measured = _stated_evaluation(claims), evaluation(score, facts.settings.length, facts.settings.stride)
     if claimed is None or claimed <= 0:
         return Finding(rule=rule, level="not stated", message="submission.json states no val_bpb")
@@ -151,7 +152,8 @@ def check_claimed_score(facts: Facts) -> Finding:
         "measured_how": measured,
         "claimed_how": how,
     }
-    message = f"submission.json states val_bpb {claimed:.6f}, measured {score.bpb:.6f}"
+    whose = "" if of_seed is None else f" of seed {artifact_seed(claims)}, whose artifact this is"
+    message = f"submission.json states val_bpb {claimed:.6f}{whose}, measured {score.bpb:.6f}"
     other = [f"{key} {value:,.0f}" for key, value in how.items() if key != "mode" and value != measured[key]]
     if "mode" in how and kind_of(how["mode"]) not in ("sliding", "roundtrip"):
         other.append(how["mode"])
