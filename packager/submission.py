@@ -19,7 +19,7 @@ from codec.budget import PARAMETER_GOLF
 from codec.decoder import QuantizedTensor
 from codec.encoder import encode
 from codec.errors import InputError, LimitError, UsageError
-from codec.measurement.byte_ledger import ByteLedger, ledger
+from codec.measurement.byte_ledger import ByteLedger, ledger, of_submission
 from codec.progress import Progress, silent
 from codec.quantization.recipe import Recipe, load_recipe, quantize_checkpoint, rounding_notes
 from codec.storage.atomic_files import new_folder, read_bytes, within
@@ -129,7 +129,7 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
         ARTIFACT: blob,
         **_log(options.checkpoint),
         REQUIREMENTS: "".join(f"{name}\n" for name in parts.requires).encode(),
-        LEDGER: _json(_costs(costs, code, parts)),
+        LEDGER: _json(of_submission(costs, len(code), [*parts.modules])),
     }
     record = _record(options, notes, name, files)
     files |= {RECORD: _json(record), README: _readme(record, LOG in files).encode()}
@@ -196,23 +196,6 @@ def _check_cap(code_bytes: int, costs: ByteLedger, cap: int) -> None:
 def _log(checkpoint: Path) -> dict[str, bytes]:
     log = checkpoint.parent / LOG
     return {LOG: log.read_bytes()} if log.is_file() else {}
-
-
-def _costs(costs: ByteLedger, code: bytes, parts: Bundle) -> dict[str, Any]:
-    return {
-        "total_bytes": len(code) + costs.artifact_bytes,
-        "code": {"bytes": len(code), "modules": [*parts.modules]},
-        "artifact": _rounded(costs.to_dict()),
-    }
-
-
-def _rounded(value: Any) -> Any:
-    """Floats to 3 decimals: code lengths come from log2, whose last digit may differ between platforms."""
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return round(value, 3) if isinstance(value, float) else value
 
 
 def _record(options: PackOptions, notes: dict[str, Any], recipe: str, files: dict[str, bytes]) -> dict[str, Any]:

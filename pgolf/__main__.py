@@ -25,6 +25,7 @@ COMMANDS = {
     "inspect": ("pgolf.commands.inspect:inspect", "What an artifact, wrapper or submission holds, byte by byte."),
     "measure": ("pgolf.commands.measure:measure", "Bits per weight of a checkpoint under one or more recipes."),
     "pack": ("pgolf.commands.pack:pack", "Checkpoint -> submission folder under the byte cap."),
+    "record": ("pgolf.commands.record:record", "Runs of several seeds -> the folder of a record."),
     "train": ("pgolf.commands.train:train", "Train a preset on token shards."),
     "unpack": ("pgolf.commands.unpack:unpack", "Artifact or submission -> checkpoint."),
     "verify": ("pgolf.commands.verify:verify", "Reload a submission, count its bytes, score it again."),
