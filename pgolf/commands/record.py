@@ -74,7 +74,9 @@ def record(
     from verify.record_folder.given_runs import read_runs
 
     _check_date(said["date"])
-    target = Target(cap=cap, against=scores_to_beat(against) if against else None, names=against)
+    target = Target(
+        cap=cap, against=scores_to_beat(against) if against else None, names=tuple(Path(each).name for each in against)
+    )
     given = read_runs(runs, cap=cap, script=script, artifact=artifact or "", said=said)
     for note in given.notes:
         echo(f"note: {note}", err=True)
@@ -86,7 +88,8 @@ def record(
             print_json({"record": None, "findings": _listed(refused.findings)})
         else:
             print_findings(refused.findings, most=4, wrap=True)
-            click.echo(f"\n{refused.message}")
+            echo("")
+            echo(refused)
         return refused.exit_code
     if as_json:
         print_json(_object(written, output, cap))

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from codec.decoder import MAGIC
-from codec.errors import LimitError, PgolfError, UsageError
+from codec.errors import LimitError, PgolfError, UsageError, printable
 from codec.measurement.byte_ledger import ledger, of_submission
 from codec.storage.atomic_files import read_bytes
 from verify.claims.group_rules import check_group, group_judges
 from verify.claims.runs import Group, read_group
 from verify.claims.significance import Comparison, SeedScores, compare
-from verify.claims.write_submission_json import as_submission_json
+from verify.claims.write_submission_json import as_submission_json, seed_of
 from verify.finding import Finding
 from verify.folder_rules import compare_files, folder_judges, scan_findings
 from verify.pipeline import measure_folder
@@ -58,9 +58,9 @@ class Record:
 class RecordRefused(LimitError):
     """The challenge would refuse it: findings holds what fails, and all else that was found."""
 
-    def __init__(self, findings: Sequence[Finding]) -> None:
+    def __init__(self, findings: Sequence[Finding], hint: str = "") -> None:
         failed = dict.fromkeys(finding.rule for finding in findings if finding.level == "fail")
-        super().__init__(f"refused, nothing is written: {', '.join(failed)}")
+        super().__init__(f"refused, nothing is written: {', '.join(failed)}", hint=hint)
         self.findings = tuple(findings)
 
 
@@ -73,9 +73,9 @@ def write_record(
     is damaged; UsageError when two files would have one name.
     """
     logs = Group.of_logs(given.logs)
-    _refuse([*given.failed, *_without(check_group(logs, target.cap), given.failed)])
-    texts = {f"train_seed{log.seed}.log": read_bytes(log.path) for log in given.logs}
-    wishes = given.requirements or requirements(given.code).encode()
+    _refuse_given(given, check_group(logs, target.cap))
+    texts = {f"train_seed{seed_of(log)}.log": read_bytes(log.path) for log in given.logs}
+    wishes = requirements(given.code).encode() if given.requirements is None else given.requirements
     _write(folder, [*given.code.items(), *texts.items(), (REQUIREMENTS, wishes), *_of_artifact(given)])
     claims = _claims(given)
     with _inside(folder):
@@ -174,7 +174,7 @@ def _judged(given: GivenRuns, folder: Path, group: Group, cap: int) -> tuple[Fin
 def _shown(given: GivenRuns, group: Group, comparison: Comparison | None, target: Target) -> Shown:
     artifact = given.artifact
     best = min(group.runs, key=lambda run: (run.bpb, run.seed)).seed
-    seed = artifact.seed if artifact else best or 0
+    seed = artifact.seed if artifact else best
     return Shown(
         said=given.said,
         group=group,
@@ -194,20 +194,31 @@ def _write(folder: Path, files: Sequence[tuple[str, bytes]]) -> None:
     taken = [name for name in names if names.count(name) > 1 or name in (README, CLAIMS, SUMS)]
     if taken:
         raise UsageError(f"two files of the record would be called {taken[0]}", hint="give the artifact another name")
+    odd = [name for name in names if printable(name) != name or "\\" in name]
+    if odd:
+        raise UsageError(f"no file of a record is called {odd[0]!r}", hint="give it a name of letters and digits")
     for name, data in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
 
 
+def _refuse_given(given: GivenRuns, findings: Sequence[Finding]) -> None:
+    """What fails in the runs as they were given.  findings: on their logs alone."""
+    rules = {finding.rule for finding in given.failed}
+    others = [finding for finding in findings if finding.rule not in rules]
+    stated = all(finding.level != "fail" for finding in findings)
+    if given.failed or not stated:
+        hint = "a submission.json among the runs states it so; from the logs alone it is made anew" if stated else ""
+        raise RecordRefused([*given.failed, *others], hint if "submission.json" in _messages(given.failed) else "")
+
+
+def _messages(findings: Sequence[Finding]) -> str:
+    return "".join(finding.message for finding in findings)
+
+
 def _refuse(findings: Sequence[Finding]) -> None:
     if any(finding.level == "fail" for finding in findings):
         raise RecordRefused(findings)
-
-
-def _without(findings: Sequence[Finding], others: Sequence[Finding]) -> list[Finding]:
-    """Those of rules that the others do not speak of."""
-    rules = {finding.rule for finding in others}
-    return [finding for finding in findings if finding.rule not in rules]
 
 
 @contextmanager

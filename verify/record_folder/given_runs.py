@@ -15,7 +15,7 @@ from verify.claims.group_rules import check_group
 from verify.claims.log_reader import Log
 from verify.claims.runs import Group, Run, read_group
 from verify.claims.submission_json import Statement, artifact_seed
-from verify.claims.write_submission_json import PLACE, WORDS, seed_of
+from verify.claims.write_submission_json import PLACE, WORDS
 from verify.finding import Finding
 from verify.folder_rules import compare_files
 from verify.submission import run_settings
@@ -28,16 +28,16 @@ OF_SEED = re.compile(r"(\d{1,19})=(.+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """Packed weights.  seed: of the run that made them."""
+    """Packed weights.  seed: of the run that made them, None when its log names none."""
 
     name: str
     data: bytes
-    seed: int
+    seed: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenRuns:
-    """logs: one for each seed, by seed.  code: name -> content of train_gpt.py and of what it imports.
+    """logs: by seed.  code: name -> content of train_gpt.py and of what it imports.
 
     artifact: of the run with the best score among those that have one.  said: author, date and the like, None where
     nobody says.  requirements: what lies beside the script, None without.  environment: settings of the run command
@@ -67,11 +67,13 @@ def read_runs(
     cap: bytes.  script: instead of what the folders hold.  artifact: the same, `FILE` or `SEED=FILE`.  said: what goes
     before what the folders' submission.json say.
 
-    Raises: InputError when a file is unreadable, a log has no score or names no seed, or two submission.json say
-    different things; UsageError when there is no script, or nothing tells whose the artifact is.
+    Raises: InputError when a file is unreadable, a log has no score, or two submission.json say different things;
+    UsageError when there is no script, or nothing tells whose the artifact is.
     """
     groups, notes = _read(paths)
-    logs = sorted((log for group in groups for log in group.logs), key=seed_of)
+    logs = sorted(
+        (log for group in groups for log in group.logs), key=lambda log: (log.seed is not None, log.seed or 0)
+    )
     folders = [(path, group) for path, group in zip(paths, groups, strict=True) if path.is_dir()]
     code, home, failed = _code(script, [path for path, _ in folders])
     size = sum(map(len, code.values()))
@@ -88,9 +90,9 @@ def read_runs(
     return GivenRuns(
         logs=tuple(logs),
         code=code,
-        artifact=min(artifacts, key=lambda each: (bpb[each.seed], each.seed), default=None),
+        artifact=min(artifacts, key=lambda each: (bpb[each.seed], each.seed or 0), default=None),
         said=_said(said or {}, [group.statement for group in groups if group.statement]),
-        requirements=read_bytes(wishes) if wishes.is_file() else None,
+        requirements=wishes.read_bytes() if wishes.is_file() else None,  # one without a line is one too
         environment=_environment(paths),
         failed=tuple(failed),
         notes=tuple(notes),
@@ -98,10 +100,10 @@ def read_runs(
 
 
 def _read(paths: Sequence[Path]) -> tuple[list[Group], list[str]]:
-    """The runs of each path; a log that is another one's copy (train.log of the best seed, often) is left out."""
-    groups, notes, seen = list[Group](), list[str](), dict[str, Path]()
+    """The runs of each path; a log that is a copy of another in its folder (often train.log is) is left out."""
+    groups, notes = list[Group](), list[str]()
     for path in paths:
-        group = read_group([path])
+        group, seen = read_group([path]), dict[str, Path]()
         if not group.logs:
             raise InputError(
                 "holds no log with a score, and a record is made from logs", where=str(path), hint="add the logs"
@@ -109,10 +111,10 @@ def _read(paths: Sequence[Path]) -> tuple[list[Group], list[str]]:
         kept: list[Log] = []
         for log in group.logs:
             first = seen.setdefault(hashlib.sha256(read_bytes(log.path)).hexdigest(), log.path)
-            if first == log.path and log not in kept:
+            if first == log.path:
                 kept.append(log)
             else:
-                notes.append(f"{log.path} is {first} again and is left out")
+                notes.append(f"{log.path} is {first.name} again and is left out")
         notes += [f"{each} holds no score and is left out" for each in group.skipped]
         groups.append(replace(group, logs=tuple(kept), runs=tuple(map(Run.of_log, kept))))
     return groups, notes
@@ -179,7 +181,6 @@ def _of_seed(path: Path, logs: Sequence[Log], seed: int | None) -> Artifact:
                 hint="--artifact SEED=FILE says so",
             )
         seed = alike[0] if len(alike) == 1 else logs[0].seed
-    assert seed is not None  # every log has one by now
     return Artifact(name=path.name, data=data, seed=seed)
 
 

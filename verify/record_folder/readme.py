@@ -76,7 +76,7 @@ def _scores(group: Group) -> str:
     rows = [
         [
             _shown(run.seed, ""),
-            run.label,
+            _cell(run.label),
             f"{run.bpb:.{run.decimals}f}",
             _shown(run.loss, f".{run.decimals}f"),
             _shown(log.steps, ","),
@@ -154,12 +154,14 @@ def _sizes(shown: Shown) -> str:
         for run in shown.group.runs
     ]
     table = _table(rows, ("bytes, by", "code", "artifact", "total", "to the cap"))
-    files = ", ".join(f"`{name}` ({size:,})" for name, size in shown.code.items())
+    files = ", ".join(f"`{_plain(name)}` ({size:,})" for name, size in shown.code.items())
     if artifact is None:
         ships = "No artifact is here, so the sizes of models are what the logs say."
     else:
         best = "the run with the best score" if len(shown.group.runs) > 1 else "the only run"
-        ships = f"The artifact, `{shown.artifact_name}`, is of seed {shown.artifact_seed}, {_which(shown, best)}."
+        ships = (
+            f"The artifact, `{_plain(shown.artifact_name)}`, is of seed {shown.artifact_seed}, {_which(shown, best)}."
+        )
     return f"The cap is {shown.cap:,} bytes. Code: {files}. {ships}\n\n{table}"
 
 
@@ -192,7 +194,7 @@ def _legality(findings: Sequence[Finding]) -> str:
 
 def _run(commands: RunCommands) -> str:
     lines = ["pip install -r requirements.txt", commands.train, commands.evaluate]
-    text = "\n".join(f"    {line}" for line in lines if line)
+    text = "\n".join(f"    {printable(line)}" for line in lines if line)
     only = "" if commands.train else f"`{MAIN}` scores the artifact; it does not train.\n\n"
     where = "" if "DATA" not in text else "\n\n`DATA` is a folder with the token shards and the tokenizer."
     return f"{only}{text}{where}"

@@ -30,7 +30,7 @@ class _Interface:
 
 
 def run_commands(
-    code: Mapping[str, bytes], logs: Sequence[Log], seed: int, environment: Mapping[str, str]
+    code: Mapping[str, bytes], logs: Sequence[Log], seed: int | None, environment: Mapping[str, str]
 ) -> RunCommands:
     """How to train with that seed, and how to score what was trained.
 
