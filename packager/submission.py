@@ -20,7 +20,7 @@ from codec.budget import PARAMETER_GOLF
 from codec.decoder import QuantizedTensor
 from codec.encoder import encode_checkpoint
 from codec.errors import InputError, LimitError, UsageError
-from codec.measurement.byte_ledger import ByteLedger, ledger
+from codec.measurement.byte_ledger import ByteLedger, ledger, of_submission
 from codec.progress import Progress, silent
 from codec.quantization.recipe import Recipe, load_recipe, quantize_checkpoint, recipe_text, rounding_notes
 from codec.storage.atomic_files import new_folder, read_bytes, within
@@ -137,7 +137,7 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
         ARTIFACT: blob,
         **log,
         REQUIREMENTS: "".join(f"{name}\n" for name in parts.requires).encode(),
-        LEDGER: _json(_costs(costs, code, parts)),
+        LEDGER: _json(of_submission(costs, len(code), [*parts.modules])),
     }
     record = _record(options, notes, name, files)
     trains = None if options.script else preset is not None
@@ -208,23 +208,6 @@ def _log(checkpoint: Path, code: int, model: int) -> tuple[dict[str, bytes], tup
     if total and int(total[-1]) != code + model:
         return {}, (f"{path} is of a submission of {int(total[-1]):,} bytes, this one has {code + model:,}: left out",)
     return {LOG: log}, ()
-
-
-def _costs(costs: ByteLedger, code: bytes, parts: Bundle) -> dict[str, Any]:
-    return {
-        "total_bytes": len(code) + costs.artifact_bytes,
-        "code": {"bytes": len(code), "modules": [*parts.modules]},
-        "artifact": _rounded(costs.to_dict()),
-    }
-
-
-def _rounded(value: Any) -> Any:
-    """Floats to 3 decimals: code lengths come from log2, whose last digit may differ between platforms."""
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return round(value, 3) if isinstance(value, float) else value
 
 
 def _record(options: PackOptions, notes: dict[str, Any], recipe: str, files: dict[str, bytes]) -> dict[str, Any]:

@@ -76,6 +76,7 @@ WINGS = {
             "submission",
             "verdict",
         },
+        "record_folder": {"claims", "finding", "folder_rules", "pipeline", "submission"},
     },
     "pgolf": {
         "plugins": set(),

@@ -10,7 +10,7 @@ Source: the checklist of the challenge's reviewers (line-numbered findings on he
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,10 +90,15 @@ class Scan:
 
 def scan_submission(submission: Submission) -> Scan:
     """Scan the code that counts, also what is packed inside it; nothing is executed."""
+    return scan_code(submission.folder, submission.code)
+
+
+def scan_code(folder: Path, code: Iterable[Path]) -> Scan:
+    """The same of a folder and the files of code in it."""
     found: list[Located] = []
     lines = unread = 0
-    for path in (path for path in submission.code if path.suffix == ".py"):
-        name = path.relative_to(submission.folder).as_posix()
+    for path in (path for path in code if path.suffix == ".py"):
+        name = path.relative_to(folder).as_posix()
         for place, text in _sources(path, name):
             hits = scan(text)
             unread += hits is None
