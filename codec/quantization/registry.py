@@ -102,6 +102,34 @@ class Registry(Generic[T]):
         built: T = entry.kind(**arguments)
         return built
 
+    def name_of(self, built: T) -> str:
+        """What a recipe calls an object of an entry; of several the first.
+
+        Raises: UsageError for an object of no entry.
+        """
+        for name, entry in self._entries.items():
+            if self.is_named(name, built):
+                return name
+        raise UsageError(f"a recipe has no name for the {self.what} {built}")
+
+    def is_named(self, name: str, built: T) -> bool:
+        """Whether `name` stands for an object like this one, whatever its parameters."""
+        entry = self._entries.get(name)
+        fixed = entry.fixed if entry else {}
+        return bool(entry) and type(built) is entry.kind and all(getattr(built, key) == fixed[key] for key in fixed)
+
+    def table(self, name: str, built: T) -> dict[str, Any]:
+        """The inverse of `build`: what a recipe's table says beside the name; no defaults, but for parts."""
+        said: dict[str, Any] = {}
+        for key, field in self._entries[name].parameters.items():
+            value, registry = getattr(built, key), field.metadata.get("registry")
+            if registry:
+                part = registry.name_of(value)
+                said |= {key: part, **registry.table(part, value)}
+            elif field.default_factory is not dataclasses.MISSING or value != field.default:
+                said[key] = list(value) if isinstance(value, tuple) else value
+        return said
+
     def _parts(self) -> list["Registry[Any]"]:
         fields = [field for entry in self._entries.values() for field in entry.parameters.values()]
         return list(dict.fromkeys(field.metadata["registry"] for field in fields if "registry" in field.metadata))
