@@ -8,22 +8,23 @@ import json
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata, resources
 from importlib.util import decode_source
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from codec.allocation.fit import STAGES as FIT_STAGES
+from codec.allocation.plan import FittedRecipe
 from codec.budget import PARAMETER_GOLF
-from codec.decoder import QuantizedTensor
 from codec.encoder import encode
 from codec.errors import InputError, LimitError, UsageError
 from codec.measurement.byte_ledger import ByteLedger, ledger
 from codec.progress import Progress, silent
-from codec.quantization.recipe import Recipe, load_recipe, quantize_checkpoint, rounding_notes
+from codec.quantization.recipe import load_recipe, quantize_checkpoint, rounding_notes
 from codec.storage.atomic_files import new_folder, read_bytes, within
-from codec.storage.calibration_file import read_hessians, sha256
+from codec.storage.calibration_file import read_layers, sha256
+from packager.fitting import check_fit, fitted
 from packager.importers.imported import STORED, Imported
 from packager.importers.read_any import read_any
 from packager.script.bundle import Bundle, bundle
@@ -35,7 +36,7 @@ LEDGER, README, REQUIREMENTS = "ledger.json", "README.md", "requirements.txt"
 FILES = {SCRIPT, ARTIFACT, RECORD, LEDGER, README, REQUIREMENTS}  # and a log: no record of others has model.bin
 DECIDING = ("numpy", "python-minifier")  # packages whose version can change the bytes of a submission
 KEPT = ("config", "layout", "tokenizer_sha256")  # of a checkpoint's metadata, inside the artifact
-STAGES = 4
+STAGES = 4  # and as many as FIT_STAGES between, when steps are fitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,7 @@ class PackOptions:
 
     cap: bytes that code and artifact may have together.  author, title: for submission.json.
     minified: False carries the sources as they are written.  hessians: a calibration file, for recipes with GPTQ.
+    margin: fit the recipe's steps so that this many bytes are left under the cap; None leaves the recipe as it is.
     read: opens the checkpoint; the commands pass a reader that also tells the model of a file without config.
     """
 
@@ -55,18 +57,23 @@ class PackOptions:
     title: str | None = None
     minified: bool = True
     hessians: Path | None = None
+    margin: int | None = None
     read: Callable[[Path], Imported] = read_any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedSubmission:
-    """A packed submission in memory.  files: name -> content; recipe: its name; notes: of import and rounding."""
+    """A packed submission in memory.  files: name -> content; recipe: its name; notes: of import and rounding.
+
+    fitted: the plan behind a recipe whose steps were fitted.
+    """
 
     files: dict[str, bytes]
     ledger: ByteLedger
     recipe: str
     cap: int
     notes: tuple[str, ...]
+    fitted: FittedRecipe | None = None
 
     @property
     def code_bytes(self) -> int:
@@ -94,12 +101,13 @@ class PackedSubmission:
 def plan_submission(options: PackOptions, progress: Progress = silent) -> PackedSubmission:
     """Quantize, encode, wrap and describe; nothing is written.
 
-    progress: told the number of stages done, of STAGES, and the stage that begins.
-    Raises: LimitError over the cap; InputError for a checkpoint or script that cannot be packed; UsageError
-    for an unknown recipe or a cap below 1.
+    progress: told the number of stages done, of `stages(options)`, and the stage that begins.
+    Raises: LimitError over the cap, or when no steps fit; InputError for a checkpoint or script that cannot be packed;
+    UsageError for an unknown recipe or a cap below 1.
     """
     if options.cap < 1:
         raise UsageError(f"the cap is {options.cap} bytes, it must be at least 1")
+    check_fit(options.recipe, options.cap, options.margin)
     if options.recipe == STORED and options.hessians:
         raise UsageError(f"recipe `{STORED}` keeps the file's own levels, Hessians cannot change them")
     recipe = None if options.recipe == STORED else load_recipe(options.recipe)
@@ -116,12 +124,23 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
     code = _code(parts, options)
     progress(1, "quantize")
     meta = {key: notes[key] for key in KEPT if notes.get(key) is not None}
-    treated = _treated(imported, recipe, options)
-    progress(2, "encode")
+    layers = read_layers(options.hessians, options.checkpoint, imported.tensors) if options.hessians else None
+    plan = None
+    with within(options.checkpoint):
+        if recipe and options.margin is not None:
+            report = partial(_shifted, progress)
+            goal = options.cap - options.margin
+            plan = fitted(imported, recipe, layers, goal=goal, code_bytes=len(code), meta=meta, progress=report)
+            recipe, treated = plan.recipe, plan.treated
+        elif recipe:
+            treated = quantize_checkpoint(imported.tensors, recipe, layers.hessians if layers else None)
+        else:
+            treated = imported.decodable_levels()
+    progress(stages(options) - 2, "encode")
     name = recipe.name if recipe else STORED
     lost = rounding_notes(recipe, imported.tensors) if recipe and not options.hessians else ()
     blob = encode(treated, {**meta, "recipe": name})
-    progress(3, "decode again")
+    progress(stages(options) - 1, "decode again")
     costs = ledger(blob)
     _check_cap(len(code), costs, options.cap)
     files = {
@@ -129,12 +148,22 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
         ARTIFACT: blob,
         **_log(options.checkpoint),
         REQUIREMENTS: "".join(f"{name}\n" for name in parts.requires).encode(),
-        LEDGER: _json(_costs(costs, code, parts)),
+        LEDGER: _json(_costs(costs, code, parts, plan)),
     }
     record = _record(options, notes, name, files)
     files |= {RECORD: _json(record), README: _readme(record, LOG in files).encode()}
-    progress(STAGES, "")
-    return PackedSubmission(files=files, ledger=costs, recipe=name, cap=options.cap, notes=(*imported.notes, *lost))
+    progress(stages(options), "")
+    notes_said = (*imported.notes, *lost)
+    return PackedSubmission(files=files, ledger=costs, recipe=name, cap=options.cap, notes=notes_said, fitted=plan)
+
+
+def stages(options: PackOptions) -> int:
+    """How many a plan has."""
+    return STAGES if options.margin is None else STAGES + FIT_STAGES
+
+
+def _shifted(progress: Progress, done: int, note: str) -> None:
+    progress(1 + done, f"fit: {note}")
 
 
 def build_submission(options: PackOptions, folder: Path, progress: Progress = silent) -> PackedSubmission:
@@ -147,16 +176,6 @@ def build_submission(options: PackOptions, folder: Path, progress: Progress = si
         for name, content in submission.files.items():
             (temporary / name).write_bytes(content)
     return submission
-
-
-def _treated(
-    imported: Imported, recipe: Recipe | None, options: PackOptions
-) -> dict[str, QuantizedTensor | np.ndarray]:
-    hessians = None
-    if options.hessians:
-        hessians = read_hessians(options.hessians, options.checkpoint, imported.tensors)
-    with within(options.checkpoint):
-        return quantize_checkpoint(imported.tensors, recipe, hessians) if recipe else imported.decodable_levels()
 
 
 def _bundle(script: Path | None) -> Bundle:
@@ -198,11 +217,12 @@ def _log(checkpoint: Path) -> dict[str, bytes]:
     return {LOG: log.read_bytes()} if log.is_file() else {}
 
 
-def _costs(costs: ByteLedger, code: bytes, parts: Bundle) -> dict[str, Any]:
+def _costs(costs: ByteLedger, code: bytes, parts: Bundle, plan: FittedRecipe | None) -> dict[str, Any]:
     return {
         "total_bytes": len(code) + costs.artifact_bytes,
         "code": {"bytes": len(code), "modules": [*parts.modules]},
         "artifact": _rounded(costs.to_dict()),
+        **({"fit": _rounded(plan.to_dict())} if plan else {}),
     }
 
 

@@ -54,13 +54,13 @@ def coarsened(rule: Rule, octaves: float) -> Rule:
         return dataclasses.replace(rule, treatment=treatment, quantizer=wider)
     if not isinstance(quantizer, Coarsened):
         raise TypeError(f"{rule.treatment} has no step to multiply")
-    changed = dataclasses.replace(quantizer, coarser=_rounded(quantizer.coarser * 2.0**octaves))  # type: ignore[type-var]
+    changed = dataclasses.replace(quantizer, coarser=_rounded(quantizer.coarser * 2.0**octaves))
     return dataclasses.replace(rule, quantizer=changed)
 
 
 def _times(factor: float, bits: int, top: int) -> float:
     """The factor at another width: the rule's step is in proportion to 1 / top."""
-    return factor * (2 ** (bits - 1) - 1) / top
+    return factor * float(2 ** (bits - 1) - 1) / top
 
 
 def _rounded(factor: float) -> float:

@@ -107,16 +107,17 @@ class Registry(Generic[T]):
 
         Raises: UsageError for an object of no entry.
         """
-        for name, entry in self._entries.items():
+        for name in self._entries:
             if self.is_named(name, built):
                 return name
         raise UsageError(f"a recipe has no name for the {self.what} {built}")
 
     def is_named(self, name: str, built: T) -> bool:
         """Whether `name` stands for an object like this one, whatever its parameters."""
-        entry = self._entries.get(name)
-        fixed = entry.fixed if entry else {}
-        return bool(entry) and type(built) is entry.kind and all(getattr(built, key) == fixed[key] for key in fixed)
+        if name not in self._entries:
+            return False
+        entry = self._entries[name]
+        return type(built) is entry.kind and all(getattr(built, key) == value for key, value in entry.fixed.items())
 
     def table(self, name: str, built: T) -> dict[str, Any]:
         """The inverse of `build`: what a recipe's table says beside the name; no defaults, but for parts."""

@@ -71,8 +71,7 @@ def read_layers(path: str | Path, checkpoint: str | Path, tensors: Mapping[str, 
         rows = tensors[name].shape[:1] if name in tensors else ()
         if array.dtype.kind != "f" or array.shape != rows or not (np.isfinite(array) & (array >= 0)).all():
             raise InputError(
-                f"the sensitivities of `{name}` are {array.dtype} {array.shape}, the tensor has {rows} rows, and none is "
-                "negative or without end",
+                f"the sensitivities of `{name}` are {array.dtype} {array.shape}, need {rows}, finite, none negative",
                 where=str(path),
                 hint=again,
             )
