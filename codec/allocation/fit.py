@@ -14,6 +14,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ ROUNDS, TRIES = 12, 10  # of measuring, and of moving all steps together; 4 and 
 STAGES = ROUNDS + TRIES + 1
 CLOSE = 10_000  # the part of the limit that may be left over
 FINE = 2.0**-16  # octaves: 36 M weights at 4 bits move by 70 bytes
-NUDGE = 0.25  # octaves: how far all steps are moved together, before a plan counts as failed
+NUDGE = 0.5  # octaves: how far all steps are moved together, before a plan counts as failed
 REPLAN = 0.001  # of the limit: a plan that misses by more is made again, now that its own steps are measured
 
 
@@ -102,10 +103,13 @@ def fit_recipe(
             raise cannot_fit(costs, limit)
         return _fitted(case, start, start, limit, None)
     curves, overhead = _first_curves(case, start, costs)
-    curves, octaves, overhead, trial = _planned(case, start, curves, overhead, limit, progress)
-    best = _landed(case, trial, [each.finest for each in curves], limit, progress)
+    curves, overhead, plan = _planned(case, start, curves, overhead, limit, progress)
+    ends = [(float(each.candidates()[0]), float(each.candidates()[-1])) for each in curves]
+    best = _landed(case, plan, ends, limit, progress)
     if best is None:
-        raise cannot_fit(ledger(_at(case, trial, octaves).blob), limit)
+        best = _at(case, plan, [coarsest for _, coarsest in ends])
+        if len(best.blob) > limit:
+            raise cannot_fit(ledger(best.blob), limit)
     predicted = overhead + sum(float(each.bytes(np.array(at))) for each, at in zip(curves, best.octaves, strict=True))
     return _fitted(case, start, best, limit, predicted)
 
@@ -187,31 +191,32 @@ def _first_curves(case: _Case, start: _Trial, costs: ByteLedger) -> tuple[list[C
 
 def _planned(
     case: _Case, trial: _Trial, curves: list[Curve], overhead: float, limit: int, progress: Progress
-) -> tuple[list[Curve], list[float], float, _Trial]:
+) -> tuple[list[Curve], float, _Trial]:
     """Measure until the plan rests on measured neighbours and its own size is about right.
 
-    -> curves as they were when the plan was made, the plan, the bytes of everything else, the checkpoint at the plan.
+    -> curves as they were when the plan was made, the bytes of everything else, the checkpoint at the plan.
     """
     for done in range(1, ROUNDS + 1):
         octaves = choose(curves, limit - overhead)
-        wanted = [_next_rung(curve, at) for curve, at in zip(curves, octaves, strict=True)]
-        planned = all(each is None for each in wanted) or done == ROUNDS
-        goal = (
-            octaves
-            if planned
-            else [at if each is None else each for each, at in zip(wanted, trial.octaves, strict=True)]
-        )
-        progress(done, f"round {done}")
-        trial = _at(case, trial, goal, lambda tensor, done=done: progress(done, f"round {done}, {tensor}"))  # type: ignore[misc]
-        if planned and (
-            done == ROUNDS or abs(limit - len(trial.blob)) <= REPLAN * limit or _at_an_end(curves, octaves)
-        ):
+        rungs = [_next_rung(curve, at) for curve, at in zip(curves, octaves, strict=True)]
+        planned = done == ROUNDS or not any(each is not None for each in rungs)
+        if not planned:
+            octaves = [at if rung is None else rung for rung, at in zip(rungs, trial.octaves, strict=True)]
+        trial = _at(case, trial, octaves, partial(_tell, progress, done))
+        ends = [tuple(curve.candidates()[[0, -1]]) for curve in curves]
+        at_an_end = any(all(at == end[side] for at, end in zip(octaves, ends, strict=True)) for side in (0, 1))
+        near = at_an_end or abs(limit - len(trial.blob)) <= REPLAN * limit
+        if planned and (near or done == ROUNDS):
             break
         costs = {row.name: row.bytes for row in ledger(trial.blob).rows}
-        moved = zip(curves, case.units, goal, strict=True)
+        moved = zip(curves, case.units, octaves, strict=True)
         curves = [curve.plus(_point(case, unit, trial, at, costs)) for curve, unit, at in moved]
         overhead = len(trial.blob) - sum(costs[name] for unit in case.units for name in unit.names)
-    return curves, octaves, overhead, trial
+    return curves, overhead, trial
+
+
+def _tell(progress: Progress, done: int, tensor: str) -> None:
+    progress(done, f"round {done}, {tensor}")
 
 
 def _next_rung(curve: Curve, octaves: float) -> float | None:
@@ -224,16 +229,12 @@ def _next_rung(curve: Curve, octaves: float) -> float | None:
     return min(missing, key=lambda each: (abs(each - octaves), each))
 
 
-def _at_an_end(curves: Sequence[Curve], octaves: Sequence[float]) -> bool:
-    """Whether every tensor is at its finest or at its coarsest, where planning again helps nothing."""
-    ends = [(curve.candidates()[0], curve.candidates()[-1]) for curve in curves]
-    return any(all(end[side] == at for end, at in zip(ends, octaves, strict=True)) for side in (0, 1))
-
-
-def _landed(case: _Case, plan: _Trial, finest_steps: Sequence[float], limit: int, progress: Progress) -> _Trial | None:
+def _landed(
+    case: _Case, plan: _Trial, ends: Sequence[tuple[float, float]], limit: int, progress: Progress
+) -> _Trial | None:
     """All steps of a plan moved together until the artifact is just under the limit; None where that is too far.
 
-    By regula falsi, from a slope of one bit per weight and octave.
+    By regula falsi, from a slope of one bit per weight and octave at first.  ends: finest and coarsest step of each.
     """
     room = max(limit // CLOSE, 1)
     slope = sum(case.tensors[unit.names[0]].size for unit in case.units) / 8
@@ -242,24 +243,23 @@ def _landed(case: _Case, plan: _Trial, finest_steps: Sequence[float], limit: int
     best, trial, shift = None, plan, 0.0
     for done in range(1, TRIES + 1):
         size = len(trial.blob)
-        if size <= limit:
-            if best is None or size > len(best.blob):
-                best = trial
-            under = (shift, size) if under is None else min(under, (shift, size))
-        else:
+        if size > limit:
             over = (shift, size) if over is None else max(over, (shift, size))
-        if best is not None and (limit - len(best.blob) <= room or best.octaves == tuple(finest_steps)):
-            return best
+        else:
+            under = (shift, size) if under is None else min(under, (shift, size))
+            best = trial if best is None or size > len(best.blob) else best
+            if limit - size <= room:
+                break
         aim = limit - room / 2
-        if over and under and over[0] < under[0]:
-            shift = over[0] + (under[0] - over[0]) * (over[1] - aim) / (over[1] - under[1])
-            shift = min(max(shift, over[0] + FINE), under[0] - FINE)
+        if over and under:
+            part = (over[1] - aim) / (over[1] - under[1]) if done % 3 else 0.5  # regula falsi may stick to one end
+            shift = over[0] + (under[0] - over[0]) * part
         else:
             shift += (size - aim) / slope * (1.0 if done < 3 else 1.5)
         shift = round(shift / FINE) * FINE
-        if abs(shift) > NUDGE or (over and under and not over[0] < shift < under[0]):
-            break
-        octaves = [max(at + shift, lowest) for at, lowest in zip(plan.octaves, finest_steps, strict=True)]
+        octaves = tuple(min(max(at + shift, low), high) for at, (low, high) in zip(plan.octaves, ends, strict=True))
+        if abs(shift) > NUDGE or octaves == trial.octaves or (over and under and not over[0] < shift < under[0]):
+            break  # too far, at the end of all steps, or nothing between what was tried
         progress(ROUNDS + done, f"landing, {size:,} of {limit:,} bytes")
         trial = _at(case, trial, octaves)
     return best
