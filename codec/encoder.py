@@ -60,10 +60,9 @@ def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
     return _assemble(plan, text)
 
 
-def encode_checkpoint(treated: Mapping[str, Tensor], notes: Mapping[str, Any], recipe: str) -> bytes:
-    """`encode`, with what belongs inside an artifact of its checkpoint's metadata, and the name of the recipe."""
-    kept = {key: notes[key] for key in KEPT if notes.get(key) is not None}
-    return encode(treated, {**kept, "recipe": recipe})
+def artifact_meta(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """What belongs inside an artifact of its checkpoint's metadata, all but the name of the recipe."""
+    return {key: notes[key] for key in KEPT if notes.get(key) is not None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codec.storage.atomic_files import new_folder
-from packager.script.reference import FULL, PRESET, RECIPE, SCRIPT, packed_script, reference_bundle, template
+from packager.script.reference import PRESET, RECIPE, SCRIPT, Training, packed_script, reference_bundle
 from packager.submission import REQUIREMENTS
 
 SOURCE = "source"  # folder of what is edited
@@ -23,15 +23,15 @@ class Scaffold:
         return len(self.files[SCRIPT])
 
 
-def scaffold(preset: str, recipe: str, *, minified: bool = True) -> Scaffold:
-    """preset, recipe: TOML text.  minified: False keeps the sources inside the packed script as they are written."""
-    parts = reference_bundle(preset, recipe)
+def scaffold(training: Training, *, minified: bool = True) -> Scaffold:
+    """minified: False keeps the sources inside the packed script as they are written."""
+    parts = reference_bundle(training)
     files = {
         SCRIPT: packed_script(parts, SCRIPT, minified=minified),
         REQUIREMENTS: "".join(f"{name}\n" for name in parts.requires).encode(),
-        f"{SOURCE}/{SCRIPT}": template(FULL).encode(),
-        f"{SOURCE}/{PRESET}": preset.encode(),
-        f"{SOURCE}/{RECIPE}": recipe.encode(),
+        f"{SOURCE}/{SCRIPT}": training.source().encode(),
+        f"{SOURCE}/{PRESET}": training.preset.encode(),
+        f"{SOURCE}/{RECIPE}": training.recipe.encode(),
     }
     return Scaffold(files=files, modules=tuple(parts.modules))
 

@@ -9,32 +9,33 @@ import platform
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from importlib.util import decode_source
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from codec.allocation.fit import STAGES as FIT_STAGES
+from codec.allocation.plan import FittedRecipe
 from codec.budget import PARAMETER_GOLF
-from codec.decoder import QuantizedTensor
-from codec.encoder import encode_checkpoint
+from codec.encoder import artifact_meta, encode
 from codec.errors import InputError, LimitError, UsageError
 from codec.measurement.byte_ledger import ByteLedger, ledger, of_submission
 from codec.progress import Progress, silent
-from codec.quantization.recipe import Recipe, load_recipe, quantize_checkpoint, recipe_text, rounding_notes
+from codec.quantization.recipe import load_recipe, quantize_checkpoint, recipe_text, rounding_notes
 from codec.storage.atomic_files import new_folder, read_bytes, within
-from codec.storage.calibration_file import read_hessians, sha256
+from codec.storage.calibration_file import read_layers, sha256
+from packager.fitting import check_fit, fitted
 from packager.importers.imported import STORED, Imported
 from packager.importers.read_any import read_any
 from packager.script.bundle import Bundle, bundle
-from packager.script.reference import SCRIPT, packed_script, reference_bundle
+from packager.script.reference import SCRIPT, Training, packed_script, reference_bundle
 
 ARTIFACT, RECORD, LOG = "model.bin", "submission.json", "train.log"
 LEDGER, README, REQUIREMENTS = "ledger.json", "README.md", "requirements.txt"
 FILES = {SCRIPT, ARTIFACT, RECORD, LEDGER, README, REQUIREMENTS}  # and a log: no record of others has model.bin
 DECIDING = ("numpy", "python-minifier")  # packages whose version can change the bytes of a submission
-STAGES = 4
+STAGES = 4  # and as many as FIT_STAGES between, when steps are fitted
 LOGGED_TOTAL = re.compile(rb"^Total submission size PGA1: (\d+) bytes$", re.MULTILINE)
 
 
@@ -46,6 +47,7 @@ class PackOptions:
     only, as it does for recipe `stored`.
     cap: bytes that code and artifact may have together.  author, title: for submission.json.
     minified: False carries the sources as they are written.  hessians: a calibration file, for recipes with GPTQ.
+    margin: fit the recipe's steps so that this many bytes are left under the cap; None leaves the recipe as it is.
     read: opens the checkpoint; the commands pass a reader that also tells the model of a file without config.
     """
 
@@ -58,6 +60,7 @@ class PackOptions:
     title: str | None = None
     minified: bool = True
     hessians: Path | None = None
+    margin: int | None = None
     read: Callable[[Path], Imported] = read_any
 
 
@@ -66,6 +69,7 @@ class PackedSubmission:
     """A packed submission in memory.  files: name -> content; recipe: its name; notes: of import and rounding.
 
     trains: whether the script trains, packs and scores, or evaluates only; None = it is the user's own.
+    fitted: the plan behind a recipe whose steps were fitted.
     """
 
     files: dict[str, bytes]
@@ -74,6 +78,7 @@ class PackedSubmission:
     trains: bool | None
     cap: int
     notes: tuple[str, ...]
+    fitted: FittedRecipe | None = None
 
     @property
     def code_bytes(self) -> int:
@@ -101,12 +106,13 @@ class PackedSubmission:
 def plan_submission(options: PackOptions, progress: Progress = silent) -> PackedSubmission:
     """Quantize, encode, wrap and describe; nothing is written.
 
-    progress: told the number of stages done, of STAGES, and the stage that begins.
-    Raises: LimitError over the cap; InputError for a checkpoint or script that cannot be packed; UsageError
-    for an unknown recipe or a cap below 1.
+    progress: told the number of stages done, of `stages(options)`, and the stage that begins.
+    Raises: LimitError over the cap, or when no steps fit; InputError for a checkpoint or script that cannot be packed;
+    UsageError for an unknown recipe or a cap below 1.
     """
     if options.cap < 1:
         raise UsageError(f"the cap is {options.cap} bytes, it must be at least 1")
+    check_fit(options.recipe, options.cap, options.margin)
     if options.recipe == STORED and options.hessians:
         raise UsageError(f"recipe `{STORED}` keeps the file's own levels, Hessians cannot change them")
     recipe = None if options.recipe == STORED else load_recipe(options.recipe)
@@ -123,12 +129,24 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
     parts = _bundle(options, preset)
     code = packed_script(parts, str(options.script or SCRIPT), minified=options.minified)
     progress(1, "quantize")
-    treated = _treated(imported, recipe, options)
-    progress(2, "encode")
+    meta = artifact_meta(notes)
+    layers = read_layers(options.hessians, options.checkpoint, imported.tensors) if options.hessians else None
+    plan = None
+    with within(options.checkpoint):
+        if recipe and options.margin is not None:
+            report = partial(_shifted, progress)
+            goal = options.cap - options.margin
+            plan = fitted(imported, recipe, layers, goal=goal, code_bytes=len(code), meta=meta, progress=report)
+            recipe, treated = plan.recipe, plan.treated
+        elif recipe:
+            treated = quantize_checkpoint(imported.tensors, recipe, layers.hessians if layers else None)
+        else:
+            treated = imported.decodable_levels()
+    progress(stages(options) - 2, "encode")
     name = recipe.name if recipe else STORED
     lost = rounding_notes(recipe, imported.tensors) if recipe and not options.hessians else ()
-    blob = encode_checkpoint(treated, notes, name)
-    progress(3, "decode again")
+    blob = encode(treated, {**meta, "recipe": name})
+    progress(stages(options) - 1, "decode again")
     costs = ledger(blob)
     _check_cap(len(code), costs, options.cap)
     log, left_out = _log(options.checkpoint, len(code), len(blob))
@@ -137,12 +155,12 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
         ARTIFACT: blob,
         **log,
         REQUIREMENTS: "".join(f"{name}\n" for name in parts.requires).encode(),
-        LEDGER: _json(of_submission(costs, len(code), [*parts.modules])),
+        LEDGER: _json(of_submission(costs, len(code), [*parts.modules], plan.to_dict() if plan else None)),
     }
     record = _record(options, notes, name, files)
     trains = None if options.script else preset is not None
     files |= {RECORD: _json(record), README: _readme(record, trains, LOG in files).encode()}
-    progress(STAGES, "")
+    progress(stages(options), "")
     return PackedSubmission(
         files=files,
         ledger=costs,
@@ -150,7 +168,17 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
         trains=trains,
         cap=options.cap,
         notes=(*imported.notes, *lost, *left_out),
+        fitted=plan,
     )
+
+
+def stages(options: PackOptions) -> int:
+    """How many a plan has."""
+    return STAGES if options.margin is None else STAGES + FIT_STAGES
+
+
+def _shifted(progress: Progress, done: int, note: str) -> None:
+    progress(1 + done, f"fit: {note}")
 
 
 def build_submission(options: PackOptions, folder: Path, progress: Progress = silent) -> PackedSubmission:
@@ -165,19 +193,12 @@ def build_submission(options: PackOptions, folder: Path, progress: Progress = si
     return submission
 
 
-def _treated(
-    imported: Imported, recipe: Recipe | None, options: PackOptions
-) -> dict[str, QuantizedTensor | np.ndarray]:
-    hessians = None
-    if options.hessians:
-        hessians = read_hessians(options.hessians, options.checkpoint, imported.tensors)
-    with within(options.checkpoint):
-        return quantize_checkpoint(imported.tensors, recipe, hessians) if recipe else imported.decodable_levels()
-
-
 def _bundle(options: PackOptions, preset: str | None) -> Bundle:
     if options.script is None:
-        return reference_bundle(preset, recipe_text(options.recipe) if preset else "")
+        if preset is None:
+            return reference_bundle(None)
+        recipe = recipe_text(options.recipe)
+        return reference_bundle(Training(preset=preset, recipe=recipe, cap=options.cap, margin=options.margin))
     try:
         return bundle(decode_source(read_bytes(options.script)), str(options.script), beside=options.script.parent)
     except (SyntaxError, UnicodeDecodeError) as error:

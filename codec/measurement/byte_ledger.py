@@ -1,7 +1,7 @@
 """Who costs what inside an artifact: bytes and bits per weight, per tensor and in total."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,15 +147,19 @@ def ledger(blob: bytes) -> ByteLedger:
     )
 
 
-def of_submission(costs: ByteLedger, code_bytes: int, modules: Sequence[str]) -> dict[str, Any]:
+def of_submission(
+    costs: ByteLedger, code_bytes: int, modules: Sequence[str], fit: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """ledger.json of a submission: its code, by the modules the script carries, and its artifact.
 
+    fit: the plan behind fitted steps.
     Floats have 3 decimals: code lengths come from log2, whose last digit may differ between platforms.
     """
     return {
         "total_bytes": code_bytes + costs.artifact_bytes,
         "code": {"bytes": code_bytes, "modules": [*modules]},
         "artifact": _rounded(costs.to_dict()),
+        **({"fit": _rounded(fit)} if fit else {}),
     }
 
 

@@ -61,6 +61,23 @@ class Rule:
         rest = {key: value for key, value in table.items() if key not in own}
         return cls(**said, quantizer=_quantizer(said["treatment"], rest))
 
+    def table(self) -> dict[str, Any]:
+        """The inverse of `of`.
+
+        >>> Rule.of(treatment="int6", step="std", k=12.85, names=["*.attn.*"]).table()
+        {'names': ['*.attn.*'], 'treatment': 'int6', 'step': 'std', 'k': 12.85, 'granularity': 'row'}
+        """
+        own: dict[str, Any] = {} if self.names == ("*",) else {"names": list(self.names)}
+        if self.max_weights is not None:
+            own["max_weights"] = self.max_weights
+        own["treatment"] = self.treatment
+        if self.quantizer is None:
+            return own
+        for (treatment, step), name in SPECIAL.items():
+            if treatment == self.treatment and QUANTIZERS.is_named(name, self.quantizer):
+                return own | ({"step": step} if step else {}) | QUANTIZERS.table(name, self.quantizer)
+        return own | QUANTIZERS.table(self.treatment, self.quantizer)
+
     def matches(self, name: str, weights: int) -> bool:
         fits = self.max_weights is None or weights <= self.max_weights
         return fits and any(fnmatchcase(name, pattern) for pattern in self.names)

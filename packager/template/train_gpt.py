@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from codec.allocation.fit import fit_recipe
 from codec.decoder import read_meta
-from codec.encoder import encode_checkpoint
+from codec.encoder import artifact_meta, encode
 from codec.errors import InputError, LimitError, PgolfError, UsageError
 from codec.quantization.recipe import Recipe, parse_recipe, quantize_checkpoint
 from codec.storage.atomic_files import read_bytes, write_bytes
 from codec.storage.calibration_file import CHECKPOINT as CALIBRATED
-from codec.storage.calibration_file import sha256
+from codec.storage.calibration_file import Layers, read_layers, sha256
 from codec.storage.checkpoint import read_checkpoint
 from codec.storage.token_shards import find_shards, find_tokenizer
 from trainer.calibration import calibrate, calibration_model, default_sequences, sequences_per_pass, training_windows
@@ -60,6 +61,7 @@ STRIDE = 64  # targets scored per window
 BATCH = 16  # windows per forward pass
 ADAPTATION = Adaptation()  # of "ttt" and "slot"
 CAP = 16_000_000  # bytes that code and artifact may have together
+MARGIN = None  # or a number: the recipe's steps are fitted so that so many bytes are left under the cap
 DATA = ("data", "data/datasets/*", ".")  # where shards are looked for, seen from the working folder
 # ----------------------------------------------------------------------------------------------------------------------
 
@@ -180,10 +182,15 @@ def packed(run: Run, checkpoint: Path, say: Say) -> None:
         if run.ranks.first:
             started = time.perf_counter()
             tensors, notes = read_checkpoint(checkpoint)
-            hessians = calibrated(run, checkpoint, tensors, notes, say) if RECIPE.gptq_tensors(tensors) else None
-            blob = encode_checkpoint(quantize_checkpoint(tensors, RECIPE, hessians), notes, RECIPE.name)
+            layers = calibrated(run, checkpoint, tensors, notes, say) if RECIPE.gptq_tensors(tensors) else None
+            code, recipe = len(Path(__file__).read_bytes()), RECIPE
+            if MARGIN is None:
+                treated = quantize_checkpoint(tensors, RECIPE, layers.hessians if layers else None)
+            else:
+                fitted = fit_recipe(tensors, RECIPE, CAP - MARGIN - code, artifact_meta(notes), layers)
+                recipe, treated = fitted.recipe, fitted.treated
+            blob = encode(treated, {**artifact_meta(notes), "recipe": recipe.name})
             write_bytes(run.artifact, blob)
-            code = len(Path(__file__).read_bytes())
             say(f"Serialized model PGA1: {len(blob)} bytes")
             say(f"Code size: {code} bytes")
             say(f"Total submission size PGA1: {code + len(blob)} bytes")
@@ -191,10 +198,8 @@ def packed(run: Run, checkpoint: Path, say: Say) -> None:
         broadcast([0.0])
 
 
-def calibrated(
-    run: Run, checkpoint: Path, tensors: dict[str, np.ndarray], notes: dict[str, Any], say: Say
-) -> dict[str, np.ndarray]:
-    """The Hessians for GPTQ, from training data; this is training time, for which a preset keeps reserve_seconds."""
+def calibrated(run: Run, checkpoint: Path, tensors: dict[str, np.ndarray], notes: dict[str, Any], say: Say) -> Layers:
+    """What GPTQ needs to know of the layers.  It counts as training: a preset keeps reserve_seconds for it."""
     started = time.perf_counter()
     config, seed = GPTConfig.from_dict(notes["config"]), run.options.seed
     model = calibration_model(config, tensors, run.device)
@@ -202,12 +207,10 @@ def calibrated(
     batch = min(sequences_per_pass(config, run.device), sequences)
     loader = Loader(run.data, seq_len=config.seq_len, sequences=batch, vocab_size=config.vocab_size, seed=seed)
     found = calibrate(model, training_windows(loader, sequences), seed=seed)
-    found.write(
-        Path(run.options.output, CALIBRATION),
-        {"source": "data", "batch": batch, "seed": seed, CALIBRATED: sha256(checkpoint)},
-    )
+    path = Path(run.options.output, CALIBRATION)
+    found.write(path, {"source": "data", "batch": batch, "seed": seed, CALIBRATED: sha256(checkpoint)})
     say(f"phase_times calibrate:{1000 * (time.perf_counter() - started):.0f}ms")
-    return found.hessians
+    return read_layers(path, checkpoint, tensors)
 
 
 def evaluated(run: Run, say: Say) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pgolf.console import echo, json_option, print_json, print_table
-from pgolf.options import settings_option
+from pgolf.options import cap_option, fit_margin, fit_options, settings_option
 
 FALLBACK = "pr162-small"  # the recipe of presets that have none of their own name
 
@@ -15,14 +15,25 @@ FALLBACK = "pr162-small"  # the recipe of presets that have none of their own na
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder to write.")
 @click.option("--recipe", help=f"How it is packed.  [default: the recipe of the preset's name, else {FALLBACK}]")
 @settings_option
+@cap_option
+@fit_options
 @click.option("--no-minify", is_flag=True, help="Carry the sources as they are written.")
 @json_option
 def new(
-    preset: str, output: Path, recipe: str | None, settings: tuple[str, ...], no_minify: bool, as_json: bool
+    preset: str,
+    output: Path,
+    recipe: str | None,
+    settings: tuple[str, ...],
+    cap: int,
+    fit: bool,
+    margin: int | None,
+    no_minify: bool,
+    as_json: bool,
 ) -> None:
     """Write one train_gpt.py that trains PRESET, packs it, loads it again and scores it, and the source of that file.
 
     DIR/train_gpt.py is complete: with token shards, a tokenizer and the packages of requirements.txt it runs anywhere.
+    --fit lets the script choose the steps of what it trained, so that code and artifact just meet the cap.
     DIR/source is what to edit: the script, preset.toml and recipe.toml; `pgolf wrap` makes one file of them again.
 
     \b
@@ -33,14 +44,19 @@ def new(
       pgolf wrap mine/source/train_gpt.py -o mine/train_gpt.py
     """
     from codec.quantization.recipe import load_recipe, recipe_names, recipe_text
+    from packager.fitting import check_fit
     from packager.scaffold import SOURCE, scaffold, write_scaffold
+    from packager.script.reference import Training
     from trainer.presets.catalog import find_preset
     from trainer.presets.overrides import apply_overrides
 
     chosen = apply_overrides(find_preset(preset), settings)
     named = recipe or (chosen.name if chosen.name in recipe_names() else FALLBACK)
     loaded = load_recipe(named)
-    made = scaffold(chosen.to_toml(), recipe_text(named), minified=not no_minify)
+    chosen_margin = fit_margin(fit, margin)
+    check_fit(named, cap, chosen_margin)
+    training = Training(preset=chosen.to_toml(), recipe=recipe_text(named), cap=cap, margin=chosen_margin)
+    made = scaffold(training, minified=not no_minify)
     write_scaffold(made, output)
     asks = [rule for rule in loaded.rules if rule.quantizer and rule.quantizer.wants_hessian]
     if asks and chosen.train.max_seconds and not chosen.train.reserve_seconds:
