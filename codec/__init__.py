@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from codec.errors import CodecError, EnvironmentLacks, InputError, LimitError, PgolfError, UsageError
     from codec.measurement.byte_ledger import ByteLedger, ledger
     from codec.measurement.measurement import Measurement, measure
-    from codec.quantization.recipe import Recipe, Rule, load_recipe, quantize_checkpoint, recipe_names
+    from codec.quantization.recipe import Recipe, Rule, quantize_checkpoint
+    from codec.quantization.recipe_files import load_recipe, recipe_names
     from codec.storage.checkpoint import read_checkpoint, write_checkpoint
 else:
     __getattr__, __dir__ = lazy(
@@ -58,7 +59,8 @@ else:
             ),
             "codec.measurement.byte_ledger": ("ByteLedger", "ledger"),
             "codec.measurement.measurement": ("Measurement", "measure"),
-            "codec.quantization.recipe": ("Recipe", "Rule", "load_recipe", "quantize_checkpoint", "recipe_names"),
+            "codec.quantization.recipe": ("Recipe", "Rule", "quantize_checkpoint"),
+            "codec.quantization.recipe_files": ("load_recipe", "recipe_names"),
             "codec.storage.checkpoint": ("read_checkpoint", "write_checkpoint"),
         },
     )

@@ -22,7 +22,8 @@ from codec.encoder import artifact_meta, encode
 from codec.errors import InputError, LimitError, UsageError
 from codec.measurement.byte_ledger import ByteLedger, ledger, of_submission
 from codec.progress import Progress, silent
-from codec.quantization.recipe import load_recipe, quantize_checkpoint, recipe_text, rounding_notes
+from codec.quantization.recipe import quantize_checkpoint, rounding_notes
+from codec.quantization.recipe_files import load_recipe, recipe_text
 from codec.storage.atomic_files import new_folder, read_bytes, within
 from codec.storage.calibration_file import read_layers, sha256
 from packager.fitting import check_fit, fitted

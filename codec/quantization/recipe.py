@@ -6,8 +6,6 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from importlib import resources
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -16,7 +14,6 @@ from codec.decoder import QuantizedTensor
 from codec.errors import InputError, UsageError
 from codec.quantization.quantizers import QUANTIZERS, Quantizer, finite_cast
 from codec.quantization.registry import checked, kind_of, one_of
-from codec.storage.atomic_files import read_bytes
 
 FLOATS = {"float16": np.float16, "float32": np.float32}
 SPECIAL = {("int8", None): "int8-clipped", ("int3", "five"): "five-levels"}  # treatment and step -> another quantizer
@@ -141,31 +138,6 @@ class Recipe:
         return sorted(name for name, quantizer in chosen.items() if quantizer and quantizer.wants_hessian)
 
 
-def recipe_names() -> list[str]:
-    """The recipes that come with the toolkit."""
-    return sorted(entry.name.removesuffix(".toml") for entry in _folder().iterdir() if entry.name.endswith(".toml"))
-
-
-def load_recipe(name_or_path: str | Path) -> Recipe:
-    """One of `recipe_names()`, or a TOML file of the user.
-
-    Raises: UsageError for an unknown name, key, treatment or coder, with the nearest known one;
-    and as `Rule.of`.
-    """
-    text = recipe_text(name_or_path)
-    if str(name_or_path).endswith(".toml"):
-        return dataclasses.replace(parse_recipe(text, str(name_or_path)), strict=True)
-    return parse_recipe(text, f"recipe {name_or_path}")
-
-
-def recipe_text(name_or_path: str | Path) -> str:
-    """The TOML of one of `recipe_names()`, or of a file of the user.  Raises: UsageError for an unknown name."""
-    if str(name_or_path).endswith(".toml"):
-        return read_bytes(name_or_path).decode("utf-8", "replace")
-    name = one_of(str(name_or_path), recipe_names(), "recipe")
-    return str((_folder() / f"{name}.toml").read_text("utf-8"))
-
-
 def quantize_checkpoint(
     tensors: Mapping[str, np.ndarray], recipe: Recipe, hessians: Mapping[str, np.ndarray] | None = None
 ) -> dict[str, QuantizedTensor | np.ndarray]:
@@ -226,12 +198,11 @@ def _check_hessians(recipe: Recipe, tensors: Mapping[str, np.ndarray], hessians:
         )
 
 
-def _folder() -> Any:
-    return resources.files("codec") / "recipes"
-
-
 def parse_recipe(text: str, where: str) -> Recipe:
-    """The recipe that TOML text describes.  where: its name in messages.  Raises: UsageError as `load_recipe`."""
+    """The recipe that TOML text describes.  where: its name in messages.
+
+    Raises: UsageError for an unknown key, treatment or coder, with the nearest known one; and as `Rule.of`.
+    """
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -43,7 +43,7 @@ def new(
       torchrun --standalone --nproc_per_node=8 mine/train_gpt.py --data data
       pgolf wrap mine/source/train_gpt.py -o mine/train_gpt.py
     """
-    from codec.quantization.recipe import load_recipe, recipe_names, recipe_text
+    from codec.quantization.recipe_files import load_recipe, recipe_names, recipe_text
     from packager.fitting import check_fit
     from packager.scaffold import SOURCE, scaffold, write_scaffold
     from packager.script.reference import Training

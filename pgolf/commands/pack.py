@@ -107,7 +107,7 @@ def pack(
         echo(f"note: {why}, so the script evaluates only", err=True)
     plan = submission.fitted
     if plan and write_recipe:
-        from codec.quantization.recipe_text import recipe_toml
+        from codec.quantization.recipe_files import recipe_toml
 
         write_bytes(write_recipe, recipe_toml(plan.recipe).encode())
     written = None if dry_run else str(output)

@@ -85,7 +85,7 @@ def train(
       pgolf train pr339 --data data -o run --set qat_below=0.1 --set qat_recipe=pr339
       torchrun --nproc_per_node=8 -m pgolf train pr1716 --data data -o run
     """
-    from codec.quantization.recipe import load_recipe
+    from codec.quantization.recipe_files import load_recipe
     from codec.storage.token_shards import find_shards, find_tokenizer
     from trainer.compute.ranks import Ranks
     from trainer.presets.catalog import find_preset

@@ -11,7 +11,7 @@ import pytest
 from codec.errors import InputError
 from packager.script import bundle as bundling
 from packager.script.bundle import DECLARED, bundle
-from packager.script.reference import reference_bundle
+from packager.script.reference import Training, reference_bundle
 from packager.template import EVAL_ONLY, FULL
 from tests.conftest import ROOT
 
@@ -234,8 +234,8 @@ def test_the_reference_script_closes_without_importing_torch():
 
 
 def test_the_lists_of_shipped_modules_are_what_the_reference_scripts_carry():
-    assert tuple(reference_bundle(None, "").modules) == EVAL_ONLY
-    assert tuple(reference_bundle("a preset", "a recipe").modules) == FULL
+    assert tuple(reference_bundle(None).modules) == EVAL_ONLY
+    assert tuple(reference_bundle(Training(preset="a preset", recipe="a recipe")).modules) == FULL
 
 
 @pytest.mark.parametrize("module", FULL)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from codec.errors import InputError
 from packager.script.minify import minify
-from packager.script.reference import reference_bundle
+from packager.script.reference import Training, reference_bundle
 
 
 def carried():
-    found = reference_bundle("a preset", "a recipe")
+    found = reference_bundle(Training(preset="a preset", recipe="a recipe"))
     return {**found.modules, "train_gpt.py": found.main}
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from codec.errors import UsageError
-from codec.quantization.recipe import load_recipe
+from codec.quantization.recipe_files import load_recipe
 from codec.storage.checkpoint import read_checkpoint
 from codec.storage.token_shards import shard_bytes
 from tests.trainer.runs import assert_equal, go, metrics, weights

@@ -111,7 +111,8 @@ def test_every_rule_of_the_checklist_has_a_pattern_here():
 
 CLEAN = {
     "the launcher's variables": (
-        "import os\ndef f():\n    return os.environ.get('RANK', '0'), os.environ['WORLD_SIZE'], os.getenv('LOCAL_RANK')\n"
+        "import os\ndef f():\n    return os.environ.get('RANK', '0'), os.environ['WORLD_SIZE']\n"
+        "local = os.getenv('LOCAL_RANK')\n"
         "def g():\n    return 'TORCHELASTIC_RUN_ID' in os.environ\n"
     ),
     "evaluation during training": """
