@@ -4,8 +4,8 @@
     python train_gpt.py --eval                                 score the model.bin that is there
     python train_gpt.py --pack checkpoint.safetensors          pack and score, without training
 
-A run leaves model.bin, train.log, the float checkpoint and the state from which it goes on, in the script's folder or
-in --output.  preset.toml and recipe.toml say what is trained and how it is packed.
+A run leaves model.bin, train.log, the float checkpoint, the state from which it goes on, and this script in its folder:
+the script's own, or --output.  preset.toml and recipe.toml say what is trained and how it is packed.
 """
 
 import argparse
@@ -66,7 +66,8 @@ DATA = ("data", "data/datasets/*", ".")  # where shards are looked for, seen fro
 # ----------------------------------------------------------------------------------------------------------------------
 
 Say = Callable[[str], None]  # adds a line to the log
-ARTIFACT, CALIBRATION = "model.bin", "calibration.safetensors"
+SOURCE = Path(__file__).read_bytes()  # as it counts against the cap
+SCRIPT, ARTIFACT, CALIBRATION = "train_gpt.py", "model.bin", "calibration.safetensors"
 LABELS = {  # in the words of the field's logs
     "sliding": "final_sliding_window_exact",
     "ttt": "final_score_first_ttt_exact",
@@ -128,6 +129,12 @@ class Run:
             validation=Validation.read(shards, tokenizer, options.limit_tokens),
         )
 
+    def check_folder(self) -> None:
+        """Raises: UsageError when the run's folder holds another script, which this one must not replace."""
+        script = Path(self.options.output, SCRIPT)
+        if script.exists() and read_bytes(script) != SOURCE:
+            raise UsageError("is another script than the one that runs", where=str(script), hint="choose an --output")
+
     @property
     def artifact(self) -> Path:
         return Path(self.options.output, ARTIFACT)
@@ -142,7 +149,7 @@ def _tokenizer(data: Path) -> Path:
 def trained(run: Run) -> Path:
     """The checkpoint of a training run, begun or gone on with."""
     options, preset = run.options, PRESET.with_vocabulary(run.validation.pieces, str(run.tokenizer))
-    length, script = preset.model.seq_len, Path(__file__).read_bytes()
+    length = preset.model.seq_len
 
     def evaluate(model: GPT) -> tuple[float, float]:
         """By windows that do not overlap: quick, for the log."""
@@ -172,7 +179,7 @@ def trained(run: Run) -> Path:
         resume=True,
         tokenizer=run.tokenizer,
         find_recipe=find_recipe,
-        head=LogHead(source_sha256=hashlib.sha256(script).hexdigest(), facts=facts, echo=True),
+        head=LogHead(source_sha256=hashlib.sha256(SOURCE).hexdigest(), facts=facts, echo=True),
     ).checkpoint
 
 
@@ -183,7 +190,7 @@ def packed(run: Run, checkpoint: Path, say: Say) -> None:
             started = time.perf_counter()
             tensors, notes = read_checkpoint(checkpoint)
             layers = calibrated(run, checkpoint, tensors, notes, say) if RECIPE.gptq_tensors(tensors) else None
-            code, recipe = len(Path(__file__).read_bytes()), RECIPE
+            code, recipe = len(SOURCE), RECIPE
             if MARGIN is None:
                 treated = quantize_checkpoint(tensors, RECIPE, layers.hessians if layers else None)
             else:
@@ -191,6 +198,7 @@ def packed(run: Run, checkpoint: Path, say: Say) -> None:
                 recipe, treated = fitted.recipe, fitted.treated
             blob = encode(treated, {**artifact_meta(notes), "recipe": recipe.name})
             write_bytes(run.artifact, blob)
+            write_bytes(Path(run.options.output, SCRIPT), SOURCE)
             say(f"Serialized model PGA1: {len(blob)} bytes")
             say(f"Code size: {code} bytes")
             say(f"Total submission size PGA1: {code + len(blob)} bytes")
@@ -266,12 +274,13 @@ def main() -> None:
         with cpu_threads(options.threads), ranks.joined(run.device):
             say: Say = print if ranks.first else _silent
             if not options.eval:
+                run.check_folder()
                 checkpoint = options.pack or trained(run)
                 if ranks.first:
                     say = TrainLog(options.output / LOG, keep_bytes=sys.maxsize, echo=True).add
                 packed(run, checkpoint, say)
             evaluated(run, say)
-    total = len(Path(__file__).read_bytes()) + run.artifact.stat().st_size
+    total = len(SOURCE) + run.artifact.stat().st_size
     if ranks.first and total > CAP:
         raise LimitError(f"code and artifact have {total:,} bytes, {total - CAP:,} over the cap of {CAP:,}")
 

@@ -156,7 +156,9 @@ def test_its_scores_are_those_of_verify(finished, pgolf, data, tmp_path):
     shutil.copytree(folder, tmp_path / "sub", ignore=shutil.ignore_patterns("*.bin.*", "text_*", "*.model", "*.jsonl"))
     extra = [part for name in ("checkpoint.safetensors", "state.safetensors") for part in ("--extra", name)]
     done = pgolf("verify", tmp_path / "sub", "--data", data, "--score", "ttt", "--score", "slot", *extra, "--json")
-    verified = json.loads(done.stdout)["scores"]
+    report = json.loads(done.stdout)
+    assert [each["level"] for each in report["findings"] if each["rule"].startswith("triage.")] == ["pass"]
+    verified = report["scores"]
     found = SCORE.findall(said)
     assert [float(bpb) for _, _, bpb, _, _ in found] == pytest.approx([each["bpb"] for each in verified], abs=5e-7)
     assert [(int(tokens), int(size)) for *_, tokens, size in found] == [(e["tokens"], e["bytes"]) for e in verified]
@@ -211,7 +213,10 @@ def test_what_it_cannot_do_is_one_sentence(made, finished, data, tmp_path):
     [tokenizer] = data.glob("*.model")
     other.write_bytes(tokenizer.read_bytes() + b"\x12\x00")  # an empty field: same pieces, other file
     shutil.copy(finished[0] / "model.bin", tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/train_gpt.py").write_text("print('mine')\n")
     for arguments, code, words in (
+        (("--data", data, "--output", "elsewhere"), 2, "elsewhere/train_gpt.py: is another script than the one that"),
         ((), 3, "no *_train_*.bin in data, data/datasets/*, .; name the folder of the shards: --data DIR"),
         (("--eval", "--data", data, "--tokenizer", other), 3, "is not the tokenizer the model was trained with"),
         (("--eval", "--data", data, "--output", "nowhere"), 3, "nowhere/model.bin: no such file"),
@@ -234,6 +239,7 @@ def test_the_source_runs_as_it_is(made, data, tmp_path):
     command = [sys.executable, str(tmp_path / "source/train_gpt.py"), "--data", str(data), "--output", "out"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out/train_gpt.py").read_bytes() == (tmp_path / "source/train_gpt.py").read_bytes()
     assert read_meta((tmp_path / "out/model.bin").read_bytes())["recipe"] == "eight"
     notes = read_checkpoint(tmp_path / "out/checkpoint.safetensors")[1]
     assert (notes["preset"], notes["steps"]) == ("mine", 2)
