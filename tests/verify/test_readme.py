@@ -14,7 +14,7 @@ from tests.verify.record_numbers import cells, of_log, score_rows, sections, sig
 from verify.claims.runs import read_group
 from verify.claims.significance import SeedScores, compare
 from verify.finding import Finding
-from verify.record_folder.readme import Shown, page
+from verify.record_folder.readme import Shown, record_page
 from verify.record_folder.run_commands import RunCommands
 
 seeds = st.lists(st.integers(0, 10**6), min_size=1, max_size=6, unique=True)
@@ -69,7 +69,7 @@ def test_the_tables_of_any_runs(numbers, facts, code, artifact):
         logs = [text(seed, each, code) for seed, each in zip(numbers, facts, strict=False)]
         for number, log in enumerate(logs):
             Path(place, f"{number}.log").write_text(log)
-        written = sections(page(shown(Path(place), code, artifact), ()))
+        written = sections(record_page(shown(Path(place), code, artifact), ()))
     read = [of_log(log) for log in logs]
     (scores,) = tables(written["Scores"])
     assert [[row[0], *row[2:]] for row in scores] == score_rows(read)
@@ -89,7 +89,7 @@ def test_significance_of_any_three_runs(facts, against):
         page_of = shown(Path(place), 1000)
         group = page_of.group
         comparison = compare(group.sample, SeedScores(values=(against,)), group.bpb_per_nat)
-        written = sections(page(replace(page_of, comparison=comparison, against=(str(against),)), ()))
+        written = sections(record_page(replace(page_of, comparison=comparison, against=(str(against),)), ()))
     bounds, outcomes = tables(written["Significance"])
     wanted_bounds, wanted = significance_rows([of_log(log) for log in logs], against)
     assert [[*map(float, row[1:])] for row in bounds] == [
@@ -109,7 +109,7 @@ def test_what_others_say_stays_where_it_stands(words, message):
         Path(place, "1.log").write_text(text(1, (10**8, 1, 1, 1, 1), 1))
         finding = Finding(rule="log.bytes", level="pass", message=message)
         said = {"name": words, "blurb": words, "author": words}
-        written = page(shown(Path(place), 1, said=said), [finding])
+        written = record_page(shown(Path(place), 1, said=said), [finding])
     assert [line for line in written.splitlines() if line.startswith("## ")] == [
         *("## Scores", "## Sizes", "## Legality", "## Run", "## Verify"),
     ]
@@ -124,7 +124,7 @@ def test_a_cell_is_read_back():
 
 def test_numbers_that_logs_do_not_state_are_left_out(tmp_path):
     (tmp_path / "1.log").write_text("final_int6_ttt val_loss:1.9 val_bpb:1.1\n")
-    written = sections(page(shown(tmp_path, 10, 20, cap=1000), ()))
+    written = sections(record_page(shown(tmp_path, 10, 20, cap=1000), ()))
     assert tables(written["Scores"])[0] == [
         ["", "final_int6_ttt", "1.1", "1.9", *[""] * 6],
         ["mean", "", "1.10000000", "1.90000000", *[""] * 6],
