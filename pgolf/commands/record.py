@@ -16,7 +16,7 @@ from pgolf.tables import print_findings
 
 if TYPE_CHECKING:
     from verify.finding import Finding
-    from verify.record_folder.assembly import Record
+    from verify.record_folder.assembly import WrittenRecord
 
 _file = click.Path(path_type=Path)
 
@@ -142,7 +142,7 @@ def _imported(tree: ast.Module) -> list[str]:
     return [name.partition(".")[0] for name in (*plain, *named)]
 
 
-def _object(written: "Record", output: Path, cap: int) -> dict[str, Any]:
+def _object(written: "WrittenRecord", output: Path, cap: int) -> dict[str, Any]:
     group, artifact = written.group, written.artifact
     return {
         "record": str(output),
@@ -166,7 +166,7 @@ def _listed(findings: "Sequence[Finding]") -> list[dict[str, Any]]:
     return [asdict(finding) for finding in findings]
 
 
-def _print(written: "Record", output: Path, cap: int) -> None:
+def _print(written: "WrittenRecord", output: Path, cap: int) -> None:
     group, artifact = written.group, written.artifact
     rows = [(str(run.seed), run.label, f"{run.bpb:.{run.decimals}f}") for run in group.runs]
     rows += [("mean", "", f"{group.sample.mean:.8f}")]

@@ -24,7 +24,7 @@ from verify.finding import Finding
 from verify.folder_rules import compare_files, folder_judges, scan_findings
 from verify.pipeline import measure_folder
 from verify.record_folder.given_runs import REQUIREMENTS, Artifact, GivenRuns
-from verify.record_folder.readme import Shown, page
+from verify.record_folder.readme import Shown, record_page
 from verify.record_folder.run_commands import run_commands
 from verify.submission.byte_count import MAIN, SUMS
 from verify.submission.folder import CLAIMS, Submission
@@ -44,7 +44,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class WrittenRecord:
     """A record as it was written.  sums: name -> sha256 of every file but the list itself."""
 
     group: Group
@@ -66,7 +66,7 @@ class RecordRefused(LimitError):
 
 def write_record(
     given: GivenRuns, folder: Path, target: Target, requirements: Callable[[Mapping[str, bytes]], str]
-) -> Record:
+) -> WrittenRecord:
     """Fill the empty `folder`.  requirements: code -> text of requirements.txt, asked when the runs have none.
 
     Raises: RecordRefused when a finding fails; InputError when a log has no score of a packed model, or the artifact
@@ -87,12 +87,12 @@ def write_record(
         _refuse(findings)
         _claim(folder, group, findings, comparison, given, claims)
         shown = _shown(given, group, comparison, target)
-        spoken = replace(group, readme=page(shown, ()))  # claims.significance reads it
+        spoken = replace(group, readme=record_page(shown, ()))  # claims.significance reads it
         findings = (*check_group(spoken, target.cap, comparison), *of_files)
-    (folder / README).write_text(page(shown, findings), encoding="utf-8")
+    (folder / README).write_text(record_page(shown, findings), encoding="utf-8")
     sums = sums_of(folder)
     (folder / SUMS).write_text("".join(f"{sha256}  {name}\n" for name, sha256 in sums.items()), encoding="utf-8")
-    return Record(
+    return WrittenRecord(
         group=group,
         comparison=comparison,
         findings=findings,

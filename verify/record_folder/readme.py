@@ -37,7 +37,7 @@ class Shown:
     commands: RunCommands
 
 
-def page(shown: Shown, findings: Sequence[Finding]) -> str:
+def record_page(shown: Shown, findings: Sequence[Finding]) -> str:
     """The whole text.  findings: of every rule that was judged."""
     parts = [
         _head(shown),
