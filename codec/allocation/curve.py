@@ -47,7 +47,11 @@ class Curve:
         return replace(self, points=tuple(sorted([*kept, point])))
 
     def bytes(self, octaves: np.ndarray) -> np.ndarray:
-        return self._between(octaves, [each.bytes for each in self.points], -self.weights / 8).clip(0)
+        """Beyond the coarsest measurement at least half of it for every octave: a tensor never costs nothing."""
+        last = self.points[-1]
+        least = last.bytes * np.exp2(-(octaves - last.octaves))
+        straight = self._between(octaves, [each.bytes for each in self.points], -self.weights / 8)
+        return np.where(octaves > last.octaves, np.maximum(straight, least), straight)
 
     def error(self, octaves: np.ndarray) -> np.ndarray:
         return self._by_logarithm(octaves, [each.error for each in self.points])

@@ -37,7 +37,8 @@ STAGES = ROUNDS + TRIES + 1
 CLOSE = 10_000  # the part of the limit that may be left over
 FINE = 2.0**-16  # octaves: 36 M weights at 4 bits move by 70 bytes
 NUDGE = 0.5  # octaves: how far all steps are moved together, before a plan counts as failed
-REPLAN = 0.001  # of the limit: a plan that misses by more is made again, now that its own steps are measured
+PLANS, MISSED = 3, 1000  # plans that are tried; one that misses by more than this part of the limit is made again
+LEAST = 16  # bytes: no artifact is worth more tries than to come so near
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,7 +125,7 @@ def _units(
         if not isinstance(now, QuantizedTensor) or now.scales.dtype != np.float16 or weights.size <= FEWEST:
             continue
         rule = recipe.rule(name, weights.size)
-        if not isinstance(rule.quantizer, Coarsened) or not rounding_noise(now):
+        if not isinstance(rule.quantizer, Coarsened) or not rounding_noise(now) or not weights.any():
             continue
         content = hashlib.sha256(f"{weights.dtype}{weights.shape}".encode() + np.ascontiguousarray(weights).tobytes())
         own = name if layers and name in layers.hessians else ""
@@ -196,6 +197,7 @@ def _planned(
 
     -> curves as they were when the plan was made, the bytes of everything else, the checkpoint at the plan.
     """
+    plans = 0
     for done in range(1, ROUNDS + 1):
         octaves = choose(curves, limit - overhead)
         rungs = [_next_rung(curve, at) for curve, at in zip(curves, octaves, strict=True)]
@@ -205,8 +207,9 @@ def _planned(
         trial = _at(case, trial, octaves, partial(_tell, progress, done))
         ends = [tuple(curve.candidates()[[0, -1]]) for curve in curves]
         at_an_end = any(all(at == end[side] for at, end in zip(octaves, ends, strict=True)) for side in (0, 1))
-        near = at_an_end or abs(limit - len(trial.blob)) <= REPLAN * limit
-        if planned and (near or done == ROUNDS):
+        plans += planned
+        near = at_an_end or abs(limit - len(trial.blob)) <= max(limit // MISSED, 4 * LEAST)
+        if planned and (near or plans == PLANS or done == ROUNDS):
             break
         costs = {row.name: row.bytes for row in ledger(trial.blob).rows}
         moved = zip(curves, case.units, octaves, strict=True)
@@ -236,7 +239,7 @@ def _landed(
 
     By regula falsi, from a slope of one bit per weight and octave at first.  ends: finest and coarsest step of each.
     """
-    room = max(limit // CLOSE, 1)
+    room = max(limit // CLOSE, LEAST)
     slope = sum(case.tensors[unit.names[0]].size for unit in case.units) / 8
     over: tuple[float, int] | None = None  # (octaves, bytes): the coarsest known to be over
     under: tuple[float, int] | None = None  # the finest known to fit

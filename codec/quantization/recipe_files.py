@@ -50,8 +50,8 @@ def recipe_toml(recipe: Recipe) -> str:
 
 
 def _line(key: str, value: Any) -> str:
-    # JSON's strings, numbers, booleans and lists of strings are TOML's, but for the float that has no fraction.
-    text = repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+    # What JSON says of strings, integers, booleans and lists is TOML, but for the character 127.
+    text = repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return f"{key} = {text}\n"
 
 
