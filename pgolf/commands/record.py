@@ -38,7 +38,7 @@ _file = click.Path(path_type=Path)
 )
 @cap_option
 @click.option("--author", help="For submission.json, as all below; default: what the runs' own says.")
-@click.option("--github-id")
+@click.option("--github-id", help="Account at GitHub.")
 @click.option("--name", help="Title of the record.")
 @click.option("--blurb", help="What it is, in a sentence or two.")
 @click.option("--date", help="Like 2026-04-18.")
