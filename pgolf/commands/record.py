@@ -38,7 +38,7 @@ _file = click.Path(path_type=Path)
 )
 @cap_option
 @click.option("--author", help="For submission.json, as all below; default: what the runs' own says.")
-@click.option("--github-id")
+@click.option("--github-id", help="Account at GitHub.")
 @click.option("--name", help="Title of the record.")
 @click.option("--blurb", help="What it is, in a sentence or two.")
 @click.option("--date", help="Like 2026-04-18.")
@@ -74,9 +74,7 @@ def record(
     from verify.record_folder.given_runs import read_runs
 
     _check_date(said["date"])
-    target = Target(
-        cap=cap, against=scores_to_beat(against) if against else None, names=tuple(Path(each).name for each in against)
-    )
+    target = Target(cap=cap, against=scores_to_beat(against) if against else None, names=_names(against))
     given = read_runs(runs, cap=cap, script=script, artifact=artifact or "", said=said)
     for note in given.notes:
         echo(f"note: {note}", err=True)
@@ -96,6 +94,11 @@ def record(
     else:
         _print(written, output, cap)
     return 0
+
+
+def _names(against: tuple[str, ...]) -> tuple[str, ...]:
+    """How a page may call them: a file by its name, wherever it lies."""
+    return tuple(Path(each).resolve().name if Path(each).exists() else each for each in against)
 
 
 def _check_date(date: str | None) -> None:

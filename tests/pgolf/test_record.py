@@ -7,12 +7,16 @@ import io
 import json
 import re
 import shutil
+import tempfile
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pgolf.__main__ import main
 from tests.pgolf.test_pack import evaluate_each
@@ -535,20 +539,17 @@ def test_words_cannot_break_the_page(command, small, tmp_path):
 def test_a_full_disk_leaves_nothing(command, small, tmp_path, monkeypatch):
     """Simulated at every single write, one after the other, until there is room for all."""
     written, room = 0, -1
-    write_bytes, write_text = Path.write_bytes, Path.write_text
+    write_bytes = Path.write_bytes
 
-    def scarce(write):
-        def wrapped(path, *arguments, **options):
-            nonlocal written
-            if written == room:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            written += 1
-            return write(path, *arguments, **options)
+    def scarce(path, data):
+        nonlocal written
+        if written == room:
+            write_bytes(path, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written += 1
+        return write_bytes(path, data)
 
-        return wrapped
-
-    monkeypatch.setattr(Path, "write_bytes", scarce(write_bytes))
-    monkeypatch.setattr(Path, "write_text", scarce(write_text))
+    monkeypatch.setattr(Path, "write_bytes", scarce)
     before = content(tmp_path)
     target, code = tmp_path / "record", 4
     while code:
@@ -561,6 +562,51 @@ def test_a_full_disk_leaves_nothing(command, small, tmp_path, monkeypatch):
             assert content(tmp_path) == before
     assert room == 10  # nine files, submission.json twice
     check_sums(target)
+
+
+edits = st.lists(
+    st.tuples(st.floats(0, 1), st.sampled_from(["cut", "byte", "line", "digit"]), st.integers(0, 255)),
+    min_size=1,
+    max_size=4,
+)
+
+
+def damaged(log, changes):
+    """The log with its end cut off, bytes changed, lines repeated, or digits exchanged."""
+    for where, kind, value in changes:
+        at = int(where * len(log))
+        if kind == "cut":
+            log = log[: max(1, at)]
+        elif kind == "byte":
+            log = log[:at] + bytes([value]) + log[at + 1 :]
+        elif kind == "line":
+            lines = log.split(b"\n")
+            log = b"\n".join([*lines, lines[at % len(lines)]])
+        else:
+            digits = [index for index, byte in enumerate(log) if chr(byte).isdigit()] or [0]
+            index = digits[at % len(digits)]
+            log = log[:index] + str(value % 10).encode() + log[index + 1 :]
+    return log
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=edits)
+def test_a_damaged_log_gives_a_record_that_holds_or_none(small, tmp_path, changes):
+    with tempfile.TemporaryDirectory(dir=tmp_path) as place:
+        runs = [Path(shutil.copytree(run, Path(place, run.name))) for run in small]
+        (runs[1] / "train.log").write_bytes(damaged((runs[1] / "train.log").read_bytes(), changes))
+        before, target = content(Path(place)), Path(place, "record")
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main(["record", *map(str, runs), "-o", str(target)])
+            if code == 0:
+                assert main(["compare", str(target)]) == 0
+        assert code in (0, 1, 2, 3)
+        if code == 0:
+            check_sums(target)
+        else:
+            assert content(Path(place)) == before
+            assert err.getvalue().count("\n") == (0 if code == 1 else 1)
 
 
 def test_the_only_run_of_the_field_with_its_settings(command, tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 from codec.errors import InputError, UsageError
 from verify.claims.headline import headline
 from verify.claims.log_reader import Log
-from verify.claims.log_rules import known_text
+from verify.claims.log_rules import known_text, stated_text
 from verify.claims.runs import Group
 from verify.claims.significance import Comparison
 from verify.claims.submission_json import number
@@ -87,7 +87,7 @@ def _text_size(log: Log) -> tuple[int | None, int | None]:
     metric = headline(log).metric
     if text := known_text(metric, log.targets):
         return text.tokens, text.bytes
-    return _integer(metric.notes.get("tokens")), _integer(metric.notes.get("bytes"))
+    return stated_text(metric) or (None, None)
 
 
 def seed_of(log: Log) -> int:

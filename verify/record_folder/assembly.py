@@ -89,9 +89,9 @@ def write_record(
         shown = _shown(given, group, comparison, target)
         spoken = replace(group, readme=record_page(shown, ()))  # claims.significance reads it
         findings = (*check_group(spoken, target.cap, comparison), *of_files)
-    (folder / README).write_text(record_page(shown, findings), encoding="utf-8")
+    (folder / README).write_bytes(record_page(shown, findings).encode())
     sums = sums_of(folder)
-    (folder / SUMS).write_text("".join(f"{sha256}  {name}\n" for name, sha256 in sums.items()), encoding="utf-8")
+    (folder / SUMS).write_bytes(_listed(sums))
     return WrittenRecord(
         group=group,
         comparison=comparison,
@@ -111,10 +111,14 @@ def sums_of(folder: Path) -> dict[str, str]:
 
 def is_record(folder: Path) -> bool:
     """Whether the folder is one that `write_record` filled, and as it was then: no file more, less or changed."""
-    if not (folder / SUMS).is_file() or not (folder / CLAIMS).is_file():
+    if not all((folder / name).is_file() for name in (SUMS, CLAIMS, README, MAIN)):
         return False
-    listed = "".join(f"{sha256}  {name}\n" for name, sha256 in sums_of(folder).items())
-    return (folder / SUMS).read_bytes() == listed.encode()
+    return (folder / SUMS).read_bytes() == _listed(sums_of(folder))
+
+
+def _listed(sums: Mapping[str, str]) -> bytes:
+    """As `sha256sum -c` reads it."""
+    return "".join(f"{sha256}  {name}\n" for name, sha256 in sums.items()).encode()
 
 
 def _of_artifact(given: GivenRuns) -> list[tuple[str, bytes]]:

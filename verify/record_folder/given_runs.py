@@ -101,16 +101,17 @@ def read_runs(
 
 def _read(paths: Sequence[Path]) -> tuple[list[Group], list[str]]:
     """The runs of each path; a log that is a copy of another in its folder (often train.log is) is left out."""
-    groups, notes = list[Group](), list[str]()
+    groups, notes, seen = list[Group](), list[str](), dict[tuple[Path, str], Path]()
     for path in paths:
-        group, seen = read_group([path]), dict[str, Path]()
+        group = read_group([path])
         if not group.logs:
             raise InputError(
                 "holds no log with a score, and a record is made from logs", where=str(path), hint="add the logs"
             )
         kept: list[Log] = []
         for log in group.logs:
-            first = seen.setdefault(hashlib.sha256(read_bytes(log.path)).hexdigest(), log.path)
+            place = log.path.parent, hashlib.sha256(read_bytes(log.path)).hexdigest()
+            first = seen.setdefault(place, log.path)
             if first == log.path:
                 kept.append(log)
             else:
