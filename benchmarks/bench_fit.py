@@ -69,7 +69,7 @@ def bench(
     for place, path in enumerate(paths):
         whole = _int8_bytes(path)
         for moments in (None, hessians) if hessians and not place else (None,):
-            for part in np.linspace(0.4, 0.9, caps):
+            for part in np.linspace(0.9, 0.4, caps):
                 options = PackOptions(checkpoint=path, recipe=recipe, cap=int(part * whole), margin=0, hessians=moments)
                 results.append({"checkpoint": path.stem, "int8_part": round(float(part), 4), **_fit(options)})
     with tempfile.TemporaryDirectory() as folder:
