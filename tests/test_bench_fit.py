@@ -23,6 +23,7 @@ def bench(*arguments):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_report_adds_up(tmp_path):
     model = GPT(GPTConfig(vocab_size=640, seq_len=32, layers=2, dim=96, heads=2, kv_heads=2, mlp_hidden=192))
     tensors = {name: value.numpy() for name, value in model.state_dict().items()}
