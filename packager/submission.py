@@ -165,7 +165,7 @@ def _bundle(script: Path | None) -> Bundle:
     else:
         data, where = read_bytes(script), str(script)
     try:
-        return bundle(decode_source(data), where)
+        return bundle(decode_source(data), where, beside=script.parent if script else None)
     except (SyntaxError, UnicodeDecodeError) as error:
         raise InputError(f"is not Python source ({error})", where=where) from None
 

@@ -43,7 +43,8 @@ WINGS = {
     },
     "packager": {
         "importers": set(),
-        "script": set(),
+        "requirements": set(),
+        "script": {"requirements"},
         "template": set(),
         "submission": {"importers", "script"},
     },

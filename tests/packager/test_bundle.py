@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import zipfile
+from importlib.machinery import EXTENSION_SUFFIXES
 
 import pytest
 
@@ -65,8 +66,7 @@ def test_works_from_a_zip_file(tmp_path, monkeypatch):
         ("from . import one", "relative import"),
         ("from golfpack.missing import x", "`golfpack.missing`, which does not exist"),
         ("from pgolf.console import progress", "`pgolf.console`, which a submission cannot carry"),
-        ("from golfpack.hungry import x", "golfpack.hungry, line 1: imports `safetensors`"),
-        ("from golfpack.circle import x", "in a circle: golfpack.circle -> golfpack.other -> golfpack.circle"),
+        ("from golfpack.hungry import x", "golfpack.hungry, line 1: imports `zstandard`"),
         ("from golfpack.broken import x", "golfpack.broken, line 2: is not valid Python"),
         ("x = = 1", "main.py, line 1: is not valid Python"),
         ("x = '\0'", "is not valid Python"),
@@ -75,10 +75,8 @@ def test_works_from_a_zip_file(tmp_path, monkeypatch):
 def test_errors_say_what_and_where(package, main, message):
     package(
         one="x = 1\n",
-        hungry="import safetensors\n",
+        hungry="import zstandard\n",
         broken="\n)\n",
-        circle="from golfpack.other import y\n",
-        other="from golfpack.circle import x\n",
     )
     with pytest.raises(InputError) as caught:
         bundle(main, "main.py")
@@ -89,6 +87,137 @@ def test_a_script_may_need_packages_that_modules_may_not(package):
     package(one="x = 1\n")
     found = bundle("import flash_attn\nfrom golfpack.one import x\n", "main.py")
     assert found.requires == ("flash_attn",)
+
+
+@pytest.fixture
+def beside(tmp_path):
+    """Write files into the folder of a script; `bundled(main)` follows its imports there."""
+    folder = tmp_path / "beside"
+    folder.mkdir()
+
+    def bundled(main, files=None, **options):
+        for name, text in (files or {}).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+        return bundle(main, "main.py", beside=folder, **options)
+
+    return bundled
+
+
+@pytest.mark.parametrize(
+    ("main", "carried"),
+    [
+        ("import helper", ["helper"]),
+        ("import helper as h, tools.maths as m", ["helper", "tools.base", "tools", "tools.maths"]),
+        ("from tools import maths", ["tools.base", "tools", "tools.maths"]),
+        ("from tools.maths import add", ["tools.base", "tools", "tools.maths"]),
+        ("from tools.maths import *", ["tools.base", "tools", "tools.maths"]),
+        ("from tools import one", ["tools.base", "tools"]),
+        ("import bare.inside", ["bare.inside"]),
+        ("from bare import inside", ["bare.inside"]),
+        ("def f():\n    import helper", ["helper"]),
+        ("try:\n    import helper\nexcept ImportError:\n    helper = None", ["helper"]),
+        ("if 1:\n    import helper", ["helper"]),
+        ("import importlib\nh = importlib.import_module('helper')", ["helper"]),
+        ("import ring_a", ["ring_b", "ring_a"]),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import helper", []),
+        ("import math", []),
+    ],
+)
+def test_siblings_are_carried_in_any_form(beside, main, carried):
+    files = {
+        "helper.py": "x = 'é'\n".encode("latin-1").join([b"# coding: latin-1\n", b""]),
+        "tools/__init__.py": "from .base import one\n",
+        "tools/base.py": "one = 1\n",
+        "tools/maths.py": "from . import base\nfrom .base import one as uno\ndef add(): pass\n",
+        "tools/unused.py": "import nothing_there\n",
+        "bare/inside.py": "",
+        "math/notes.txt": "",
+        "ring_a.py": "import ring_b\n",
+        "ring_b.py": "import ring_a\n",
+    }
+    found = beside(main, files)
+    assert list(found.modules) == carried
+    assert found.requires == ()
+    assert found.modules.get("helper", "# coding: latin-1\nx = 'é'\n") == "# coding: latin-1\nx = 'é'\n"
+
+
+@pytest.mark.parametrize(
+    ("main", "message"),
+    [
+        ("import no_such_module_xyz", "main.py, line 1: imports `no_such_module_xyz`, which is neither beside"),
+        ("def f():\n    from no_such_module_xyz import a", "line 2: imports `no_such_module_xyz`"),
+        ("from .helper import x", "line 1: has a relative import outside of a package.*`from helper import`"),
+        ("import tools.missing", "imports `tools.missing`, which does not exist beside the script"),
+        ("from tools.high import x", "tools.high, line 1: has a relative import"),
+        ("import random", "main.py, line 1: imports `random`, a module of Python"),
+        ("import stone", "imports `stone`, machine code"),
+        ("import foreign", r"foreign\.py: is not Python source"),
+        ("import broken", "broken, line 1: is not valid Python"),
+    ],
+)
+def test_what_cannot_be_carried_is_refused_by_name(beside, main, message):
+    files = {
+        "helper.py": "",
+        "tools/__init__.py": "",
+        "tools/high.py": "from ...x import y\n",
+        "random.py": "",
+        f"stone{EXTENSION_SUFFIXES[0]}": "",
+        "foreign.py": b"x = '\xe9'\n",
+        "broken.py": "x = = 1\n",
+    }
+    with pytest.raises(InputError, match=message):
+        beside(main, files)
+
+
+@pytest.mark.parametrize(
+    "main",
+    [
+        "try:\n    import no_such_module_xyz\nexcept ImportError:\n    pass",
+        "if 0:\n    import no_such_module_xyz",
+        "from contextlib import suppress\nwith suppress(ImportError):\n    import no_such_module_xyz",
+    ],
+)
+def test_what_an_optional_import_lacks_is_not_refused(beside, main):
+    assert beside(main).optional == ("no_such_module_xyz",)
+    assert beside(main).requires == ()
+    assert beside(f"{main}\nimport numpy\nif 1:\n    import numpy").requires == ("numpy",)
+
+
+def test_output_folders_are_no_modules(beside):
+    assert beside("import wandb, torch", {"wandb/run/log.txt": "", "torch/x.py": ""}).requires == ("torch", "wandb")
+
+
+READ = "Path(__file__).with_name('run.toml').read_text"
+
+
+@pytest.mark.parametrize("call", ["()", "('utf-8')", "(encoding='utf-8')", "(\n    encoding = 'utf-8'\n)"])
+def test_a_text_beside_the_script_becomes_a_literal(beside, call):
+    text = "name = 'é\\n'\n\n"
+    main = f"from pathlib import Path\na, b = 'ü', {READ}{call}  # here\nc = {READ}{call}\n"
+    found = beside(main, {"run.toml": text.encode()}).main
+    assert run_names(found) == ("ü", text, text)
+    assert "# here" in found
+    assert run_names(beside(main, texts={"run.toml": "given"}).main) == ("ü", "given", "given")
+
+
+def run_names(main):
+    names = {}
+    exec(main, names)
+    return names["a"], names["b"], names["c"]
+
+
+def test_a_text_that_is_not_there_is_refused_by_name(beside):
+    main = f"from pathlib import Path\nx = {READ}()"
+    with pytest.raises(InputError, match=r"main\.py, line 2: reads `run\.toml` beside the script"):
+        beside(main)
+    with pytest.raises(InputError, match=r"run\.toml: is not text"):
+        beside(main, {"run.toml": b"\xff"})
+
+
+def test_a_script_that_reads_code_is_left_as_it_is(beside):
+    main = "from pathlib import Path\nn = len(Path(__file__).with_name('main.py').read_text())\n"
+    assert beside(main).main == main
 
 
 def test_the_reference_script_closes_without_importing_torch():
