@@ -1,6 +1,6 @@
 """The self-extracting script: one ASCII file that holds a script and the modules it imports.
 
-    # pgolf-pack 2 crc32=<of all that follows this line> read it: pgolf inspect --unwrap DIR
+    # pgolf-pack 2 <CRC-32 of all that follows>: pgolf inspect --unwrap DIR
     # NAME=value                            what the caller wants to be seen, if anything
     payload literal and the code that opens it, which runs the first part of the payload: the loader
 
@@ -32,10 +32,10 @@ from packager.script.loader import loader
 MAIN = "__main__"  # the script's key in what unwrap returns
 MAX_PAYLOAD = 1 << 24  # 16 MB of source: a hundred times the largest published script
 MEMORY_LIMIT = 1 << 26
-MAGIC = b"# pgolf-pack 2 crc32="
+MAGIC = b"# pgolf-pack 2 "
 Form = Literal["safe", "dense"]
 NOTHING: Mapping[str, str] = {}
-HEADER = "# pgolf-pack 2 crc32={:08x} read it: pgolf inspect --unwrap DIR\n"
+HEADER = "# pgolf-pack 2 {:08x}: pgolf inspect --unwrap DIR\n"
 SAFE = (
     'S=__import__("{codec}").decompress(__import__("base64").b85decode("{literal}")).decode().split("\\0");exec(S[0])\n'
 )
@@ -45,7 +45,7 @@ for c in b\"""{literal}\""":S=S*125+c-(c>13)-(c>92)
 S=__import__("{codec}").decompress(S.to_bytes({length},"big")).decode().split("\\0");exec(S[0])
 """
 _FORM = re.compile(
-    r"# pgolf-pack 2 crc32=[0-9a-f]{8} read it: pgolf inspect --unwrap DIR\n"
+    r"# pgolf-pack 2 [0-9a-f]{8}: pgolf inspect --unwrap DIR\n"
     r"((?:# \w+=[ -~]+\n)*)"
     r"(?:" + re.escape(SAFE).replace(r"\{codec\}", "(lzma|brotli)").replace(r"\{literal\}", r"([!#-\[\]-~]*)") + r"|"
     + re.escape(DENSE)

@@ -119,7 +119,7 @@ def test_running_the_wrapper_is_running_the_script(value, form):
 
 def test_the_first_lines_say_what_it_is():
     lines = wrap("print(1)\n", MODULES, shown={"VOCAB_SIZE": "1024", "SEED": "1337"}).decode().splitlines()
-    assert re.fullmatch(r"# pgolf-pack 2 crc32=[0-9a-f]{8} read it: pgolf inspect --unwrap DIR", lines[0])
+    assert re.fullmatch(r"# pgolf-pack 2 [0-9a-f]{8}: pgolf inspect --unwrap DIR", lines[0])
     assert lines[1:3] == ["# VOCAB_SIZE=1024", "# SEED=1337"]
     # Other decoders of the field look for the argument of b85decode and hand it to lzma.decompress.
     literal = re.search(r'b85decode\("([^"]*)"', lines[3])[1]

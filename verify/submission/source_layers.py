@@ -26,7 +26,7 @@ MAX_LAYERS = 4  # wrappers inside wrappers
 LITERAL = 200  # characters; the shortest packed payload seen in the field has thousands
 MEMORY = 1 << 26  # bytes of decoder memory: xz -9 asks for 65 MiB, and nobody packs 16 MB of source
 STATEMENT = re.compile(r"^[ \t]*(import|from|def|class|async def|@)\b", re.MULTILINE)
-OURS = re.compile(r"# pgolf-pack 2 crc32=([0-9a-f]{8}) [^\n]*\n")
+OURS = re.compile(r"# pgolf-pack 2 ([0-9a-f]{8}): [^\n]*\n")
 FOLDED = re.compile("\1(\\w+)")  # a word in capitals, as our dense form writes it
 MAX_DIGITS = 1 << 18  # characters of a base 125 literal: reading it takes a time that grows with the square
 FILTERS = {"FILTER_LZMA1": lzma.FILTER_LZMA1, "FILTER_LZMA2": lzma.FILTER_LZMA2, "FILTER_DELTA": lzma.FILTER_DELTA}
