@@ -26,14 +26,15 @@ from codec.storage.atomic_files import new_folder, read_bytes, within
 from codec.storage.calibration_file import read_hessians, sha256
 from packager.importers.imported import STORED, Imported
 from packager.importers.read_any import read_any
+from packager.requirements import requirements
 from packager.script.bundle import Bundle, bundle
-from packager.script.minify import minify
-from packager.script.wrapper import wrap
+from packager.script.packed_script import packed_script
 
 SCRIPT, ARTIFACT, RECORD, LOG = "train_gpt.py", "model.bin", "submission.json", "train.log"
 LEDGER, README, REQUIREMENTS = "ledger.json", "README.md", "requirements.txt"
 FILES = {SCRIPT, ARTIFACT, RECORD, LEDGER, README, REQUIREMENTS}  # and a log: no record of others has model.bin
 DECIDING = ("numpy", "python-minifier")  # packages whose version can change the bytes of a submission
+DECODER = "codec.decoder"  # the module that reads artifacts
 KEPT = ("config", "layout", "tokenizer_sha256")  # of a checkpoint's metadata, inside the artifact
 STAGES = 4
 
@@ -113,7 +114,13 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
         )
     progress(0, "code")
     parts = _bundle(options.script)
-    code = _code(parts, options)
+    if options.script is not None and DECODER not in parts.modules:
+        raise InputError(
+            f"does not import {DECODER}, so it cannot read the artifact that is made of a checkpoint",
+            where=str(options.script),
+            hint="import `decode` from codec.decoder there, or pack what the script itself wrote with --artifact FILE",
+        )
+    code = packed_script(parts, str(options.script or SCRIPT), minified=options.minified)
     progress(1, "quantize")
     meta = {key: notes[key] for key in KEPT if notes.get(key) is not None}
     treated = _treated(imported, recipe, options)
@@ -128,7 +135,7 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
         SCRIPT: code,
         ARTIFACT: blob,
         **_log(options.checkpoint),
-        REQUIREMENTS: "".join(f"{name}\n" for name in parts.requires).encode(),
+        REQUIREMENTS: requirements(parts.requires, parts.optional).encode(),
         LEDGER: _json(_costs(costs, code, parts)),
     }
     record = _record(options, notes, name, files)
@@ -168,15 +175,6 @@ def _bundle(script: Path | None) -> Bundle:
         return bundle(decode_source(data), where, beside=script.parent if script else None)
     except (SyntaxError, UnicodeDecodeError) as error:
         raise InputError(f"is not Python source ({error})", where=where) from None
-
-
-def _code(parts: Bundle, options: PackOptions) -> bytes:
-    if not options.minified:
-        return wrap(parts.main, parts.modules)
-    return wrap(
-        minify(parts.main, str(options.script or SCRIPT)),
-        {name: minify(text, name) for name, text in parts.modules.items()},
-    )
 
 
 def _check_cap(code_bytes: int, costs: ByteLedger, cap: int) -> None:

@@ -22,7 +22,7 @@ class DifferentError(Exception):
 
 def check_same(before: ast.Module, after: ast.Module) -> None:
     """Raises: DifferentError."""
-    comparison = _Comparison()
+    comparison = _Comparison(_module_names(before), _module_names(after))
     comparison.bodies(before.body, after.body, _Scope(0, before), _Scope(0, after))
     comparison.check_aliases()
 
@@ -120,7 +120,8 @@ def _outside(node: ast.AST) -> list[ast.AST]:
 
 
 class _Comparison:
-    def __init__(self) -> None:
+    def __init__(self, *bound: set[str]) -> None:
+        self.bound = bound  # at the top level of each: all other names there are builtins, or of nobody
         self.scopes = 0
         self.forth: dict[Binding, Binding] = {}
         self.back: dict[Binding, Binding] = {}
@@ -271,8 +272,15 @@ class _Comparison:
         q = self.aliases.get(q, q)
         if self.forth.setdefault(p, q) != q or self.back.setdefault(q, p) != p:
             raise DifferentError(f"`{one}` is called `{two}`, and elsewhere otherwise")
+        if p[0] == 0 and p != q and not (p[1] in self.bound[0] and q[1] in self.bound[1]):
+            raise DifferentError(f"`{one}`, which is not of this module, is called `{two}`")
         if one != two and (a.is_class and p[0] == a.number):
             raise DifferentError(f"attribute `{one}` of a class is called `{two}`")
+
+
+def _module_names(tree: ast.Module) -> set[str]:
+    declared = {name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names}
+    return _Scope(0, tree).bound | declared
 
 
 def _plain(body: list[ast.stmt]) -> list[ast.stmt]:
