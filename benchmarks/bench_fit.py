@@ -17,7 +17,8 @@ import torch
 from machine import describe
 
 from codec.encoder import encode
-from codec.quantization.recipe import Recipe, Rule, load_recipe, quantize_checkpoint
+from codec.quantization.recipe import Recipe, Rule, quantize_checkpoint
+from codec.quantization.recipe_files import load_recipe
 from codec.storage.atomic_files import write_bytes
 from codec.storage.checkpoint import write_checkpoint
 from packager.importers.read_any import read_any

@@ -8,8 +8,8 @@ The script carries the modules it imports.  Its form is one ASCII file, which ca
 
     >>> import packager
     >>> script = packager.wrap("from mine.tools import x\\nprint(x)\\n", {"mine.tools": "x = 1\\n"})
-    >>> script[:22]
-    b'# pgolf-pack 1 sha256='
+    >>> script[:15]
+    b'# pgolf-pack 2 '
     >>> packager.unwrap(script)
     {'mine.tools': 'x = 1\\n', '__main__': 'from mine.tools import x\\nprint(x)\\n'}
 """

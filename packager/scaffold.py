@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codec.storage.atomic_files import new_folder
-from packager.script.reference import PRESET, RECIPE, SCRIPT, Training, packed_script, reference_bundle
+from packager.reference import PRESET, RECIPE, SCRIPT, Training, reference_bundle
+from packager.requirements import requirements
+from packager.script.packed_script import packed_script
+from packager.script.wrapper import Form
 from packager.submission import REQUIREMENTS
 
 SOURCE = "source"  # folder of what is edited
@@ -23,12 +26,12 @@ class Scaffold:
         return len(self.files[SCRIPT])
 
 
-def scaffold(training: Training, *, minified: bool = True) -> Scaffold:
+def scaffold(training: Training, *, minified: bool = True, form: Form = "safe") -> Scaffold:
     """minified: False keeps the sources inside the packed script as they are written."""
     parts = reference_bundle(training)
     files = {
-        SCRIPT: packed_script(parts, SCRIPT, minified=minified),
-        REQUIREMENTS: "".join(f"{name}\n" for name in parts.requires).encode(),
+        SCRIPT: packed_script(parts, SCRIPT, minified=minified, form=form),
+        REQUIREMENTS: requirements(parts.requires, parts.optional).encode(),
         f"{SOURCE}/{SCRIPT}": training.source().encode(),
         f"{SOURCE}/{PRESET}": training.preset.encode(),
         f"{SOURCE}/{RECIPE}": training.recipe.encode(),

@@ -29,8 +29,11 @@ from codec.storage.calibration_file import read_layers, sha256
 from packager.fitting import check_fit, fitted
 from packager.importers.imported import STORED, Imported
 from packager.importers.read_any import read_any
+from packager.reference import SCRIPT, Training, reference_bundle
+from packager.requirements import requirements
 from packager.script.bundle import Bundle, bundle
-from packager.script.reference import SCRIPT, Training, packed_script, reference_bundle
+from packager.script.packed_script import packed_script
+from packager.script.wrapper import Form
 
 ARTIFACT, RECORD, LOG = "model.bin", "submission.json", "train.log"
 LEDGER, README, REQUIREMENTS = "ledger.json", "README.md", "requirements.txt"
@@ -38,6 +41,7 @@ FILES = {SCRIPT, ARTIFACT, RECORD, LEDGER, README, REQUIREMENTS}  # and a log: n
 DECIDING = ("numpy", "python-minifier")  # packages whose version can change the bytes of a submission
 STAGES = 4  # and as many as FIT_STAGES between, when steps are fitted
 LOGGED_TOTAL = re.compile(rb"^Total submission size PGA1: (\d+) bytes$", re.MULTILINE)
+DECODER = "codec.decoder"  # the module that reads artifacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +51,8 @@ class PackOptions:
     preset_of: a checkpoint's metadata -> TOML of the preset that the reference script trains; with None it evaluates
     only, as it does for recipe `stored`.
     cap: bytes that code and artifact may have together.  author, title: for submission.json.
-    minified: False carries the sources as they are written.  hessians: a calibration file, for recipes with GPTQ.
+    minified: False carries the sources as they are written.  form: of the wrapper.
+    hessians: a calibration file, for recipes with GPTQ.
     margin: fit the recipe's steps so that this many bytes are left under the cap; None leaves the recipe as it is.
     read: opens the checkpoint; the commands pass a reader that also tells the model of a file without config.
     """
@@ -60,6 +65,7 @@ class PackOptions:
     author: str | None = None
     title: str | None = None
     minified: bool = True
+    form: Form = "safe"
     hessians: Path | None = None
     margin: int | None = None
     read: Callable[[Path], Imported] = read_any
@@ -128,7 +134,13 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
     progress(0, "code")
     preset = None if options.script or options.recipe == STORED else options.preset_of(notes)
     parts = _bundle(options, preset)
-    code = packed_script(parts, str(options.script or SCRIPT), minified=options.minified)
+    if options.script is not None and DECODER not in parts.modules:
+        raise InputError(
+            f"does not import {DECODER}, so it cannot read the artifact that is made of a checkpoint",
+            where=str(options.script),
+            hint="import `decode` from codec.decoder there, or pack what the script itself wrote with --artifact FILE",
+        )
+    code = packed_script(parts, str(options.script or SCRIPT), minified=options.minified, form=options.form)
     progress(1, "quantize")
     meta = artifact_meta(notes)
     layers = read_layers(options.hessians, options.checkpoint, imported.tensors) if options.hessians else None
@@ -155,7 +167,7 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
         SCRIPT: code,
         ARTIFACT: blob,
         **log,
-        REQUIREMENTS: "".join(f"{name}\n" for name in parts.requires).encode(),
+        REQUIREMENTS: requirements(parts.requires, parts.optional).encode(),
         LEDGER: _json(of_submission(costs, len(code), [*parts.modules], plan.to_dict() if plan else None)),
     }
     record = _record(options, notes, name, files)

@@ -30,6 +30,7 @@ COMMANDS = {
     "train": ("pgolf.commands.train:train", "Train a preset on token shards."),
     "unpack": ("pgolf.commands.unpack:unpack", "Artifact or submission -> checkpoint."),
     "verify": ("pgolf.commands.verify:verify", "Reload a submission, count its bytes, score it again."),
+    "wrap": ("pgolf.commands.wrap:wrap", "Any script -> one smaller file that runs alone."),
 }
 
 

@@ -53,13 +53,28 @@ def bundle(main: str, where: str, *, beside: Path | None = None, texts: Mapping[
     follow = _Follow(Siblings(beside))
     main = with_texts(main, where, beside, texts)
     follow.module("", main, where)
-    required = {name for name, optional in follow.packages.items() if not optional}
-    return Bundle(
-        main=main,
-        modules=follow.modules,
-        requires=tuple(sorted(required)),
-        optional=tuple(sorted(follow.packages.keys() - required)),
-    )
+    return _complete(main, follow.modules, follow.packages)
+
+
+def carried(main: str, modules: Mapping[str, str], where: str) -> Bundle:
+    """The bundle of a script that brings its modules, as `unwrap` gives them back.
+
+    Raises: InputError for a syntax error.
+    """
+    own = {name.partition(".")[0] for name in modules} | sys.stdlib_module_names | {"__main__"}
+    found: dict[str, bool] = {}
+    for text in (main, *modules.values()):
+        for each in imports(parsed(text, where)):
+            top = each.module.partition(".")[0]
+            if not each.level and top not in own:
+                found[top] = found.get(top, True) and each.optional
+    return _complete(main, dict(modules), found)
+
+
+def _complete(main: str, modules: dict[str, str], packages: dict[str, bool]) -> Bundle:
+    required = {name for name, optional in packages.items() if not optional}
+    optional = packages.keys() - required
+    return Bundle(main=main, modules=modules, requires=tuple(sorted(required)), optional=tuple(sorted(optional)))
 
 
 class _Follow:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from codec.errors import InputError
 
+MAX_SOURCE = 1 << 20  # characters: the field's largest script has 158,429, and a syntax tree takes 600 times as much
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Import:
@@ -23,6 +25,8 @@ class Import:
 
 def parsed(text: str, where: str) -> ast.Module:
     """The syntax tree.  Raises: InputError naming file and line."""
+    if len(text) > MAX_SOURCE:
+        raise InputError(f"has {len(text):,} characters, at most {MAX_SOURCE:,} are read as a script", where=where)
     try:
         return ast.parse(text)
     except SyntaxError as error:

@@ -15,8 +15,9 @@ from pgolf.console import echo, json_option, print_json, print_table
 def inspect(path: Path, folder: Path | None, as_json: bool) -> None:
     """Where the bytes of an artifact, a packed train_gpt.py or a submission folder go; nothing is executed.
 
-    Of a checkpoint (safetensors, .pt, a quantized .ptz of the challenge): its format and tensors.  Self-extracting
-    scripts of others (LZMA, zlib, brotli and the like in base 85, 64 or raw bytes) are unpacked layer by layer.
+    Of a checkpoint (safetensors, .pt, a quantized .ptz of the challenge): its format and tensors.  Of a readable
+    script: the modules beside it that it imports.  Self-extracting scripts of others (LZMA, zlib, brotli and the like
+    in base 85, 64 or raw bytes) are unpacked layer by layer.
 
     \b
     Example:
@@ -25,10 +26,12 @@ def inspect(path: Path, folder: Path | None, as_json: bool) -> None:
     """
     from codec.errors import UsageError
 
-    found: dict[str, Any] = {"path": str(path), **_unopened(path)}
+    found: dict[str, Any] = {"path": str(path)}
     sources: dict[str, str] = {}
-    for file in _files(path):
-        found |= _read(file, sources)
+    if path.is_dir():
+        found |= _folder(path, sources)
+    else:
+        found |= _read(path, sources)
     if folder is not None:
         if not sources:
             raise UsageError(
@@ -44,21 +47,29 @@ def inspect(path: Path, folder: Path | None, as_json: bool) -> None:
         _print(found)
 
 
-def _files(path: Path) -> list[Path]:
-    """Artifact and script of a folder, or the file itself."""
-    if not path.is_dir():
-        return [path]
-    return [path / "train_gpt.py"] if _unopened(path) else [path / "model.bin", path / "train_gpt.py"]
+def _folder(path: Path, sources: dict[str, str]) -> dict[str, Any]:
+    """Artifact and script; of other files the sizes, because a pickle is opened only when it is asked for itself."""
+    from codec.errors import InputError
 
-
-def _unopened(path: Path) -> dict[str, Any]:
-    """Blobs of a submission folder of others, with their sizes: a pickle is opened only when it is asked for itself."""
-    blobs = [] if (path / "model.bin").exists() else sorted(path.glob("*.ptz"))
-    return {"blobs": [{"name": blob.name, "bytes": blob.stat().st_size} for blob in blobs]} if blobs else {}
+    script, artifact = path / "train_gpt.py", path / "model.bin"
+    files = sorted(each for each in path.iterdir() if each.is_file())
+    code = {each for each in files if each.suffix == ".py"} if script.is_file() else set()
+    if not code and not artifact.is_file() and not any(each.suffix == ".ptz" for each in files):
+        raise InputError(
+            "holds no train_gpt.py, no model.bin and no .ptz", where=str(path), hint="pass a submission's folder"
+        )
+    found: dict[str, Any] = {}
+    for file in (artifact, script):
+        if file.is_file():
+            found |= _read(file, sources)
+    others = [each for each in files if each not in code | {artifact}]
+    sizes = [{"name": each.name, "bytes": each.stat().st_size} for each in others]
+    blobs = [each for each, file in zip(sizes, others, strict=True) if file.suffix == ".ptz"]
+    return found | ({"blobs": blobs} if blobs else {}) | {"others": [each for each in sizes if each not in blobs]}
 
 
 def _read(file: Path, sources: dict[str, str]) -> dict[str, Any]:
-    """{"code": ...} for a packed script, its modules added to `sources`; {"artifact": ledger}; {"checkpoint": ...}."""
+    """{"code": ...} for a script, what it holds added to `sources`; {"artifact": ledger}; {"checkpoint": ...}."""
     from codec import ledger
     from codec.decoder import MAGIC as ARTIFACT
     from codec.errors import PgolfError
@@ -70,26 +81,46 @@ def _read(file: Path, sources: dict[str, str]) -> dict[str, Any]:
         if data.startswith(ARTIFACT[:3]) or file.name == "model.bin":
             return {"artifact": ledger(data).to_dict()}
         if file.suffix != ".py" and not data.startswith(MAGIC):
-            return {"checkpoint": _checkpoint(file)}
-        sources |= unwrap(data) if data.startswith(MAGIC) else _layers(data)
+            return _weights(file, data)
+        packed = unwrap(data) if data.startswith(MAGIC) else _layers(data)
+        sources |= packed
+        inside = packed or _readable(file)
     except PgolfError as error:
         error.where = error.where or str(file)
         raise
-    modules = [{"name": name, "bytes": len(text.encode())} for name, text in sources.items()]
-    return {"code": {"bytes": len(data), "modules": modules}}
+    modules = [{"name": name, "bytes": len(text.encode())} for name, text in inside.items()]
+    return {"code": {"bytes": len(data), "packed": bool(packed), "modules": modules}}
+
+
+def _weights(file: Path, data: bytes) -> dict[str, Any]:
+    """A checkpoint or artifact of others; what has neither its name nor its form is weighed only."""
+    from codec.errors import InputError
+
+    try:
+        return {"checkpoint": _checkpoint(file)}
+    except InputError:
+        if file.suffix in (".safetensors", ".pt", ".pth", ".ptz", ".bin", ".ckpt"):
+            raise
+        return {"unknown": {"bytes": len(data), "begins_with": data[:8].hex(" ")}}
 
 
 def _layers(data: bytes) -> dict[str, str]:
-    """{name: source} of what a script of another packer holds, the innermost as __main__."""
-    from codec.errors import InputError
+    """{name: source} of what a script of another packer holds, the innermost as __main__; {} for a readable script."""
     from packager.script.wrapper import MAIN
     from verify.submission.source_layers import read_source, unwrap
 
     layers = unwrap(read_source(data))
-    if not layers:
-        raise InputError("is not a self-extracting script that can be unpacked without running it")
     names = [*(f"layer_{number}" for number in range(1, len(layers))), MAIN]
-    return {name: layer.text for name, layer in zip(names, layers, strict=True)}
+    return {name: layer.text for name, layer in zip(names, layers, strict=True)} if layers else {}
+
+
+def _readable(file: Path) -> dict[str, str]:
+    """The modules beside a script that it imports, and the script itself."""
+    from packager.script.wrapper import MAIN
+    from pgolf.scripts import read_script
+
+    parts = read_script(file).parts
+    return {**parts.modules, MAIN: parts.main}
 
 
 def _checkpoint(file: Path) -> dict[str, Any]:
@@ -162,13 +193,18 @@ def _print(found: dict[str, Any]) -> None:
     for blob in found.get("blobs", []):
         echo(f"{blob['name']}: {blob['bytes']:,} bytes, a pickle inside, not opened; `pgolf inspect FILE` opens it")
     if "code" in found:
+        code = found["code"]
+        total = "packed together" if code["packed"] else "readable; of this file"
         print_table(
-            [
-                *((row["name"], f"{row['bytes']:,}") for row in found["code"]["modules"]),
-                ("packed together", f"{found['code']['bytes']:,}"),
-            ],
+            [*((row["name"], f"{row['bytes']:,}") for row in code["modules"]), (total, f"{code['bytes']:,}")],
             ("module", "bytes"),
         )
+    if "unknown" in found:
+        unknown = found["unknown"]
+        echo(f"{unknown['bytes']:,} bytes of no known format, beginning with {unknown['begins_with']}")
+    if found.get("others"):
+        names = ", ".join(f"{each['name']} ({each['bytes']:,})" for each in found["others"])
+        echo(f"also there: {names} bytes")
     if "unwrapped" in found:
         click.echo(f"sources written to {found['unwrapped']}")
 

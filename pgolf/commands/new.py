@@ -45,8 +45,8 @@ def new(
     """
     from codec.quantization.recipe_files import load_recipe, recipe_names, recipe_text
     from packager.fitting import check_fit
+    from packager.reference import Training
     from packager.scaffold import SOURCE, scaffold, write_scaffold
-    from packager.script.reference import Training
     from trainer.presets.catalog import find_preset
     from trainer.presets.overrides import apply_overrides
 

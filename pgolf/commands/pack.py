@@ -1,6 +1,7 @@
 """`pgolf pack`: checkpoint -> submission folder under the byte cap."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,10 +9,13 @@ from codec.errors import UsageError
 from pgolf.console import echo, json_option, print_json, print_table, progress
 from pgolf.options import cap_option, fit_margin, fit_options
 
+if TYPE_CHECKING:
+    from packager.script.wrapper import Form
+
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--recipe", required=True, help="A recipe's name, a TOML file, or `stored`.")
+@click.argument("checkpoint", type=click.Path(path_type=Path), required=False)
+@click.option("--recipe", help="A recipe's name, a TOML file, or `stored`.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Folder to write; an earlier submission there is replaced."
 )
@@ -23,6 +27,19 @@ from pgolf.options import cap_option, fit_margin, fit_options
 @click.option("--script", type=click.Path(path_type=Path), help="Instead of the reference script.")
 @click.option("--preset", help="What the script trains, where the checkpoint does not say: a name, or a TOML file.")
 @click.option("--eval-only", is_flag=True, help="The smaller script that evaluates, and does not train.")
+@click.option(
+    "--artifact", type=click.Path(path_type=Path), metavar="FILE", help="Of the script's own, instead of CHECKPOINT."
+)
+@click.option(
+    "--artifact-from", metavar="COMMAND", help="Run it first, with your rights: it writes the artifact, one new file."
+)
+@click.option(
+    "--form",
+    type=click.Choice(["safe", "dense"]),
+    default="safe",
+    show_default=True,
+    help="Of the packed script; see `pgolf wrap`.",
+)
 @click.option("--author", help="For submission.json.")
 @click.option("--name", "title", help="For submission.json and README.md.")
 @click.option(
@@ -32,8 +49,8 @@ from pgolf.options import cap_option, fit_margin, fit_options
 @click.option("--dry-run", is_flag=True, help="Show the plan, write nothing.")
 @json_option
 def pack(
-    checkpoint: Path,
-    recipe: str,
+    checkpoint: Path | None,
+    recipe: str | None,
     output: Path | None,
     cap: int,
     fit: bool,
@@ -42,6 +59,9 @@ def pack(
     script: Path | None,
     preset: str | None,
     eval_only: bool,
+    artifact: Path | None,
+    artifact_from: str | None,
+    form: "Form",
     author: str | None,
     title: str | None,
     hessians: Path | None,
@@ -50,6 +70,8 @@ def pack(
     as_json: bool,
 ) -> None:
     """Quantize CHECKPOINT, encode it and put it beside a script that runs it.
+
+    With --artifact there is no CHECKPOINT: --script is wrapped, and the file that it wrote lies beside it as it is.
 
     CHECKPOINT: safetensors, a .pt state dict, or a quantized .ptz of the challenge, whose own levels `--recipe
     stored` keeps as they are.  A file of a seed system or the baseline needs no config: its shapes tell the model.
@@ -66,9 +88,17 @@ def pack(
       pgolf pack out/run/checkpoint.safetensors --recipe pr162 -o out/submission
       pgolf pack out/run/checkpoint.safetensors --recipe pr1716 --fit --margin 2000 -o out/submission
       pgolf pack run/checkpoint.safetensors --recipe pr1716 --hessians run/calibration.safetensors -o submission
+      pgolf pack --script train_gpt_human.py --artifact final_model.int6.ptz -o submission
     """
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output' (or --dry-run).")
+    if artifact is not None or artifact_from is not None:
+        if script is None or checkpoint is not None or recipe is not None or hessians is not None:
+            raise click.UsageError("--artifact goes with --script, without CHECKPOINT, --recipe and --hessians.")
+        _pack_own(script, artifact, artifact_from, form, output, cap, author, title, no_minify, dry_run, as_json)
+        return
+    if checkpoint is None or recipe is None:
+        raise click.UsageError("Missing CHECKPOINT and '--recipe' (or --script with --artifact).")
     if preset and (eval_only or script):
         raise UsageError(
             f"--preset is for the script that trains, not for {'--eval-only' if eval_only else '--script'}"
@@ -89,6 +119,7 @@ def pack(
         author=author,
         title=title,
         minified=not no_minify,
+        form=form,
         hessians=hessians,
         margin=fit_margin(fit, margin),
         read=read_weights if script else read_model,  # a script of one's own knows its model
@@ -140,3 +171,60 @@ def pack(
     if plan:
         print_fit(plan)
     click.echo(f"sha256 {submission.sha256}  {written or '(nothing written)'}")
+
+
+def _pack_own(
+    script: Path,
+    artifact: Path | None,
+    command: str | None,
+    form: "Form",
+    output: Path | None,
+    cap: int,
+    author: str | None,
+    title: str | None,
+    no_minify: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """A folder around somebody's own artifact."""
+    from packager.own_artifact import OwnArtifactOptions, build_own_submission, plan_own_submission
+    from pgolf.own_artifacts import artifact_of
+    from pgolf.scripts import read_script
+
+    read = read_script(script)  # before the command, which may take long
+    if command is not None:
+        artifact = artifact_of(command, artifact)
+    assert artifact is not None
+    options = OwnArtifactOptions(
+        parts=read.parts,
+        script=script,
+        artifact=artifact,
+        cap=cap,
+        author=author,
+        title=title,
+        minified=not no_minify,
+        form=form,
+    )
+    plan = output is None or dry_run
+    submission = plan_own_submission(options) if output is None or plan else build_own_submission(options, output)
+    if as_json:
+        print_json(
+            {
+                "submission": None if plan else str(output),
+                "artifact": artifact.name,
+                "artifact_bytes": submission.artifact_bytes,
+                "code_bytes": submission.code_bytes,
+                "total_bytes": submission.total_bytes,
+                "cap_bytes": cap,
+            }
+        )
+        return
+    rows = [
+        ("code", submission.code_bytes),
+        (artifact.name, submission.artifact_bytes),
+        ("total", submission.total_bytes),
+        ("cap", cap),
+        ("left", cap - submission.total_bytes),
+    ]
+    print_table([(name, f"{size:,}") for name, size in rows], ("part", "bytes"))
+    click.echo("(nothing written)" if plan else f"written to {output}")

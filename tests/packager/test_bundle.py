@@ -9,9 +9,9 @@ from importlib.machinery import EXTENSION_SUFFIXES
 import pytest
 
 from codec.errors import InputError
+from packager.reference import Training, reference_bundle
 from packager.script import bundle as bundling
 from packager.script.bundle import DECLARED, bundle
-from packager.script.reference import Training, reference_bundle
 from packager.template import EVAL_ONLY, FULL
 from tests.conftest import ROOT
 

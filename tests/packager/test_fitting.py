@@ -7,7 +7,7 @@ import pytest
 
 from codec import decode, read_meta
 from codec.errors import LimitError, UsageError
-from codec.quantization.recipe_text import recipe_toml
+from codec.quantization.recipe_files import recipe_toml
 from codec.storage.checkpoint import read_checkpoint, write_checkpoint
 from packager.submission import PackOptions, build_submission, plan_submission, stages
 

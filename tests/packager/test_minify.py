@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.errors import InputError
+from packager.reference import Training, reference_bundle
 from packager.script.minify import minify
-from packager.script.reference import Training, reference_bundle
 
 
 def carried():

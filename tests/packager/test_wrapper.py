@@ -2,14 +2,12 @@
 
 import ast
 import base64
-import hashlib
 import lzma
 import random
 import re
 import subprocess
 import sys
 import tracemalloc
-import zlib
 from pathlib import Path
 
 import pytest
@@ -17,8 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.errors import CodecError, InputError
-from packager.script.wrapper import HEAD, MAIN, MAX_PAYLOAD, TAIL, unwrap, wrap
+from packager.script import base125, wrapper
+from packager.script.capitals import fold, unfold
+from packager.script.loader import loader
+from packager.script.wrapper import MAIN, MAX_PAYLOAD, _assembled, unwrap, wrap
+from tests.conftest import ROOT
+from tests.packager.field_scripts import SETTINGS
 
+FORMS = ("safe", "dense")
 SOURCES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200)
 NAMES = st.from_regex(r"[a-z_]{1,6}(\.[a-z_]{1,6}){0,2}", fullmatch=True)
 
@@ -45,25 +49,53 @@ sys.meta_path.insert(0, Block())
 """
 
 
-def run(folder, main, modules=MODULES, *, by=None, arguments=()):
+def run(folder, main, modules=MODULES, *, by=None, arguments=(), form="safe"):
     """Wrap, write into `folder`, run with `python -I` from another, empty directory."""
     script = folder / "train_gpt.py"
-    script.write_bytes(wrap(main, modules))
+    script.write_bytes(wrap(main, modules, form=form))
     elsewhere = folder / "elsewhere"
-    elsewhere.mkdir()
+    elsewhere.mkdir(exist_ok=True)
     start = ["-c", BLOCKED + by.format(script=str(script))] if by else [str(script)]
     return subprocess.run(
         [sys.executable, "-I", *start, *arguments], cwd=elsewhere, capture_output=True, text=True, timeout=120
     )
 
 
-@given(SOURCES, st.dictionaries(NAMES.filter(lambda name: name != MAIN), SOURCES, max_size=4))
-def test_unwrap_inverts_wrap(main, modules):
-    data = wrap(main, modules)
+SHOWN = st.dictionaries(st.sampled_from(["VOCAB_SIZE", "SEED"]), st.sampled_from(["8192", "'./data'"]))
+
+
+@given(
+    SOURCES,
+    st.dictionaries(NAMES.filter(lambda name: name != MAIN), SOURCES, max_size=4),
+    st.sampled_from(FORMS),
+    SHOWN,
+)
+def test_unwrap_inverts_wrap(main, modules, form, shown):
+    data = wrap(main, modules, form=form, shown=shown)
     assert data.isascii()
     ast.parse(data)
     assert list(unwrap(data).items()) == [*modules.items(), (MAIN, main)]
-    assert wrap(main, modules) == data
+    assert wrap(main, modules, form=form, shown=shown) == data
+    for name, value in shown.items():
+        assert f"\n# {name}={value}\n".encode() in data
+
+
+@given(st.text(st.sampled_from("ABab_1\1\0é.ß İ"), max_size=40))
+def test_folded_capitals_come_back_or_the_text_is_left_as_it_is(text):
+    folded = fold(text)
+    assert folded is None or unfold(folded) == text
+    if "\1" not in text:
+        assert folded is not None
+
+
+def test_capitals_are_folded_only_where_that_is_smaller(monkeypatch):
+    for text, folds in ((SETTINGS, True), ("x = 1\n", False)):
+        chosen = wrap(text, {}, form="dense")
+        with monkeypatch.context() as patched:
+            patched.setattr(wrapper, "fold", lambda text: None)
+            plain = wrap(text, {}, form="dense")
+        assert (len(chosen) < len(plain)) == folds
+        assert (chosen == plain) != folds
 
 
 JSON = st.recursive(
@@ -73,69 +105,87 @@ JSON = st.recursive(
 )
 
 
-@given(JSON)
+@given(JSON, st.sampled_from(FORMS))
 @settings(max_examples=30)
-def test_running_the_wrapper_is_running_the_script(value):
+def test_running_the_wrapper_is_running_the_script(value, form):
+    """Its namespace too: nothing of the loader is left there."""
     main = f"# coding: utf-8\n'''doc'''\nvalue = {value!r}\nlength = len(repr(value))\n"
-    plain, packed = {"__name__": "x"}, {"__name__": "x", "__file__": "nowhere.py"}
+    plain, packed = {"__name__": "x", "__file__": "nowhere.py"}, {"__name__": "x", "__file__": "nowhere.py"}
     exec(main, plain)
-    exec(wrap(main, {}), packed)
-    assert {key: packed[key] for key in ("value", "length", "__doc__", "__name__")} == {
-        key: plain[key] for key in ("value", "length", "__doc__", "__name__")
-    }
+    exec(wrap(main, {}, form=form), packed)
+    assert list(packed) == [*plain]
+    assert repr({**packed, "__builtins__": 0}) == repr({**plain, "__builtins__": 0})
 
 
-def test_header_names_the_payloads_hash():
-    data = wrap("print(1)\n", MODULES)
-    first = data.decode().splitlines()[0]
-    payload = "\0".join(["pack_a.errors", ERRORS, "pack_b.tool", TOOL, "print(1)\n"]).encode()
-    assert hashlib.sha256(payload).hexdigest() in first
+def test_the_first_lines_say_what_it_is():
+    lines = wrap("print(1)\n", MODULES, shown={"VOCAB_SIZE": "1024", "SEED": "1337"}).decode().splitlines()
+    assert re.fullmatch(r"# pgolf-pack 2 [0-9a-f]{8}: pgolf inspect --unwrap DIR", lines[0])
+    assert lines[1:3] == ["# VOCAB_SIZE=1024", "# SEED=1337"]
     # Other decoders of the field look for the argument of b85decode and hand it to lzma.decompress.
-    literal = re.search(rb'b85decode\("([^"]*)"', data)[1]
-    assert lzma.decompress(base64.b85decode(literal)) == payload
+    literal = re.search(r'b85decode\("([^"]*)"', lines[3])[1]
+    assert lzma.decompress(base64.b85decode(literal)).endswith(f"{TOOL}\0print(1)\n".encode())
 
 
-WRAPPED = wrap("print(1)\n" * 20, MODULES)
+@pytest.mark.parametrize("name", ["a\nimport os\n", "", "x y"])
+def test_what_is_shown_stays_on_its_line(name):
+    with pytest.raises(InputError, match="cannot be shown"):
+        wrap("", {}, shown={name: "1"})
+    with pytest.raises(InputError, match="cannot be shown"):
+        wrap("", {}, shown={"SEED": f"1{name}\n"})
 
 
-def test_every_truncation_is_noticed():
-    for length in range(len(WRAPPED)):
+WRAPPED = {form: wrap("print(1)\n" * 20, MODULES, form=form, shown={"SEED": "7"}) for form in FORMS}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_truncation_is_noticed(form):
+    for length in range(len(WRAPPED[form])):
         with pytest.raises(CodecError):
-            unwrap(WRAPPED[:length])
+            unwrap(WRAPPED[form][:length])
 
 
-def test_every_flipped_bit_is_noticed():
-    for bit in range(8 * len(WRAPPED)):
-        damaged = bytearray(WRAPPED)
+@pytest.mark.parametrize("form", FORMS)
+def test_every_flipped_bit_is_noticed(form):
+    for bit in range(8 * len(WRAPPED[form])):
+        damaged = bytearray(WRAPPED[form])
         damaged[bit // 8] ^= 1 << bit % 8
         with pytest.raises(CodecError):
             unwrap(bytes(damaged))
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("where", ["before", "inside", "after"])
-def test_added_code_is_noticed(where):
-    text = WRAPPED.decode()
-    at = {"before": 0, "inside": text.index("for N,F"), "after": len(text)}[where]
+def test_added_code_is_noticed(where, form):
+    text = WRAPPED[form].decode()
+    at = {"before": 0, "inside": text.index("S="), "after": len(text)}[where]
     with pytest.raises(CodecError):
         unwrap((text[:at] + "import os\n" + text[at:]).encode())
 
 
-def forged(packed, payload=b""):
-    literal = base64.b85encode(packed)
-    return (
-        HEAD.format(sha256=hashlib.sha256(payload).hexdigest(), crc32=zlib.crc32(literal), literal=literal.decode())
-        + TAIL
-    ).encode()
+def forged(packed, form="safe"):
+    """A file with the right checksum around any compressed data."""
+    return _assembled(packed, "lzma", form, "")
 
 
-def test_a_decompression_bomb_stays_small():
+def payload(*parts, modules):
+    return "\0".join([loader(modules=modules, folded=False), *parts]).encode()
+
+
+def test_another_loader_inside_is_noticed():
+    text = payload("print(1)", modules=False).replace(b"exec(", b"print('evil');exec(", 1)
+    with pytest.raises(CodecError, match="loader was altered"):
+        unwrap(forged(lzma.compress(text, lzma.FORMAT_ALONE)))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_decompression_bomb_stays_small(form):
     compressor = lzma.LZMACompressor(lzma.FORMAT_ALONE, preset=0)
     zeros = bytes(MAX_PAYLOAD)
     bomb = b"".join(compressor.compress(zeros) for _ in range(8)) + compressor.flush()
     del zeros
     tracemalloc.start()
     with pytest.raises(CodecError, match="more than"):
-        unwrap(forged(bomb))
+        unwrap(forged(bomb, form))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3 * MAX_PAYLOAD
@@ -145,29 +195,49 @@ def test_a_huge_dictionary_is_refused():
     packed = bytearray(lzma.compress(b"x" * 100, lzma.FORMAT_ALONE))
     packed[1:5] = (1 << 31).to_bytes(4, "little")
     with pytest.raises(CodecError, match="decompressed"):
-        unwrap(forged(bytes(packed), b"x" * 100))
+        unwrap(forged(bytes(packed)))
 
 
 @pytest.mark.parametrize(
-    "payload",
+    "parts",
     [
-        b"\xff",
-        b"name\0",
-        b"../../evil\0x = 1\0main",
-        b"a\0\0a\0\0main",
-        b"__main__\0x\0main",
-        b"\0x\0main",
+        ["name", ""],
+        ["../../evil", "x = 1", "main"],
+        ["a", "", "a", "", "main"],
+        ["__main__", "x", "main"],
+        ["", "x", "main"],
     ],
 )
-def test_impossible_contents_are_refused(payload):
-    with pytest.raises(CodecError):
-        unwrap(forged(lzma.compress(payload, lzma.FORMAT_ALONE), payload))
+def test_impossible_contents_are_refused(parts):
+    with pytest.raises(CodecError, match="damaged list"):
+        unwrap(forged(lzma.compress(payload(*parts, modules=True), lzma.FORMAT_ALONE)))
+
+
+def test_what_is_no_text_is_refused():
+    with pytest.raises(CodecError, match="is not text"):
+        unwrap(forged(lzma.compress(b"\xff", lzma.FORMAT_ALONE)))
 
 
 def test_bytes_left_over_are_refused():
-    payload = b"print(1)"
     with pytest.raises(CodecError, match="left over"):
-        unwrap(forged(lzma.compress(payload, lzma.FORMAT_ALONE) + b"more", payload))
+        unwrap(forged(lzma.compress(payload("", modules=False), lzma.FORMAT_ALONE) + b"more"))
+
+
+def test_too_much_for_the_dense_form_is_refused(monkeypatch):
+    monkeypatch.setattr(base125, "MAX_DIGITS", 200)
+    wrap("x = 1\n", {})
+    with pytest.raises(InputError, match="too many for the dense form; use --form safe"):
+        wrap("x = 1\n", {}, form="dense")
+
+
+def test_brotli_is_used_where_the_script_needs_it_anyway():
+    text = (ROOT / "codec" / "decoder.py").read_text()
+    needs, tries = f"import brotli\n{text}", f"try:\n    import brotli\nexcept ImportError:\n    pass\n{text}"
+    for main, packed_by in ((needs, b'"brotli"'), (tries, b'"lzma"')):
+        for form in FORMS:
+            data = wrap(main, {}, form=form)
+            assert packed_by in data
+            assert unwrap(data) == {MAIN: main}
 
 
 @pytest.mark.parametrize(
@@ -189,7 +259,7 @@ def test_the_settings_beat_plain_lzma_and_never_lose():
     rng = random.Random(1)
     for text in (TOOL * 3, Path(__file__).read_text(), "".join(map(chr, rng.choices(range(32, 1000), k=5000)))):
         literal = re.search(rb'b85decode\("([^"]*)"', wrap(text, {}))[1]
-        published = lzma.compress(text.encode(), lzma.FORMAT_ALONE, preset=9 | lzma.PRESET_EXTREME)
+        published = lzma.compress(payload(text, modules=False), lzma.FORMAT_ALONE, preset=9 | lzma.PRESET_EXTREME)
         assert len(literal) <= len(base64.b85encode(published))
 
 

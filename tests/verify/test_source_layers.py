@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from codec.errors import EnvironmentLacks, InputError
 from packager.script.wrapper import wrap
+from tests.conftest import ROOT
 from verify.submission.source_layers import MAX_CONTENT, MAX_SOURCE, parsed, read_source, unwrap
 
 HUMAN = "import os\n" + "\n".join(f"value_{i} = {i}" for i in range(300)) + "\nprint('it ran')\n"
@@ -88,6 +89,10 @@ WRAPPED = {
     ),
     "wrapper in a wrapper": xz(xz(HUMAN)),
     "ours": wrap(HUMAN, {"pack_a.errors": "class E(Exception):\n    pass\n"}).decode(),
+    "ours, dense": wrap(HUMAN, {}, form="dense").decode(),
+    "ours, dense with capitals": wrap(
+        HUMAN, {"pack_a.caps": "NUM_LAYERS = NUM_HEADS = 'NUM_LAYERS'\n" * 9}, form="dense"
+    ).decode(),
     "settings before the payload": "VOCAB_SIZE=8192;DATA='./data'\n" + xz(HUMAN),
 }
 
@@ -106,6 +111,10 @@ def test_modules_of_our_wrapper_have_their_names():
     assert [(layer.name, layer.form) for layer in unwrap(WRAPPED["ours"])] == [
         ("pack_a.errors", "base85 lzma"),
         ("", "base85 lzma"),
+    ]
+    assert [(layer.name, layer.form, layer.text) for layer in unwrap(WRAPPED["ours, dense with capitals"])] == [
+        ("pack_a.caps", "base125 lzma", "NUM_LAYERS = NUM_HEADS = 'NUM_LAYERS'\n" * 9),
+        ("", "base125 lzma", HUMAN),
     ]
 
 
@@ -126,13 +135,18 @@ def test_steps_in_any_order_are_undone(steps):
     assert [layer.text for layer in unwrap(f"run({data!r})")] == [HUMAN]
 
 
+def test_our_wrapper_with_brotli_is_read():
+    text = "import brotli\n" + (ROOT / "codec" / "decoder.py").read_text()
+    assert [(layer.form, layer.text) for layer in unwrap(wrap(text, {}).decode())] == [("base85 brotli", text)]
+
+
 def test_another_payload_under_our_header_is_refused():
     """Same loader, same length of everything but the payload: the first line no longer names what is inside."""
     honest, other = wrap("x = 1\n", {}).decode(), wrap("x = 2\n", {}).decode()
     literal = other.split('b85decode("')[1].split('"')[0]
     forged = honest.replace(honest.split('b85decode("')[1].split('"')[0], literal)
     assert executed(forged) == ""
-    with pytest.raises(InputError, match=r"payload with sha256 .*, its first line names"):
+    with pytest.raises(InputError, match=r"content with CRC .*, its first line names"):
         unwrap(forged)
 
 

@@ -6,9 +6,9 @@ handed to exec.  Some hold another wrapper.  All are found from the syntax tree 
 
 import ast
 import base64
-import hashlib
 import lzma
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,10 +24,11 @@ MAX_CONTENT = 1 << 24  # bytes that one literal may expand to: as much as a whol
 MAX_WORK = 1 << 26  # bytes that all attempts on a script's literals may give together
 MAX_LAYERS = 4  # wrappers inside wrappers
 LITERAL = 200  # characters; the shortest packed payload seen in the field has thousands
-MEMORY = 1 << 26  # bytes of decoder memory: xz -9 asks for 65 MiB, and nobody packs 16 MB of source
+MEMORY = 1 << 27  # bytes of decoder memory: xz -9, which most of the field uses, asks for 65 MiB
 STATEMENT = re.compile(r"^[ \t]*(import|from|def|class|async def|@)\b", re.MULTILINE)
-OURS = re.compile(r"# pgolf-pack 1 sha256=([0-9a-f]{64}) ")
-OURS_LITERAL = re.compile(r'b85decode\("([^"]*)"\)')
+OURS = re.compile(r"# pgolf-pack 2 ([0-9a-f]{8}): [^\n]*\n")
+FOLDED = re.compile("\1(\\w+)")  # a word in capitals, as our dense form writes it
+MAX_DIGITS = 1 << 18  # characters of a base 125 literal: reading it takes a time that grows with the square
 FILTERS = {"FILTER_LZMA1": lzma.FILTER_LZMA1, "FILTER_LZMA2": lzma.FILTER_LZMA2, "FILTER_DELTA": lzma.FILTER_DELTA}
 Filters = list[dict[str, Any]]
 Attempt = tuple[str, Callable[[bytes], bytes | None]]  # (name, data -> content or None)
@@ -60,7 +61,7 @@ def unwrap(source: str) -> tuple[Layer, ...]:
         layers = [
             Layer(name=name, text=part, depth=depth, form=form)
             for text in texts
-            for data, form in (_own_payload(text) if OURS.match(text) else unpacker.payloads(text))
+            for data, form in unpacker.payloads(_checked(text))
             for name, part in _modules(data)
         ]
         texts = [layer.text for layer in layers]
@@ -99,7 +100,8 @@ class _Unpacker:
         tree = parsed(text)
         if tree is None:
             return
-        attempts = [*_ENCODINGS, *_compressors(_filters(tree))]
+        dense = [("base125", _attempt(_base125))] if "*125+" in text else []
+        attempts = [*dense, *_ENCODINGS, *_compressors(_filters(tree))]
         runs = any(isinstance(node, ast.Name) and node.id in ("exec", "eval", "compile") for node in ast.walk(tree))
         for node in ast.walk(tree):
             value = node.value if isinstance(node, ast.Constant) else None
@@ -140,10 +142,9 @@ class _Unpacker:
 def _is_source(data: bytes) -> bool:
     """Python with at least one statement that does something; later syntax than this Python's is recognised by look."""
     try:
-        parts = data.decode().split("\0")  # our wrapper joins names and sources with NUL
+        text = max((source for _, source in _modules(data)), key=len)
     except UnicodeDecodeError:
         return False
-    text = max(parts, key=len)
     tree = parsed(text) if len(data) <= MAX_SOURCE else None
     if tree is None:
         return len(STATEMENT.findall(text)) >= 3
@@ -160,21 +161,36 @@ def _does_something(node: ast.stmt) -> bool:
 def _modules(data: bytes) -> list[tuple[str, str]]:
     """(name, source) pairs: modules and script of our wrapper, the script alone of others."""
     *pairs, main = data.decode().split("\0")
-    return [*zip(pairs[::2], pairs[1::2], strict=False), ("", main)]
+    if len(pairs) % 2:  # the loader comes first; it undoes what the dense form did to capitals
+        first, *pairs = pairs
+        if "\1" in first:
+            *pairs, main = (FOLDED.sub(lambda word: word[1].upper(), part) for part in (*pairs, main))
+    return [*zip(pairs[::2], pairs[1::2], strict=True), ("", main)]
 
 
-def _own_payload(text: str) -> list[tuple[bytes, str]]:
-    """The content of a script packed by this toolkit, whose first line says what it is."""
-    header, literal = OURS.match(text), OURS_LITERAL.search(text)
-    packed = _BASE85(literal[1].encode()) if literal else None
-    data = _attempt(_compressor("lzma"))(packed or b"") or b""
-    have, named = hashlib.sha256(data).hexdigest(), header[1] if header else ""
-    if have != named:
-        raise InputError(
-            f"holds a payload with sha256 {have[:12]}..., its first line names {named[:12]}...",
-            hint="its content was exchanged after packing: pack it again",
-        )
-    return [(data, "base85 lzma")] if data else []
+def _checked(text: str) -> str:
+    """The text; of a script packed by this toolkit, when its first line names what follows.
+
+    Raises: InputError when it does not.
+    """
+    if header := OURS.match(text):
+        have = f"{zlib.crc32(text[header.end() :].encode()):08x}"
+        if have != header[1]:
+            raise InputError(
+                f"holds content with CRC {have}, its first line names {header[1]}",
+                hint="its content was exchanged after packing: pack it again",
+            )
+    return text
+
+
+def _base125(text: bytes) -> bytes:
+    """The number whose digits from 1 to 125 are the ASCII characters without NUL, CR and backslash, as bytes."""
+    if len(text) > MAX_DIGITS or {0, 13, 92}.intersection(text) or max(text) > 127:
+        raise ValueError
+    number = 0
+    for code in text:
+        number = number * 125 + code - (code > 13) - (code > 92)
+    return number.to_bytes((number.bit_length() + 7) // 8, "big")
 
 
 def _filters(tree: ast.Module) -> Filters:

@@ -6,8 +6,6 @@ from importlib import resources
 
 from codec.budget import PARAMETER_GOLF
 from packager.script.bundle import Bundle, bundle
-from packager.script.minify import minify
-from packager.script.wrapper import wrap
 
 SCRIPT = "train_gpt.py"  # the name that the challenge runs
 FULL, EVAL_ONLY = "train_gpt.py", "eval_gpt.py"  # of packager/template
@@ -46,13 +44,3 @@ def reference_bundle(training: Training | None) -> Bundle:
     if training is None:
         return bundle(template(EVAL_ONLY), SCRIPT)
     return bundle(training.source(), SCRIPT, texts={PRESET: training.preset, RECIPE: training.recipe})
-
-
-def packed_script(parts: Bundle, where: str, *, minified: bool = True) -> bytes:
-    """One self-extracting file.  where: the script's name, for messages.  minified: False keeps the sources as written.
-
-    Raises: InputError for a source that cannot be minified.
-    """
-    if not minified:
-        return wrap(parts.main, parts.modules)
-    return wrap(minify(parts.main, where), {name: minify(text, name) for name, text in parts.modules.items()})
