@@ -84,7 +84,7 @@ def read_runs(
     artifacts = [each for each in found if each]
     for each in artifacts:
         finding = compare_files(logs, size, len(each.data), each.seed, cap)
-        failed += [finding] if finding.level == "fail" else []
+        failed += [finding] if finding and finding.level == "fail" else []
     bpb = {log.seed: Run.of_log(log).bpb for log in logs}
     wishes = home / REQUIREMENTS
     return GivenRuns(
