@@ -125,14 +125,14 @@ def check_files(facts: Shipped) -> Finding | None:
     return compare_files(group.group.logs, count.import_closure, count.artifact, seed, count.cap)
 
 
-def compare_files(logs: Sequence[Log], code: int, artifact: int | None, seed: int | None, cap: int) -> Finding:
+def compare_files(logs: Sequence[Log], code: int, artifact: int | None, seed: int | None, cap: int) -> Finding | None:
     """Bytes of the files against those that the logs count.  artifact: None when there is none here.
 
-    seed: whose artifact it is said to be, None when nobody says.
+    seed: whose artifact it is said to be, None when nobody says.  None when the logs state no size, as log.bytes finds.
     """
     rule, counted = "bytes.logged", [log for log in logs if log.sizes.model is not None]
     if not counted:
-        return Finding(rule=rule, level="not stated", message="the logs state no size of a packed model")
+        return None
     parts: list[tuple[Level, str]] = []
     codes = sorted({log.sizes.code for log in counted if log.sizes.code is not None})
     if codes == [code]:

@@ -121,6 +121,7 @@ def test_a_copy_of_a_log_in_its_folder_is_left_out_and_named(run):
     )
     files = folder / "train_seed42.log", folder / "train.log"
     assert [log.path.name for log in read(*files, script=folder / "train_gpt.py").logs] == ["train_seed42.log"]
+    assert read(files[0], folder).artifact.seed == 42
     assert len(read(folder, run(42, "again")).logs) == 2  # not of one folder: the same seed twice
 
 

@@ -172,7 +172,8 @@ def _judged(given: GivenRuns, folder: Path, group: Group, cap: int) -> tuple[Fin
         return tuple(each for each in folder_judges.judge(shipped) if each.rule not in group_judges.rules)
     files = [folder / name for name in given.code]
     scan = scan_findings(scan_code(folder, files))
-    return (compare_files(group.logs, sum(map(len, given.code.values())), None, None, cap), *scan)
+    sizes = compare_files(group.logs, sum(map(len, given.code.values())), None, None, cap)
+    return (*([sizes] if sizes else []), *scan)
 
 
 def _shown(given: GivenRuns, group: Group, comparison: Comparison | None, target: Target) -> Shown:

@@ -80,11 +80,11 @@ def read_runs(
     for group in groups:
         if group.statement:
             failed += [finding for finding in check_group(group, cap) if finding.level == "fail"]
-    found = [_named_artifact(artifact, logs)] if artifact else [_artifact(path, group) for path, group in folders]
+    found = [_named_artifact(artifact, logs)] if artifact else [_artifact(path, group, logs) for path, group in folders]
     artifacts = [each for each in found if each]
     for each in artifacts:
         finding = compare_files(logs, size, len(each.data), each.seed, cap)
-        failed += [finding] if finding.level == "fail" else []
+        failed += [finding] if finding and finding.level == "fail" else []
     bpb = {log.seed: Run.of_log(log).bpb for log in logs}
     wishes = home / REQUIREMENTS
     return GivenRuns(
@@ -152,13 +152,15 @@ def _with_siblings(folder: Path, main: str) -> dict[str, bytes]:
     return code
 
 
-def _artifact(folder: Path, group: Group) -> Artifact | None:
+def _artifact(folder: Path, group: Group, every: Sequence[Log]) -> Artifact | None:
+    """What lies in the folder.  every: log of all runs, for a folder whose own were named before it."""
+    logs = group.logs or every
     raw = group.statement.raw if group.statement else {}
     path = find_artifact(folder, raw)
-    if path is None or not path.exists() or not group.logs:
+    if path is None or not path.exists():
         return None
     stated = artifact_seed(raw)
-    return _of_seed(path, group.logs, group.logs[0].seed if len(group.logs) == 1 else stated)
+    return _of_seed(path, logs, logs[0].seed if len(logs) == 1 else stated)
 
 
 def _named_artifact(text: str, logs: Sequence[Log]) -> Artifact:
