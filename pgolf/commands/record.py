@@ -115,9 +115,8 @@ def _check_date(date: str | None) -> None:
 
 
 def _requirements(code: Mapping[str, bytes]) -> str:
-    """What the code imports beyond Python and itself, each by the distribution that is installed here."""
-    from importlib import metadata
-
+    """What the code imports beyond Python and itself, each by its distribution."""
+    from packager.requirements import requirements
     from verify.submission.byte_count import MAIN
     from verify.submission.source_layers import parsed, read_source, unwrap
 
@@ -132,10 +131,7 @@ def _requirements(code: Mapping[str, bytes]) -> str:
         if (tree := parsed(text))
         for name in _imported(tree)
     }
-    installed = metadata.packages_distributions()
-    wanted = sorted(names - own - set(sys.stdlib_module_names) - {Path(MAIN).stem})
-    lines = [min(installed[each]) if each in installed else f"# {each}: not installed here" for each in wanted]
-    return "".join(f"{line}\n" for line in lines)
+    return requirements(names - own - set(sys.stdlib_module_names) - {Path(MAIN).stem})
 
 
 def _imported(tree: ast.Module) -> list[str]:
