@@ -67,21 +67,12 @@ def tiny(tmp_path_factory):
         vocab_size=300,
         val_fraction=0.1,
     )
+    assert main(["new", "tiny", "--set", "steps=12", "-o", str(folder / "new")]) == 0
     runs = [folder / f"run{seed}" for seed in SEEDS_OF_TINY]
-    for seed, run in zip(SEEDS_OF_TINY, runs, strict=True):
-        train = ("train", "tiny", "--data", folder / "data", "--seed", seed, "--steps", 12, "--threads", 1, "-o", run)
-        assert main([*map(str, train)]) == 0
-        packed = folder / f"packed{seed}"
-        assert main(["pack", str(run / "checkpoint.safetensors"), "--recipe", "pr162", "-o", str(packed)]) == 0
-        for name in ("train_gpt.py", "model.bin"):
-            shutil.copy(packed / name, run / name)
-    evaluated = evaluate_each([(run, "--eval", "--data", folder / "data") for run in runs], folder)
-    for run, (code, score, _) in zip(runs, evaluated, strict=True):
-        assert code == 0
-        model, source = ((run / name).stat().st_size for name in ("model.bin", "train_gpt.py"))
-        with (run / "train.log").open("a") as log:  # as the script that trains, packs and scores will write it
-            log.write(f"Serialized model pgolf: {model} bytes\nCode size: {source} bytes\n")
-            log.write(f"Total submission size pgolf: {model + source} bytes\n{score}")
+    seeds = zip(SEEDS_OF_TINY, runs, strict=True)
+    commands = [(folder / "new", "--data", folder / "data", "--seed", seed, "--output", run) for seed, run in seeds]
+    for code, _, errors in evaluate_each(commands, folder):
+        assert code == 0, errors
     return folder / "data", runs
 
 
@@ -186,9 +177,10 @@ def test_three_seeds_of_tiny(command, tiny, tmp_path):
     assert said["artifact"] == {"name": "model.bin", "seed": seed, "bytes": (best / "model.bin").stat().st_size}
     for name in ("train_gpt.py", "model.bin"):
         assert (target / name).read_bytes() == (best / name).read_bytes()
-    packed = best.parent / f"packed{seed}"
-    assert (target / "ledger.json").read_bytes() == (packed / "ledger.json").read_bytes()
     sizes = [(best / name).stat().st_size for name in ("train_gpt.py", "model.bin")]
+    costs = json.loads((target / "ledger.json").read_text())
+    assert (costs["code"]["bytes"], costs["artifact"]["artifact_bytes"]) == (*sizes,)
+    assert "trainer.run.loop" in costs["code"]["modules"]
     page = check_readme(target, *sizes, against=9.0)
     assert page[""].startswith("# Tiny | three seeds\n")
     assert "Author: somebody. GitHub: somebody. Date: 2026-04-18." in page[""]
@@ -197,7 +189,7 @@ def test_three_seeds_of_tiny(command, tiny, tmp_path):
     assert verified["claims.score"][0] == "pass"
     assert f"of seed {seed}, whose artifact this is" in verified["claims.score"][1]
     assert "    python train_gpt.py --eval --data DATA\n" in page["Run"]
-    assert "torchrun" not in page["Run"]  # this script does not train
+    assert f"    torchrun --standalone --nproc_per_node=1 train_gpt.py --seed {seed} --data DATA\n" in page["Run"]
     stated = json.loads((target / "submission.json").read_text())
     assert (stated["author"], stated["blurb"], stated["date"]) == ("somebody", None, "2026-04-18")
     assert stated["seeds"] == [*SEEDS_OF_TINY]
@@ -208,10 +200,11 @@ def test_packed_folders_give_the_same_record(command, tiny, runs, tmp_path):
     """Whatever else lies in a run's folder, wherever it lies, and in which order the runs come."""
     _, originals = tiny
     assert command("record", *originals, "-o", tmp_path / "one")[0] == 0
-    for run in runs:  # as `pgolf pack` leaves them, with the log of the run
+    for run in runs:  # nothing but what ships
         packed = run.parent / run.name.replace("run", "packed")
-        shutil.copytree(originals[0].parent / packed.name, packed)
-        shutil.copy(run / "train.log", packed / "train.log")
+        packed.mkdir()
+        for name in ("train_gpt.py", "model.bin", "train.log"):
+            shutil.copy(run / name, packed)
     packed = sorted(runs[0].parent.glob("packed*"))
     assert command("record", *packed[::-1], "-o", tmp_path / "two")[0] == 0
     one, two = content(tmp_path / "one"), content(tmp_path / "two")
@@ -315,8 +308,8 @@ def replaced(path, pattern, text):
 
 def over_the_cap(runs):
     for run in runs:
-        replaced(run / "train.log", r"^Serialized model pgolf: \d+", "Serialized model pgolf: 16000000")
-        replaced(run / "train.log", r"^Total submission size pgolf: \d+", "Total submission size pgolf: 16014000")
+        replaced(run / "train.log", r"^Serialized model PGA1: \d+", "Serialized model PGA1: 16000000")
+        replaced(run / "train.log", r"^Total submission size PGA1: \d+", "Total submission size PGA1: 16014000")
 
 
 def over_time(runs):
