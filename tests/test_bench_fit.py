@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -58,4 +59,5 @@ def test_full_sizes(pgolf_process, preset, tmp_path):
     assert f"{result['total_bytes']:,}" in solved.stdout
     before, after = result["snr_db"]
     assert 0 < before - after < 1
-    assert f"cost: SNR {before:.2f} -> {after:.2f} dB" in solved.stdout
+    cost = re.search(r"^cost: SNR ([\d.]+) -> ([\d.]+) dB$", solved.stdout, re.MULTILINE)
+    assert [float(each) for each in cost.groups()] == pytest.approx([before, after], abs=0.006)
