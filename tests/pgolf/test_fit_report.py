@@ -20,7 +20,8 @@ def test_dry_run_lists_what_each_step_costs(pgolf, base, tmp_path):
     fit = ("--fit", "--cap", cap, "--margin", 50)
     said = json.loads(pgolf(*base, *fit, "--dry-run", "--json", "--write-recipe", tmp_path / "fit.toml").stdout)
     assert cap - 200 < said["total_bytes"] <= cap - 50
-    assert (said["margin_bytes"], said["fit"]["recipe_bytes"]) == (50, plain["artifact_bytes"] + len("-fit"))
+    assert said["margin_bytes"] == 50
+    assert abs(said["fit"]["recipe_bytes"] - plain["artifact_bytes"]) < 16  # the name `six-fit` is inside
     assert abs(said["fit"]["predicted_bytes"] / said["artifact_bytes"] - 1) < 0.02
     table = pgolf(*base, *fit, "--dry-run")
     for choice in said["fit"]["choices"]:
