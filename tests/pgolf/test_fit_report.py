@@ -66,3 +66,13 @@ def test_spare_bytes_are_spent_until_int8(pgolf, base, tmp_path):
     assert "note: no step can be finer, int8 is the finest" in done.stderr
     assert "fit: artifact " in done.stdout
     assert (tmp_path / "out" / "model.bin").is_file()
+
+
+def test_a_recipe_without_a_step_to_choose(pgolf, base, tmp_path):
+    (tmp_path / "plain.toml").write_text(
+        'version = 1\nname = "plain"\nabout = ""\ncoder = "zstd-22"\n[[rules]]\ntreatment = "float16"\n'
+    )
+    done = pgolf(*base[:3], tmp_path / "plain.toml", *base[4:], "--fit", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "note: this recipe has no matrix whose step is free" in done.stderr
+    assert "cost:" not in done.stdout
