@@ -34,6 +34,9 @@ def print_fit(plan: "FittedRecipe") -> None:
         f"fit: artifact {plan.recipe_bytes:,} -> {plan.artifact_bytes:,} bytes, predicted {plan.predicted_bytes:,} "
         f"({missed:+.3f} %), {plan.limit - plan.artifact_bytes:,} below its limit of {plan.limit:,}"
     )
+    if not plan.choices:
+        echo("note: this recipe has no matrix whose step is free: above 2,048 weights, a step for every row", err=True)
+        return
     click.echo(f"cost: {cost}")
     if plan.finest:
         echo("note: no step can be finer, int8 is the finest; the bytes left over are yours", err=True)

@@ -32,13 +32,14 @@ class Point(NamedTuple):
 class Curve:
     """points: by rising octaves, at least one.  weights: their number.  energy: sum of their squares.
 
-    finest: octaves of the finest step.  price: damage of one unit of squared error, where there are no nats.
+    finest, coarsest: octaves of the last steps there are.  price: damage of a unit of squared error, without nats.
     """
 
     points: tuple[Point, ...]
     weights: int
     energy: float
     finest: float
+    coarsest: float = COARSEST
     price: float = 1.0
 
     def plus(self, point: Point) -> "Curve":
@@ -64,7 +65,7 @@ class Curve:
     def candidates(self) -> np.ndarray:
         """Steps to choose from, float64, rising: from the finest to the one that leaves 6 dB of the tensor."""
         octaves = np.arange(np.ceil(self.finest * CANDIDATES), COARSEST * CANDIDATES) / CANDIDATES
-        octaves = np.unique([self.finest, *octaves])
+        octaves = np.unique([self.finest, *octaves[octaves <= max(self.coarsest, 0)]])
         return octaves[(octaves <= 0) | (LEAST_SNR * self.error(octaves) <= self.energy)]
 
     def _by_logarithm(self, octaves: np.ndarray, values: Sequence[float]) -> np.ndarray:

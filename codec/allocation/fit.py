@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from codec.allocation.curve import Curve, Point, choose
+from codec.allocation.curve import COARSEST, Curve, Point, choose
 from codec.allocation.damage import added_nats, rounding_noise, squared_error
 from codec.allocation.plan import Choice, FittedRecipe, cannot_fit, escaped
 from codec.decoder import QuantizedTensor
 from codec.encoder import Tensor, encode
 from codec.measurement.byte_ledger import ByteLedger, ledger
 from codec.progress import Progress, silent
+from codec.quantization.array_ops import LARGEST_FLOAT16
 from codec.quantization.coarsening import Coarsened, coarsened, finest
 from codec.quantization.recipe import Recipe, Rule, quantize_checkpoint
 from codec.storage.calibration_file import Layers
@@ -179,6 +180,7 @@ def _first_curves(case: _Case, start: _Trial, costs: ByteLedger) -> tuple[list[C
                 weights=weights.size,
                 energy=float(f"{np.square(weights, dtype=np.float64).sum():.9g}"),
                 finest=finest(unit.rule),
+                coarsest=min(COARSEST, math.log2(LARGEST_FLOAT16 / float(now.scales.max())) - 1 / RUNGS),
                 price=1 / rounding_noise(now),
             )
         )

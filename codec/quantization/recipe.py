@@ -43,7 +43,7 @@ class Rule:
         """The rule that a table of a recipe's TOML describes; keys beside the rule's own are the quantizer's.
 
         >>> Rule.of(treatment="int6", step="std", k=12.85, max_weights=65536).quantizer
-        Uniform(bits=6, step=Std(k=12.85), granularity=Row(), symmetric=False, gptq=False)
+        Uniform(bits=6, step=Std(k=12.85), granularity=Row(), symmetric=False, gptq=False, coarser=1.0)
 
         Raises: UsageError for an unknown key or treatment, a value of a wrong type, parameters that do not go together.
         """

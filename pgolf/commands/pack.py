@@ -126,7 +126,7 @@ def pack(
     )
     if write_recipe:
         check_writable(write_recipe)
-    with progress("pack", stages(options)) as step:
+    with progress("pack", stages(options), left=not fit) as step:  # a fit needs fewer stages than it may
         if output is None or dry_run:
             submission = plan_submission(options, step)
         else:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from codec.allocation.curve import LEAST_SNR, Curve, Point, choose
 
 
-def curve(*points, weights=800, energy=1e9, finest=-2.0, price=1.0):
-    return Curve(points=points, weights=weights, energy=energy, finest=finest, price=price)
+def curve(*points, weights=800, energy=1e9, finest=-2.0, **more):
+    return Curve(points=points, weights=weights, energy=energy, finest=finest, **more)
 
 
 def test_between_measurements_bytes_are_straight_and_damage_is_straight_in_decibels():
@@ -43,6 +43,7 @@ def test_no_candidate_leaves_less_than_6_decibels_but_those_of_the_recipe():
     assert steps[0] == -1.3
     assert steps[-1] == 2  # error 16 of 64
     assert (LEAST_SNR * one.error(steps) <= 64 * (1 + 1e-12)).all()
+    assert curve(Point(0, 150, 1.0, None), coarsest=1.25).candidates()[-1] == 1.25
     coarse = curve(Point(0, 150, 60.0, None), energy=64.0)
     assert coarse.candidates()[-1] == 0  # the recipe's own step is always one
 
