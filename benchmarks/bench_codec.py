@@ -24,7 +24,8 @@ from codec.encoder import encode
 from codec.errors import CodecError, PgolfError
 from codec.measurement.byte_ledger import ledger
 from codec.measurement.compressors import Tensors, packed_bytes, plain_bytes
-from codec.quantization.recipe import load_recipe, quantize_checkpoint
+from codec.quantization.recipe import quantize_checkpoint
+from codec.quantization.recipe_files import load_recipe
 from codec.storage.atomic_files import read_bytes, write_bytes
 from packager.importers.read_any import read_any
 from pgolf.console import print_table

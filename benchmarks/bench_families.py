@@ -18,7 +18,8 @@ from codec.decoder import QuantizedTensor
 from codec.entropy.code_length import table_cost
 from codec.entropy.level_tables import Matrix, level_bits
 from codec.entropy.models import fit_group
-from codec.quantization.recipe import load_recipe, quantize_checkpoint
+from codec.quantization.recipe import quantize_checkpoint
+from codec.quantization.recipe_files import load_recipe
 from codec.storage.atomic_files import write_bytes
 from packager.importers.read_any import read_any
 from pgolf.console import print_table

@@ -25,7 +25,8 @@ from pgolf.console import print_table
 from trainer.model.gpt import GPT
 from trainer.model.init import initialize
 from trainer.optim.muon import optimizers
-from trainer.presets.catalog import PRESETS, Preset
+from trainer.presets.catalog import PRESETS
+from trainer.presets.preset import Preset
 
 VERSIONS = ("parameter-golf-kit", "numpy", "torch")
 PARTS = ("forward", "forward_backward", "muon", "adamw", "peer_muon", "peer_adamw")

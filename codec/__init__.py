@@ -33,18 +33,23 @@ from typing import TYPE_CHECKING
 from codec.lazy import lazy
 
 if TYPE_CHECKING:
+    from codec.allocation.fit import fit_recipe
+    from codec.allocation.plan import FittedRecipe
     from codec.budget import PARAMETER_GOLF, Budget
     from codec.decoder import QuantizedTensor, decode, read_meta, unpack
     from codec.encoder import encode
     from codec.errors import CodecError, EnvironmentLacks, InputError, LimitError, PgolfError, UsageError
     from codec.measurement.byte_ledger import ByteLedger, ledger
     from codec.measurement.measurement import Measurement, measure
-    from codec.quantization.recipe import Recipe, Rule, load_recipe, quantize_checkpoint, recipe_names
+    from codec.quantization.recipe import Recipe, Rule, quantize_checkpoint
+    from codec.quantization.recipe_files import load_recipe, recipe_names, recipe_toml
     from codec.storage.checkpoint import read_checkpoint, write_checkpoint
 else:
     __getattr__, __dir__ = lazy(
         __name__,
         {
+            "codec.allocation.fit": ("fit_recipe",),
+            "codec.allocation.plan": ("FittedRecipe",),
             "codec.budget": ("PARAMETER_GOLF", "Budget"),
             "codec.decoder": ("QuantizedTensor", "decode", "read_meta", "unpack"),
             "codec.encoder": ("encode",),
@@ -58,7 +63,8 @@ else:
             ),
             "codec.measurement.byte_ledger": ("ByteLedger", "ledger"),
             "codec.measurement.measurement": ("Measurement", "measure"),
-            "codec.quantization.recipe": ("Recipe", "Rule", "load_recipe", "quantize_checkpoint", "recipe_names"),
+            "codec.quantization.recipe": ("Recipe", "Rule", "quantize_checkpoint"),
+            "codec.quantization.recipe_files": ("load_recipe", "recipe_names", "recipe_toml"),
             "codec.storage.checkpoint": ("read_checkpoint", "write_checkpoint"),
         },
     )
@@ -69,6 +75,7 @@ __all__ = [
     "ByteLedger",
     "CodecError",
     "EnvironmentLacks",
+    "FittedRecipe",
     "InputError",
     "LimitError",
     "Measurement",
@@ -79,6 +86,7 @@ __all__ = [
     "UsageError",
     "decode",
     "encode",
+    "fit_recipe",
     "ledger",
     "load_recipe",
     "measure",
@@ -86,6 +94,7 @@ __all__ = [
     "read_checkpoint",
     "read_meta",
     "recipe_names",
+    "recipe_toml",
     "unpack",
     "write_checkpoint",
 ]

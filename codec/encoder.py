@@ -29,6 +29,8 @@ from codec.entropy.planes import TensorPlanes, cut
 from codec.entropy.rans import lane_count, rans_encode, table_logs
 from codec.errors import CodecError
 
+KEPT = ("config", "layout", "tokenizer_sha256")  # of a checkpoint's metadata, inside the artifact
+
 Tensor = QuantizedTensor | np.ndarray
 Plane = tuple[np.ndarray, np.ndarray]  # symbols uint8 (count,), table of each (count,)
 TEXT_TABLE = 1  # table 0 is the uniform one
@@ -56,6 +58,11 @@ def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
     if len(text) > MAX_TEXT:
         raise CodecError(f"names and metadata take {len(text)} characters, an artifact holds at most {MAX_TEXT}")
     return _assemble(plan, text)
+
+
+def artifact_meta(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """What belongs inside an artifact of its checkpoint's metadata, all but the name of the recipe."""
+    return {key: notes[key] for key in KEPT if notes.get(key) is not None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

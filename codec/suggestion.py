@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The nearest known name as a question, empty if none is near."""
     near = get_close_matches(name, list(known), n=1)
     return f"did you mean `{near[0]}`?" if near else ""
@@ -19,4 +19,4 @@ def suggestion(name: str, known: Iterable[str], what: str = "known") -> str:
     'presets: pr162, tiny'
     """
     names = list(known)
-    return nearest(name, names) or f"{what}: {', '.join(names)}"
+    return did_you_mean(name, names) or f"{what}: {', '.join(names)}"

@@ -12,11 +12,12 @@ from codec.budget import PARAMETER_GOLF
 from codec.decoder import MAGIC
 from codec.errors import InputError, LimitError, UsageError
 from codec.storage.atomic_files import new_folder, read_bytes
+from packager.reference import SCRIPT
 from packager.requirements import requirements
 from packager.script.bundle import Bundle
 from packager.script.packed_script import packed_script
 from packager.script.wrapper import Form
-from packager.submission import DECODER, README, RECORD, REQUIREMENTS, SCRIPT
+from packager.submission import DECODER, README, RECORD, REQUIREMENTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,68 +6,86 @@ No clock and no path enters any file, so equal inputs give equal folders.
 import hashlib
 import json
 import platform
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import metadata, resources
+from functools import partial
+from importlib import metadata
 from importlib.util import decode_source
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from codec.allocation.fit import STAGES as FIT_STAGES
+from codec.allocation.plan import FittedRecipe
 from codec.budget import PARAMETER_GOLF
-from codec.decoder import QuantizedTensor
-from codec.encoder import encode
+from codec.encoder import artifact_meta, encode
 from codec.errors import InputError, LimitError, UsageError
-from codec.measurement.byte_ledger import ByteLedger, ledger
+from codec.measurement.byte_ledger import ByteLedger, ledger, of_submission
 from codec.progress import Progress, silent
-from codec.quantization.recipe import Recipe, load_recipe, quantize_checkpoint, rounding_notes
+from codec.quantization.recipe import quantize_checkpoint, rounding_notes
+from codec.quantization.recipe_files import load_recipe, recipe_text
 from codec.storage.atomic_files import new_folder, read_bytes, within
-from codec.storage.calibration_file import read_hessians, sha256
+from codec.storage.calibration_file import read_layers, sha256
+from packager.fitting import check_fit, fitted
 from packager.importers.imported import STORED, Imported
 from packager.importers.read_any import read_any
+from packager.reference import SCRIPT, Training, reference_bundle
 from packager.requirements import requirements
 from packager.script.bundle import Bundle, bundle
 from packager.script.packed_script import packed_script
+from packager.script.wrapper import Form
 
-SCRIPT, ARTIFACT, RECORD, LOG = "train_gpt.py", "model.bin", "submission.json", "train.log"
+ARTIFACT, RECORD, LOG = "model.bin", "submission.json", "train.log"
 LEDGER, README, REQUIREMENTS = "ledger.json", "README.md", "requirements.txt"
 FILES = {SCRIPT, ARTIFACT, RECORD, LEDGER, README, REQUIREMENTS}  # and a log: no record of others has model.bin
 DECIDING = ("numpy", "python-minifier")  # packages whose version can change the bytes of a submission
+STAGES = 4  # and as many as FIT_STAGES between, when steps are fitted
+LOGGED_TOTAL = re.compile(rb"^Total submission size PGA1: (\d+) bytes$", re.MULTILINE)
 DECODER = "codec.decoder"  # the module that reads artifacts
-KEPT = ("config", "layout", "tokenizer_sha256")  # of a checkpoint's metadata, inside the artifact
-STAGES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackOptions:
     """What to pack.  recipe: a name, a TOML file, or `stored`.  script: None for the reference script.
 
+    preset_of: a checkpoint's metadata -> TOML of the preset that the reference script trains; with None it evaluates
+    only, as it does for recipe `stored`.
     cap: bytes that code and artifact may have together.  author, title: for submission.json.
-    minified: False carries the sources as they are written.  hessians: a calibration file, for recipes with GPTQ.
+    minified: False carries the sources as they are written.  form: of the wrapper.
+    hessians: a calibration file, for recipes with GPTQ.
+    margin: fit the recipe's steps so that this many bytes are left under the cap; None leaves the recipe as it is.
     read: opens the checkpoint; the commands pass a reader that also tells the model of a file without config.
     """
 
     checkpoint: Path
     recipe: str
     script: Path | None = None
+    preset_of: Callable[[Mapping[str, Any]], str | None] = lambda notes: None
     cap: int = PARAMETER_GOLF.total_bytes
     author: str | None = None
     title: str | None = None
     minified: bool = True
+    form: Form = "safe"
     hessians: Path | None = None
+    margin: int | None = None
     read: Callable[[Path], Imported] = read_any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedSubmission:
-    """A packed submission in memory.  files: name -> content; recipe: its name; notes: of import and rounding."""
+    """A packed submission in memory.  files: name -> content; recipe: its name; notes: of import and rounding.
+
+    trains: whether the script trains, packs and scores, or evaluates only; None = it is the user's own.
+    fitted: the plan behind a recipe whose steps were fitted.
+    """
 
     files: dict[str, bytes]
     ledger: ByteLedger
     recipe: str
+    trains: bool | None
     cap: int
     notes: tuple[str, ...]
+    fitted: FittedRecipe | None = None
 
     @property
     def code_bytes(self) -> int:
@@ -95,12 +113,13 @@ class PackedSubmission:
 def plan_submission(options: PackOptions, progress: Progress = silent) -> PackedSubmission:
     """Quantize, encode, wrap and describe; nothing is written.
 
-    progress: told the number of stages done, of STAGES, and the stage that begins.
-    Raises: LimitError over the cap; InputError for a checkpoint or script that cannot be packed; UsageError
-    for an unknown recipe or a cap below 1.
+    progress: told the number of stages done, of `stages(options)`, and the stage that begins.
+    Raises: LimitError over the cap, or when no steps fit; InputError for a checkpoint or script that cannot be packed;
+    UsageError for an unknown recipe or a cap below 1.
     """
     if options.cap < 1:
         raise UsageError(f"the cap is {options.cap} bytes, it must be at least 1")
+    check_fit(options.recipe, options.cap, options.margin)
     if options.recipe == STORED and options.hessians:
         raise UsageError(f"recipe `{STORED}` keeps the file's own levels, Hessians cannot change them")
     recipe = None if options.recipe == STORED else load_recipe(options.recipe)
@@ -113,35 +132,66 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
             hint="train with `pgolf train`, or pass --script FILE",
         )
     progress(0, "code")
-    parts = _bundle(options.script)
+    preset = None if options.script or options.recipe == STORED else options.preset_of(notes)
+    parts = _bundle(options, preset)
     if options.script is not None and DECODER not in parts.modules:
         raise InputError(
             f"does not import {DECODER}, so it cannot read the artifact that is made of a checkpoint",
             where=str(options.script),
             hint="import `decode` from codec.decoder there, or pack what the script itself wrote with --artifact FILE",
         )
-    code = packed_script(parts, str(options.script or SCRIPT), minified=options.minified)
+    code = packed_script(parts, str(options.script or SCRIPT), minified=options.minified, form=options.form)
     progress(1, "quantize")
-    meta = {key: notes[key] for key in KEPT if notes.get(key) is not None}
-    treated = _treated(imported, recipe, options)
-    progress(2, "encode")
+    meta = artifact_meta(notes)
+    layers = read_layers(options.hessians, options.checkpoint, imported.tensors) if options.hessians else None
+    plan = None
+    with within(options.checkpoint):
+        if recipe and options.margin is not None:
+            report = partial(_shifted, progress)
+            goal = options.cap - options.margin
+            plan = fitted(imported, recipe, layers, goal=goal, code_bytes=len(code), meta=meta, progress=report)
+            recipe, treated = plan.recipe, plan.treated
+        elif recipe:
+            treated = quantize_checkpoint(imported.tensors, recipe, layers.hessians if layers else None)
+        else:
+            treated = imported.decodable_levels()
+    progress(stages(options) - 2, "encode")
     name = recipe.name if recipe else STORED
     lost = rounding_notes(recipe, imported.tensors) if recipe and not options.hessians else ()
     blob = encode(treated, {**meta, "recipe": name})
-    progress(3, "decode again")
+    progress(stages(options) - 1, "decode again")
     costs = ledger(blob)
     _check_cap(len(code), costs, options.cap)
+    log, left_out = _log(options.checkpoint, len(code), len(blob))
     files = {
         SCRIPT: code,
         ARTIFACT: blob,
-        **_log(options.checkpoint),
+        **log,
         REQUIREMENTS: requirements(parts.requires, parts.optional).encode(),
-        LEDGER: _json(_costs(costs, code, parts)),
+        LEDGER: _json(of_submission(costs, len(code), [*parts.modules], plan.to_dict() if plan else None)),
     }
     record = _record(options, notes, name, files)
-    files |= {RECORD: _json(record), README: _readme(record, LOG in files).encode()}
-    progress(STAGES, "")
-    return PackedSubmission(files=files, ledger=costs, recipe=name, cap=options.cap, notes=(*imported.notes, *lost))
+    trains = None if options.script else preset is not None
+    files |= {RECORD: _json(record), README: _readme(record, trains, LOG in files).encode()}
+    progress(stages(options), "")
+    return PackedSubmission(
+        files=files,
+        ledger=costs,
+        recipe=name,
+        trains=trains,
+        cap=options.cap,
+        notes=(*imported.notes, *lost, *left_out),
+        fitted=plan,
+    )
+
+
+def stages(options: PackOptions) -> int:
+    """How many a plan has."""
+    return STAGES if options.margin is None else STAGES + FIT_STAGES
+
+
+def _shifted(progress: Progress, done: int, note: str) -> None:
+    progress(1 + done, f"fit: {note}")
 
 
 def build_submission(options: PackOptions, folder: Path, progress: Progress = silent) -> PackedSubmission:
@@ -156,25 +206,16 @@ def build_submission(options: PackOptions, folder: Path, progress: Progress = si
     return submission
 
 
-def _treated(
-    imported: Imported, recipe: Recipe | None, options: PackOptions
-) -> dict[str, QuantizedTensor | np.ndarray]:
-    hessians = None
-    if options.hessians:
-        hessians = read_hessians(options.hessians, options.checkpoint, imported.tensors)
-    with within(options.checkpoint):
-        return quantize_checkpoint(imported.tensors, recipe, hessians) if recipe else imported.decodable_levels()
-
-
-def _bundle(script: Path | None) -> Bundle:
-    if script is None:
-        data, where = (resources.files("packager") / "template" / SCRIPT).read_bytes(), SCRIPT
-    else:
-        data, where = read_bytes(script), str(script)
+def _bundle(options: PackOptions, preset: str | None) -> Bundle:
+    if options.script is None:
+        if preset is None:
+            return reference_bundle(None)
+        recipe = recipe_text(options.recipe)
+        return reference_bundle(Training(preset=preset, recipe=recipe, cap=options.cap, margin=options.margin))
     try:
-        return bundle(decode_source(data), where, beside=script.parent if script else None)
+        return bundle(decode_source(read_bytes(options.script)), str(options.script), beside=options.script.parent)
     except (SyntaxError, UnicodeDecodeError) as error:
-        raise InputError(f"is not Python source ({error})", where=where) from None
+        raise InputError(f"is not Python source ({error})", where=str(options.script)) from None
 
 
 def _check_cap(code_bytes: int, costs: ByteLedger, cap: int) -> None:
@@ -191,26 +232,16 @@ def _check_cap(code_bytes: int, costs: ByteLedger, cap: int) -> None:
         )
 
 
-def _log(checkpoint: Path) -> dict[str, bytes]:
-    log = checkpoint.parent / LOG
-    return {LOG: log.read_bytes()} if log.is_file() else {}
-
-
-def _costs(costs: ByteLedger, code: bytes, parts: Bundle) -> dict[str, Any]:
-    return {
-        "total_bytes": len(code) + costs.artifact_bytes,
-        "code": {"bytes": len(code), "modules": [*parts.modules]},
-        "artifact": _rounded(costs.to_dict()),
-    }
-
-
-def _rounded(value: Any) -> Any:
-    """Floats to 3 decimals: code lengths come from log2, whose last digit may differ between platforms."""
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return round(value, 3) if isinstance(value, float) else value
+def _log(checkpoint: Path, code: int, model: int) -> tuple[dict[str, bytes], tuple[str, ...]]:
+    """The log beside the checkpoint, and a note when it stays out: a script's own run logs the sizes that it made."""
+    path = checkpoint.parent / LOG
+    if not path.is_file():
+        return {}, ()
+    log = path.read_bytes()
+    total = LOGGED_TOTAL.findall(log)
+    if total and int(total[-1]) != code + model:
+        return {}, (f"{path} is of a submission of {int(total[-1]):,} bytes, this one has {code + model:,}: left out",)
+    return {LOG: log}, ()
 
 
 def _record(options: PackOptions, notes: dict[str, Any], recipe: str, files: dict[str, bytes]) -> dict[str, Any]:
@@ -243,7 +274,13 @@ def _record(options: PackOptions, notes: dict[str, Any], recipe: str, files: dic
     }
 
 
-def _readme(record: dict[str, Any], with_log: bool) -> str:
+def _readme(record: dict[str, Any], trains: bool | None, with_log: bool) -> str:
+    does = {
+        True: f"trains a model, packs it into `{ARTIFACT}`, loads that from disk and scores it",
+        False: f"evaluates the model in `{ARTIFACT}`",
+        None: f"comes with the model in `{ARTIFACT}`",
+    }
+    train = f"    torchrun --standalone --nproc_per_node=8 {SCRIPT} --data DATA --output RUN\n" if trains else ""
     log = f", `{LOG}` the log of the training run" if with_log else ""
     trained = "".join(
         f"- {label}: {record[key]}\n"
@@ -260,7 +297,7 @@ def _readme(record: dict[str, Any], with_log: bool) -> str:
     return f"""\
 # {record["name"] or "Packed language model"}
 
-`{SCRIPT}` evaluates the model in `{ARTIFACT}`. It is packed: `pgolf inspect {SCRIPT} --unwrap DIR` writes the
+`{SCRIPT}` {does[trains]}. It is packed: `pgolf inspect {SCRIPT} --unwrap DIR` writes the
 sources it runs. `ledger.json` says what every tensor costs{log}.
 
 {trained}
@@ -270,10 +307,10 @@ sources it runs. `ledger.json` says what every tensor costs{log}.
 | {ARTIFACT} | {record["bytes_model"]:,} |
 | total | {record["bytes_total"]:,} |
 
-Evaluate, with a data folder that holds `*_val_*.bin` and the tokenizer `*.model`:
+Run it with a data folder that holds {"`*_train_*.bin`, " if trains else ""}`*_val_*.bin` and the tokenizer `*.model`:
 
     pip install -r requirements.txt
-    python {SCRIPT} --eval --data DATA
+{train}    python {SCRIPT} --eval --data DATA
 
 The score is not stored here (`val_bpb` in `{RECORD}` is null); the command prints it.
 """

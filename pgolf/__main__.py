@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from pgolf.plugins import load_plugin
-from pgolf.signals import command_signals, let_the_first_speak
+from pgolf.signals import command_signals
 
 # name -> (module:function, one line of help): the help page must not import torch or numpy.
 COMMANDS = {
@@ -24,7 +24,9 @@ COMMANDS = {
     "demo": ("pgolf.commands.demo:demo", "Text -> train -> pack -> verify, in minutes on a laptop CPU."),
     "inspect": ("pgolf.commands.inspect:inspect", "What an artifact, wrapper or submission holds, byte by byte."),
     "measure": ("pgolf.commands.measure:measure", "Bits per weight of a checkpoint under one or more recipes."),
+    "new": ("pgolf.commands.new:new", "A submission to begin with: trains, packs and scores itself."),
     "pack": ("pgolf.commands.pack:pack", "Checkpoint -> submission folder under the byte cap."),
+    "record": ("pgolf.commands.record:record", "Runs of several seeds -> the folder of a record."),
     "train": ("pgolf.commands.train:train", "Train a preset on token shards."),
     "unpack": ("pgolf.commands.unpack:unpack", "Artifact or submission -> checkpoint."),
     "verify": ("pgolf.commands.verify:verify", "Reload a submission, count its bytes, score it again."),
@@ -88,6 +90,8 @@ def _run(arguments: list[str], as_json: bool) -> int:
     try:
         result = _without_system_errors(arguments)
     except click.ClickException as error:
+        from trainer.run.launched import let_the_first_speak
+
         let_the_first_speak()
         message = error.format_message().removesuffix(".")
         context = getattr(error, "ctx", None)

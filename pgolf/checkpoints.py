@@ -1,8 +1,9 @@
 """Checkpoints as models: what a file lacks of names and config is read off its shapes."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from packager.importers.imported import Imported
@@ -59,3 +60,15 @@ def read_model(path: Path) -> "Imported":
         metadata={**imported.metadata, "config": config.to_dict()},
         notes=(*imported.notes, f"model read off the shapes: {describe_config(config)}"),
     )
+
+
+def preset_toml(notes: Mapping[str, Any], named: str | None = None) -> str | None:
+    """TOML of the preset that a submission's script trains: that of the name or file, else what the metadata say.
+
+    None when they do not say.  Raises: UsageError as `find_preset`; InputError for metadata that no training wrote.
+    """
+    from trainer.presets.catalog import find_preset
+    from trainer.presets.preset import Preset
+
+    preset = find_preset(named) if named else Preset.of_checkpoint(notes)
+    return preset.to_toml() if preset else None

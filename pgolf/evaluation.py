@@ -1,14 +1,11 @@
 """The validation score that training commands hand to the trainer."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codec.errors import UsageError
-
 if TYPE_CHECKING:
     from trainer.model.gpt import GPT
-    from trainer.presets.catalog import Preset
+    from trainer.presets.preset import Preset
     from trainer.run.loop import Evaluate
     from verify.scoring.heldout import HeldOut
 
@@ -23,20 +20,14 @@ def fit_vocabulary(preset: "Preset", tokenizer: Path) -> "Preset":
     """
     from verify.scoring.token_bytes import TokenBytes
 
-    pieces = len(TokenBytes.from_tokenizer(tokenizer).length)
-    if pieces == preset.model.vocab_size:
-        return preset
-    if preset.fixed_vocab:
-        raise UsageError(
-            f"has {pieces} pieces, preset {preset.name} needs {preset.model.vocab_size}",
-            where=str(tokenizer),
-            hint="pass the tokenizer of that size, or train cpu-demo",
-        )
-    return replace(preset, model=replace(preset.model, vocab_size=pieces))
+    return preset.with_vocabulary(len(TokenBytes.from_tokenizer(tokenizer).length), str(tokenizer))
 
 
 def sliding_evaluation(heldout: "HeldOut", length: int) -> "Evaluate":
-    """(val_loss, val_bpb) of a model by exact sliding windows over the held-out targets."""
+    """(val_loss, val_bpb) of a model by exact sliding windows over the held-out targets, which ranks share."""
+    import torch
+
+    from verify.scoring.ranks import Ranks
     from verify.scoring.score import total
     from verify.scoring.sliding import Sliding
     from verify.scoring.token_bytes import TokenBytes
@@ -51,7 +42,8 @@ def sliding_evaluation(heldout: "HeldOut", length: int) -> "Evaluate":
             stride=min(STRIDE, length),
             device=model.tok_emb.weight.device,
         )
-        score = total(scorer, heldout.tokens, token_bytes, batch=BATCH)
+        ranks = Ranks.joined() if torch.distributed.is_initialized() else 1
+        score = total(scorer, heldout.tokens, token_bytes, batch=BATCH, ranks=ranks)
         return score.loss, score.bpb
 
     return evaluate

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from codec.budget import PARAMETER_GOLF
+from codec.errors import UsageError
 
 if TYPE_CHECKING:
     from verify.scoring.adaptation import Adaptation
@@ -24,12 +25,28 @@ seed_option = click.option(
     show_default=True,
     help="Of all that is drawn: starting weights, order of the data, samples.",
 )
+settings_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a setting of the preset: any field of its GPTConfig or TrainConfig; may be repeated.",
+)
 steps_option = click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Train N steps, not the preset's.")
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: torch's choice]"
 )
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+)
+_FIT_OPTIONS = (
+    click.option("--fit", is_flag=True, help="Choose the steps of the recipe's matrices so that the cap is just met."),
+    click.option(
+        "--margin",
+        type=click.IntRange(min=0),
+        metavar="BYTES",
+        help="Leave so many below the cap; with --fit.  [default: 0]",
+    ),
 )
 VOCAB_SIZE = 1024  # pieces of a tokenizer that is trained without a wish
 SCORES = click.Choice(["sliding", "ttt", "slot"])
@@ -51,6 +68,20 @@ _OPTIONS = (
     click.option("--slot-steps", type=_positive, default=5, show_default=True, help="Of AdamW, for each window."),
     click.option("--slot-lr", type=_rate, default=0.003, show_default=True),
 )
+
+
+def fit_options(command: Command) -> Command:
+    """Add --fit and --margin; their values are the arguments of `fit_margin`."""
+    for option in reversed(_FIT_OPTIONS):
+        command = option(command)
+    return command
+
+
+def fit_margin(fit: bool, margin: int | None) -> int | None:
+    """Bytes to leave under the cap by a fitted recipe; None when none is fitted."""
+    if margin is not None and not fit:
+        raise UsageError("--margin without --fit", hint="it says how the recipe is fitted")
+    return (margin or 0) if fit else None
 
 
 def adaptation_options(command: Command) -> Command:

@@ -4,24 +4,20 @@ torchrun sends SIGTERM to all processes when one has ended.  The first process s
 write nothing and say nothing about a signal.
 """
 
-import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
 
-# How much later than another process the first one may find the same error: importing torch takes it 2 seconds, on a
-# busy machine several times that.  An error that the first one does not have is said this much later.
-GRACE = 30.0  # seconds
-
 
 @contextmanager
 def command_signals() -> Iterator[None]:
     """SIGTERM inside ends a command as Ctrl-C does, so that nothing stays half-written; other ranks just end."""
+    from trainer.run.launched import is_another_rank
+
     if threading.current_thread() is not threading.main_thread():  # Python allows handlers nowhere else
         yield
         return
@@ -34,20 +30,6 @@ def command_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def is_another_rank() -> bool:
-    """Whether torchrun started this process, and not as the first."""
-    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
-
-
-def let_the_first_speak() -> None:
-    """Call before an error that all ranks find alike is said: torchrun ends the others when the first has said it.
-
-    Returns in the others only if it did not.
-    """
-    if is_another_rank():
-        time.sleep(GRACE)
 
 
 def _interrupt(*_: object) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-SCRIPT = "packager.template.train_gpt"  # read as text by packager, run only inside submissions
+TEMPLATE = "packager.template"  # its scripts are read as text by packager, and run only inside submissions
 MOST_MODULES = 15  # of a folder
 Arrows = dict[str, set[str]]  # dotted module -> modules it imports, both of the toolkit; a package is its __init__
 
@@ -14,7 +14,11 @@ Arrows = dict[str, set[str]]  # dotted module -> modules it imports, both of the
 def read_arrows(root: Path, packages: Iterable[str]) -> Arrows:
     """Every import statement wherever it stands: inside a function and under TYPE_CHECKING as well."""
     files = {_dotted(path.relative_to(root)): path for package in packages for path in (root / package).rglob("*.py")}
-    return {module: set(_targets(path, files)) for module, path in sorted(files.items()) if module != SCRIPT}
+    return {
+        module: set(_targets(path, files))
+        for module, path in sorted(files.items())
+        if not module.startswith(f"{TEMPLATE}.")
+    }
 
 
 def _dotted(path: Path) -> str:

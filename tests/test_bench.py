@@ -10,7 +10,8 @@ import pytest
 
 from codec.encoder import encode
 from codec.measurement.compressors import baseline_bytes
-from codec.quantization.recipe import load_recipe, quantize_checkpoint
+from codec.quantization.recipe import quantize_checkpoint
+from codec.quantization.recipe_files import load_recipe
 from codec.storage.checkpoint import write_checkpoint
 from tests.conftest import ROOT
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.imports import SCRIPT
+from tests.imports import TEMPLATE
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("codec", "trainer", "packager", "verify", "pgolf")
@@ -65,7 +65,7 @@ def test_no_two_public_names_of_a_package_are_alike(package):
     """`main` is what starts a process, wherever it stands; the template's script runs in a process of its own."""
     places = defaultdict(list)
     for path in sorted((ROOT / package).rglob("*.py")):
-        if path == ROOT / f"{SCRIPT.replace('.', '/')}.py":
+        if path.parent == ROOT / TEMPLATE.replace(".", "/"):
             continue
         for node in ast.parse(path.read_text()).body:
             public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")

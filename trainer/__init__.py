@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from trainer.data.dataset import DataSummary, build_dataset
     from trainer.model.config import GPTConfig
     from trainer.model.gpt import GPT
-    from trainer.presets.catalog import PRESETS, Preset, find_preset
+    from trainer.presets.catalog import PRESETS, find_preset
+    from trainer.presets.preset import Preset
     from trainer.presets.train_config import TrainConfig
     from trainer.run.loop import TrainResult, train
 else:
@@ -34,7 +35,8 @@ else:
             "trainer.data.dataset": ("DataSummary", "build_dataset"),
             "trainer.model.config": ("GPTConfig",),
             "trainer.model.gpt": ("GPT",),
-            "trainer.presets.catalog": ("PRESETS", "Preset", "find_preset"),
+            "trainer.presets.catalog": ("PRESETS", "find_preset"),
+            "trainer.presets.preset": ("Preset",),
             "trainer.presets.train_config": ("TrainConfig",),
             "trainer.run.loop": ("TrainResult", "train"),
         },

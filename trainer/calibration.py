@@ -22,7 +22,9 @@ from codec.errors import InputError
 from codec.progress import Progress
 from codec.storage.calibration_file import HESSIAN, SENSITIVITY
 from codec.storage.checkpoint import write_checkpoint
-from trainer.compute.device import autocast
+from trainer.compute.attention import choose_attention
+from trainer.compute.device import autocast, precision, to_device
+from trainer.data.loader import Loader
 from trainer.model.config import GPTConfig
 from trainer.model.gpt import GPT
 
@@ -79,6 +81,20 @@ def calibrate(model: GPT, batches: Iterable[Tensor], *, seed: int = 0, progress:
         sequences=sequences,
         tokens=tokens,
     )
+
+
+def calibration_model(config: GPTConfig, tensors: Mapping[str, np.ndarray], device: torch.device) -> GPT:
+    """The model of a checkpoint as its training saw it, bfloat16 tables on a GPU included."""
+    model = GPT(config, choose_attention(device, precision(device))[1])
+    model.load_state_dict({name: torch.tensor(array) for name, array in tensors.items()})
+    to_device(model, device)
+    return model.eval()
+
+
+def training_windows(loader: Loader, sequences: int) -> Iterator[Tensor]:
+    """Windows of the training shards in random order, ids int64 (at most the loader's sequences, seq_len)."""
+    size = loader.sequences
+    return (loader.batch(first // size)[0][: sequences - first] for first in range(0, sequences, size))
 
 
 def default_sequences(config: GPTConfig) -> int:

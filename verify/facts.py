@@ -74,7 +74,18 @@ class TextFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Shipped:
+    """What a folder shows before anything of it runs."""
+
+    count: ByteCount
+    folder: FolderFacts
+    logs: LogsFacts
+    artifact: ArtifactFacts
+    scan: Scan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts(Shipped):
     """All that rules may look at.  settings: as scored, with the length of the windows.
 
     packed: the sliding score, which claims are about.  adapted: the scores after it, each of a process of its own.
@@ -82,11 +93,6 @@ class Facts:
     """
 
     settings: Settings
-    count: ByteCount
-    folder: FolderFacts
-    logs: LogsFacts
-    artifact: ArtifactFacts
-    scan: Scan
     text: TextFacts
     packed: Rescored
     adapted: tuple[Rescored, ...]

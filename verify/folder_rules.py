@@ -1,21 +1,23 @@
 """Judges of what a submission's folder shows before anything of it runs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from verify.claims.group_rules import group_judges
-from verify.claims.submission_json import number
-from verify.facts import Facts
-from verify.finding import Finding
+from verify.claims.log_reader import Log
+from verify.claims.submission_json import artifact_seed, number
+from verify.facts import Shipped
+from verify.finding import Finding, Level, worst
 from verify.judges import Judges
 from verify.rules import RULES
 from verify.submission.byte_count import CODE_SUFFIXES, MAIN
+from verify.submission.static_scan import Scan
 
-folder_judges = Judges[Facts]()
+folder_judges = Judges[Shipped]()
 
 
 @folder_judges("bytes.cap")
-def check_cap(facts: Facts) -> Finding:
+def check_cap(facts: Shipped) -> Finding:
     """Counted code plus artifact against the cap."""
     count = facts.count
     spare = count.cap - count.judged_total
@@ -30,7 +32,7 @@ def check_cap(facts: Facts) -> Finding:
 
 
 @folder_judges("folder.contents")
-def check_folder(facts: Facts) -> Finding:
+def check_folder(facts: Shipped) -> Finding:
     """Files that are neither counted nor usual; code among them fails, unless it is tolerated by name."""
     extra = list(facts.folder.unexpected)
     code = [name for name in extra if PurePosixPath(name).suffix in CODE_SUFFIXES]
@@ -53,7 +55,7 @@ def check_folder(facts: Facts) -> Finding:
 
 
 @folder_judges("claims.bytes")
-def check_claimed_bytes(facts: Facts) -> Finding:
+def check_claimed_bytes(facts: Shipped) -> Finding:
     """Sizes in submission.json against what was counted; stating too little fails."""
     count, claims = facts.count, facts.folder.claims
     counted = {"bytes_total": count.judged_total, "bytes_code": count.import_closure, "bytes_model": count.artifact}
@@ -82,7 +84,7 @@ def check_claimed_bytes(facts: Facts) -> Finding:
 
 
 @folder_judges("claims.hashes")
-def check_claimed_hashes(facts: Facts) -> Finding:
+def check_claimed_hashes(facts: Shipped) -> Finding:
     """sha256 of artifact and script in submission.json against the files."""
     claims = facts.folder.claims
     have = {"artifact_sha256": facts.artifact.sha256, "script_sha256": facts.folder.script_sha256}
@@ -103,7 +105,7 @@ def check_claimed_hashes(facts: Facts) -> Finding:
 
 
 @folder_judges(*group_judges.rules)
-def check_folder_logs(facts: Facts) -> Iterable[Finding]:
+def check_folder_logs(facts: Shipped) -> Iterable[Finding]:
     """What the folder's logs show by themselves and against submission.json."""
     if facts.logs.group:
         return group_judges.judge(facts.logs.group)
@@ -113,8 +115,79 @@ def check_folder_logs(facts: Facts) -> Iterable[Finding]:
     return [Finding(rule="log.headline", level="not stated", message="the folder holds no log with a score")]
 
 
+@folder_judges("bytes.logged")
+def check_files(facts: Shipped) -> Finding | None:
+    """Script and artifact are as large as the logs count them."""
+    if facts.logs.group is None:
+        return None
+    group, count = facts.logs.group, facts.count
+    seed = artifact_seed(facts.folder.claims)
+    return compare_files(group.group.logs, count.import_closure, count.artifact, seed, count.cap)
+
+
+def compare_files(logs: Sequence[Log], code: int, artifact: int | None, seed: int | None, cap: int) -> Finding | None:
+    """Bytes of the files against those that the logs count.  artifact: None when there is none here.
+
+    seed: whose artifact it is said to be, None when nobody says.  None when the logs state no size, as log.bytes finds.
+    """
+    rule, counted = "bytes.logged", [log for log in logs if log.sizes.model is not None]
+    if not counted:
+        return None
+    parts: list[tuple[Level, str]] = []
+    codes = sorted({log.sizes.code for log in counted if log.sizes.code is not None})
+    if codes == [code]:
+        parts.append(("pass", f"the code has the {code:,} bytes that the logs count"))
+    elif codes:
+        listed = ", ".join(f"{size:,}" for size in codes)
+        text = f"the code has {code:,} bytes, the logs count {listed}: another form of what ran, or another script"
+        parts.append(("warn", text))
+    largest = max(counted, key=lambda log: log.sizes.model or 0)
+    total = code + (largest.sizes.model or 0)
+    if total > cap:
+        text = f"with it the model of {largest.name} makes {total:,} bytes, {total - cap:,} over the cap of {cap:,}"
+        parts.append(("fail", text))
+    parts.append(_of_its_log(counted, artifact, seed))
+    return Finding(
+        rule=rule,
+        level=worst(level for level, _ in parts),
+        message="; ".join(text for _, text in parts),
+        evidence={
+            "code": code,
+            "artifact": artifact,
+            "artifact_seed": seed,
+            "logged_code": codes,
+            "logged_models": {log.name: log.sizes.model for log in counted},
+        },
+    )
+
+
+def _of_its_log(logs: Sequence[Log], artifact: int | None, seed: int | None) -> tuple[Level, str]:
+    """What can be said of an artifact by its size: the log of its seed counts that many bytes, or some log does."""
+    if artifact is None:
+        return "unknown", "no artifact is here: the sizes of models are what the logs say"
+    its = [log for log in logs if log.seed == seed]
+    if seed is not None and not its:
+        return "fail", f"the artifact is said to be of seed {seed}, of which there is no log with a size"
+    if its:
+        size = its[0].sizes.model or 0
+        same = size == artifact
+        text = f"the artifact has {'the ' if same else ''}{artifact:,} bytes"
+        return (
+            ("pass", f"{text} that the log of its seed {seed} counts")
+            if same
+            else (
+                "fail",
+                f"{text}, the log of its seed {seed} counts {size:,}",
+            )
+        )
+    alike = [log.name for log in logs if log.sizes.model == artifact]
+    if alike:
+        return "pass", f"the artifact has the {artifact:,} bytes that {alike[0]} counts"
+    return "warn", f"the artifact has {artifact:,} bytes, as many as none of the logs counts"
+
+
 @folder_judges("artifact.decodes", "artifact.foreign")
-def check_artifact(facts: Facts) -> Finding:
+def check_artifact(facts: Shipped) -> Finding:
     """The artifact is decoded by now (Submission.open raises CodecError otherwise), or of another format.
 
     Nobody but the sandboxed script opens one of another format.
@@ -138,9 +211,13 @@ def check_artifact(facts: Facts) -> Finding:
 
 
 @folder_judges(*(rule for rule in RULES if rule.startswith("triage.")))
-def check_scan(facts: Facts) -> list[Finding]:
+def check_scan(facts: Shipped) -> list[Finding]:
+    """What the static scan saw."""
+    return scan_findings(facts.scan)
+
+
+def scan_findings(scan: Scan) -> list[Finding]:
     """Every hit of the static scan is a warning; that there is none proves nothing."""
-    scan = facts.scan
     found = [
         Finding(
             rule=hit.rule,
@@ -157,34 +234,3 @@ def check_scan(facts: Facts) -> list[Finding]:
         message = f"nothing of the checklist in {scan.lines:,} lines; that proves nothing"
         return [Finding(rule="triage.scan", level="pass", message=message)]
     return found
-
-
-@folder_judges("artifact.tokenizer")
-def check_tokenizer(facts: Facts) -> Finding:
-    """The tokenizer the model was trained with is the one that made the held-out tokens, as was made sure of."""
-    used = facts.text.tokenizer_sha256
-    if not facts.artifact.tokenizer_sha256:
-        return Finding(
-            rule="artifact.tokenizer",
-            level="unknown",
-            message="the artifact names no tokenizer",
-            evidence={"used": used},
-        )
-    return Finding(
-        rule="artifact.tokenizer",
-        level="pass",
-        evidence={"sha256": used},
-        message="the tokenizer is the one the model was trained with",
-    )
-
-
-@folder_judges("text.bytes")
-def check_bytes_proof(facts: Facts) -> Finding:
-    """The proof HeldOut.read has made (it raises InputError when the bytes do not add up)."""
-    proof = facts.text.proof
-    return Finding(
-        rule="text.bytes",
-        level="pass",
-        evidence=dict(proof),
-        message=f"{proof['bytes']:,} bytes counted = decoded text, in each of {proof['documents']:,} documents",
-    )

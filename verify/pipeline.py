@@ -15,7 +15,7 @@ from codec.storage.checkpoint import read_checkpoint
 from verify.audit.prefix_probe import probe_prefix
 from verify.claims.group_rules import GroupFacts
 from verify.claims.runs import read_group
-from verify.facts import ArtifactFacts, Facts, FolderFacts, LogsFacts, TextFacts
+from verify.facts import ArtifactFacts, Facts, FolderFacts, LogsFacts, Shipped, TextFacts
 from verify.finding import Finding
 from verify.folder_rules import folder_judges
 from verify.rescore import Rescored, reload
@@ -75,10 +75,7 @@ def measure(
     Raises: InputError when something is unreadable, does not belong together or does not run; LimitError at
     the time limit.
     """
-    counted = count(submission.folder, submission.artifact, cap)
-    folder = _folder(submission)
-    logs = _logs(submission, cap)
-    scan = scan_submission(submission)
+    shipped = measure_folder(submission, cap)
     check_same_tokenizer(submission, heldout)
     lossless = _lossless(checkpoint, submission) if checkpoint else None
     more = [kind for kind in dict.fromkeys(scores) if kind != "sliding"]
@@ -94,11 +91,11 @@ def measure(
             floats = reload(submission, lossless, heldout, settings, progress).score
     return Facts(
         settings=settings,
-        count=counted,
-        folder=folder,
-        logs=logs,
-        artifact=_artifact(submission),
-        scan=scan,
+        count=shipped.count,
+        folder=shipped.folder,
+        logs=shipped.logs,
+        artifact=shipped.artifact,
+        scan=shipped.scan,
         text=TextFacts(
             targets=heldout.targets,
             shard_targets=heldout.shard_targets,
@@ -109,6 +106,17 @@ def measure(
         adapted=tuple(adapted),
         prefix=prefix,
         floats=floats,
+    )
+
+
+def measure_folder(submission: Submission, cap: int = PARAMETER_GOLF.total_bytes) -> Shipped:
+    """What the folder shows before anything of it runs.  cap: bytes.  Raises: InputError as `byte_count.count`."""
+    return Shipped(
+        count=count(submission.folder, submission.artifact, cap),
+        folder=_folder(submission),
+        logs=_logs(submission, cap),
+        artifact=_artifact(submission),
+        scan=scan_submission(submission),
     )
 
 

@@ -16,7 +16,7 @@ from importlib.resources import files
 from typing import Literal
 
 from codec.errors import UsageError
-from codec.suggestion import nearest
+from codec.suggestion import did_you_mean
 
 Command = Literal["verify", "compare", "audit"]
 ID = re.compile(r"[a-z]+\.[a-z_-]+")
@@ -60,7 +60,7 @@ def add(rule: Rule) -> Rule:
 def find(id: str) -> Rule:
     """The rule of that id.  Raises: UsageError when there is none."""
     if id not in RULES:
-        hint = nearest(id, RULES) or "add it first, by verify.rules.add"
+        hint = did_you_mean(id, RULES) or "add it first, by verify.rules.add"
         raise UsageError(f"no rule `{id}` is in the table of rules", hint=hint)
     return RULES[id]
 

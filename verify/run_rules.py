@@ -9,7 +9,7 @@ from codec.errors import printable
 from verify.audit.causality_rules import MARGIN, NOISE
 from verify.audit.evidence import clause, finding
 from verify.claims.log_grammar import kind_of
-from verify.claims.submission_json import number
+from verify.claims.submission_json import artifact_bpb, artifact_seed, number
 from verify.facts import ArtifactFacts, Facts
 from verify.finding import Finding, Level
 from verify.judges import Judges
@@ -19,6 +19,37 @@ from verify.scoring.score import Score
 run_judges = Judges[Facts]()
 CLAIM_TOLERANCE = 1e-6  # bpb; claims carry 8 decimals, another batch size moves the 8th
 LEAST_DECIMALS = 3  # a claim of fewer says too little to agree with anything: 0.002 bpb are a record
+
+
+@run_judges("artifact.tokenizer")
+def check_tokenizer(facts: Facts) -> Finding:
+    """The tokenizer the model was trained with is the one that made the held-out tokens, as was made sure of."""
+    used = facts.text.tokenizer_sha256
+    if not facts.artifact.tokenizer_sha256:
+        return Finding(
+            rule="artifact.tokenizer",
+            level="unknown",
+            message="the artifact names no tokenizer",
+            evidence={"used": used},
+        )
+    return Finding(
+        rule="artifact.tokenizer",
+        level="pass",
+        evidence={"sha256": used},
+        message="the tokenizer is the one the model was trained with",
+    )
+
+
+@run_judges("text.bytes")
+def check_bytes_proof(facts: Facts) -> Finding:
+    """The proof HeldOut.read has made (it raises InputError when the bytes do not add up)."""
+    proof = facts.text.proof
+    return Finding(
+        rule="text.bytes",
+        level="pass",
+        evidence=dict(proof),
+        message=f"{proof['bytes']:,} bytes counted = decoded text, in each of {proof['documents']:,} documents",
+    )
 
 
 @run_judges("reload.protocol")
@@ -110,7 +141,8 @@ def check_prefix(facts: Facts) -> Finding:
 def check_claimed_score(facts: Facts) -> Finding:
     """val_bpb in submission.json against the measured one; it decides when `eval` says the same way and text."""
     rule, claims, score = "claims.score", facts.folder.claims, facts.packed.score
-    claimed = number(claims.get("val_bpb"))
+    of_seed = artifact_bpb(claims)
+    claimed = number(claims.get("val_bpb")) if of_seed is None else of_seed
     how, measured = _stated_evaluation(claims), evaluation(score, facts.settings.length, facts.settings.stride)
     if claimed is None or claimed <= 0:
         return Finding(rule=rule, level="not stated", message="submission.json states no val_bpb")
@@ -120,7 +152,8 @@ def check_claimed_score(facts: Facts) -> Finding:
         "measured_how": measured,
         "claimed_how": how,
     }
-    message = f"submission.json states val_bpb {claimed:.6f}, measured {score.bpb:.6f}"
+    whose = "" if of_seed is None else f" of seed {artifact_seed(claims)}, whose artifact this is"
+    message = f"submission.json states val_bpb {claimed:.6f}{whose}, measured {score.bpb:.6f}"
     other = [f"{key} {value:,.0f}" for key, value in how.items() if key != "mode" and value != measured[key]]
     if "mode" in how and kind_of(how["mode"]) not in ("sliding", "roundtrip"):
         other.append(how["mode"])

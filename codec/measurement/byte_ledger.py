@@ -1,6 +1,7 @@
 """Who costs what inside an artifact: bytes and bits per weight, per tensor and in total."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,6 +145,30 @@ def ledger(blob: bytes) -> ByteLedger:
         artifact_bytes=len(blob),
         lane_bytes=len(blob) - header_bytes - table_bytes - coded,
     )
+
+
+def of_submission(
+    costs: ByteLedger, code_bytes: int, modules: Sequence[str], fit: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """ledger.json of a submission: its code, by the modules the script carries, and its artifact.
+
+    fit: the plan behind fitted steps.
+    Floats have 3 decimals: code lengths come from log2, whose last digit may differ between platforms.
+    """
+    return {
+        "total_bytes": code_bytes + costs.artifact_bytes,
+        "code": {"bytes": code_bytes, "modules": [*modules]},
+        "artifact": _rounded(costs.to_dict()),
+        **({"fit": _rounded(fit)} if fit else {}),
+    }
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return round(value, 3) if isinstance(value, float) else value
 
 
 def empirical_entropy_bits(symbols: np.ndarray) -> float:

@@ -5,6 +5,7 @@ so that `level * scale` is what the quantizer aimed at.  A row whose scale is 0 
 pull request 1716 divides 0 by 0 there.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -17,7 +18,7 @@ from codec.quantization.array_ops import NUMPY, Array, ArrayOps, mean, nearest, 
 from codec.quantization.gptq import Factor, factorize, propagate
 from codec.quantization.granularity import GRANULARITIES, UNIT, Granularity, Grid, Row, Tensor
 from codec.quantization.registry import Registry
-from codec.quantization.step_rules import STEP_RULES, AbsMax, Slices, StepRule, quantiles
+from codec.quantization.step_rules import STEP_RULES, AbsMax, Slices, StepRule, Times, quantiles
 
 INT8_QUANTILE = 0.9999984  # pull request 162 and its descendants clip int8 rows there
 
@@ -108,7 +109,9 @@ class FormulaQuantizer(ABC):
 @QUANTIZERS.register("int6", bits=6)
 @QUANTIZERS.register("int7", bits=7)
 @QUANTIZERS.register("int8", bits=8)
-@QUANTIZERS.register("int8-tensor", bits=8, step=AbsMax(), granularity=Tensor(), symmetric=True, gptq=False)
+@QUANTIZERS.register(
+    "int8-tensor", bits=8, step=AbsMax(), granularity=Tensor(), symmetric=True, gptq=False, coarser=1.0
+)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Uniform(FormulaQuantizer):
     """Nearest multiples of a step.  bits: 2 to 8; levels end at top = 2**(bits-1) - 1.
@@ -117,6 +120,7 @@ class Uniform(FormulaQuantizer):
     symmetric: levels in [-top, top] instead of [-top - 1, top]; some step rules always are.
     gptq: round along the layer's Hessian where one is given.  int8-tensor is pull request 1716's form of control
     tensors ("Path A v3").
+    coarser: every step is so many times the rule's; levels end where they did.
 
     Raises: UsageError for parameters that do not go together.
     """
@@ -126,8 +130,10 @@ class Uniform(FormulaQuantizer):
     granularity: Granularity = field(default=Row(), metadata={"registry": GRANULARITIES})
     symmetric: bool = False
     gptq: bool = False
+    coarser: float = 1.0
 
     def __post_init__(self) -> None:
+        _check_coarser(self.coarser)
         if not 2 <= self.bits <= 8:
             raise UsageError(f"{self.bits} bits per level, the quantizers do 2 to 8")
         if self.step.floored and self.granularity.divides:
@@ -149,7 +155,8 @@ class Uniform(FormulaQuantizer):
         factor = None
         if rows.hessian is not None and 0 not in rows.values.shape:
             factor = factorize(rows.hessian, rows.values.shape[1])
-        found = [self._rounded(rows, grid, factor) for grid in self.granularity.grids(self.step, slices)]
+        step = self.step if self.coarser == 1 else Times(rule=self.step, factor=self.coarser)
+        found = [self._rounded(rows, grid, factor) for grid in self.granularity.grids(step, slices)]
         # The first of equally good candidates, as the original's strict comparison.
         return min(found, key=lambda each: _mean_error(rows, each)) if len(found) > 1 else found[0]
 
@@ -168,9 +175,15 @@ class ClippedInt8(FormulaQuantizer):
 
     Two or more dimensions: scales float16 (rows,).  Vectors and scalars: one float32 scale (1,), clip / 127 or 1.
     The division uses the float32 scale, as the original does; only the stored one is rounded.
+    coarser: every step is so many times that.
 
     Source: openai/parameter-golf pull requests 162, 339, 1176: their int8 form.
     """
+
+    coarser: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_coarser(self.coarser)
 
     def round(self, rows: Rows) -> Rounded:
         xp = rows.ops.xp
@@ -178,6 +191,7 @@ class ClippedInt8(FormulaQuantizer):
         top, one = xp.full_like(clip, 127), xp.full_like(clip, 1)
         steps = clip / top
         steps = xp.where(steps > 0, steps, one) if rows.vector else xp.maximum(steps, one / top)
+        steps = steps if self.coarser == 1 else steps * float(np.float32(self.coarser))
         levels = nearest(rows.values.clip(-clip, clip), steps, -127, 127, rows.ops)
         return Rounded(levels, Grid(steps if rows.vector else rows.ops.float16(steps)))
 
@@ -213,6 +227,11 @@ def finite_cast(weights: np.ndarray, dtype: type) -> np.ndarray:
         reason = f"are beyond {np.dtype(dtype).name}" if lost == bad else "are not finite"
         raise InputError(f"{bad} of {weights.size} weights {reason}", hint="go back to an earlier checkpoint")
     return cast
+
+
+def _check_coarser(factor: float) -> None:
+    if not 0 < factor < math.inf:
+        raise UsageError(f"steps {factor} times as wide", hint="`coarser` is a positive number, 1 changes nothing")
 
 
 def _mean_error(rows: Rows, rounded: Rounded) -> float:

@@ -6,8 +6,6 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from importlib import resources
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -16,7 +14,6 @@ from codec.decoder import QuantizedTensor
 from codec.errors import InputError, UsageError
 from codec.quantization.quantizers import QUANTIZERS, Quantizer, finite_cast
 from codec.quantization.registry import checked, kind_of, one_of
-from codec.storage.atomic_files import read_bytes
 
 FLOATS = {"float16": np.float16, "float32": np.float32}
 SPECIAL = {("int8", None): "int8-clipped", ("int3", "five"): "five-levels"}  # treatment and step -> another quantizer
@@ -60,6 +57,23 @@ class Rule:
             raise UsageError("lacks `treatment`", hint=EXAMPLE)
         rest = {key: value for key, value in table.items() if key not in own}
         return cls(**said, quantizer=_quantizer(said["treatment"], rest))
+
+    def table(self) -> dict[str, Any]:
+        """The inverse of `of`.
+
+        >>> Rule.of(treatment="int6", step="std", k=12.85, names=["*.attn.*"]).table()
+        {'names': ['*.attn.*'], 'treatment': 'int6', 'step': 'std', 'k': 12.85, 'granularity': 'row'}
+        """
+        own: dict[str, Any] = {} if self.names == ("*",) else {"names": list(self.names)}
+        if self.max_weights is not None:
+            own["max_weights"] = self.max_weights
+        own["treatment"] = self.treatment
+        if self.quantizer is None:
+            return own
+        for (treatment, step), name in SPECIAL.items():
+            if treatment == self.treatment and QUANTIZERS.is_named(name, self.quantizer):
+                return own | ({"step": step} if step else {}) | QUANTIZERS.table(name, self.quantizer)
+        return own | QUANTIZERS.table(self.treatment, self.quantizer)
 
     def matches(self, name: str, weights: int) -> bool:
         fits = self.max_weights is None or weights <= self.max_weights
@@ -124,24 +138,6 @@ class Recipe:
         return sorted(name for name, quantizer in chosen.items() if quantizer and quantizer.wants_hessian)
 
 
-def recipe_names() -> list[str]:
-    """The recipes that come with the toolkit."""
-    return sorted(entry.name.removesuffix(".toml") for entry in _folder().iterdir() if entry.name.endswith(".toml"))
-
-
-def load_recipe(name_or_path: str | Path) -> Recipe:
-    """One of `recipe_names()`, or a TOML file of the user.
-
-    Raises: UsageError for an unknown name, key, treatment or coder, with the nearest known one;
-    and as `Rule.of`.
-    """
-    if str(name_or_path).endswith(".toml"):
-        own = _parse(read_bytes(name_or_path).decode("utf-8", "replace"), str(name_or_path))
-        return dataclasses.replace(own, strict=True)
-    name = one_of(str(name_or_path), recipe_names(), "recipe")
-    return _parse((_folder() / f"{name}.toml").read_text("utf-8"), f"recipe {name}")
-
-
 def quantize_checkpoint(
     tensors: Mapping[str, np.ndarray], recipe: Recipe, hessians: Mapping[str, np.ndarray] | None = None
 ) -> dict[str, QuantizedTensor | np.ndarray]:
@@ -202,11 +198,11 @@ def _check_hessians(recipe: Recipe, tensors: Mapping[str, np.ndarray], hessians:
         )
 
 
-def _folder() -> Any:
-    return resources.files("codec") / "recipes"
+def parse_recipe(text: str, where: str) -> Recipe:
+    """The recipe that TOML text describes.  where: its name in messages.
 
-
-def _parse(text: str, where: str) -> Recipe:
+    Raises: UsageError for an unknown key, treatment or coder, with the nearest known one; and as `Rule.of`.
+    """
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

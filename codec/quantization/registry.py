@@ -102,6 +102,35 @@ class Registry(Generic[T]):
         built: T = entry.kind(**arguments)
         return built
 
+    def name_of(self, built: T) -> str:
+        """What a recipe calls an object of an entry; of several the first.
+
+        Raises: UsageError for an object of no entry.
+        """
+        for name in self._entries:
+            if self.is_named(name, built):
+                return name
+        raise UsageError(f"a recipe has no name for the {self.what} {built}")
+
+    def is_named(self, name: str, built: T) -> bool:
+        """Whether `name` stands for an object like this one, whatever its parameters."""
+        if name not in self._entries:
+            return False
+        entry = self._entries[name]
+        return type(built) is entry.kind and all(getattr(built, key) == value for key, value in entry.fixed.items())
+
+    def table(self, name: str, built: T) -> dict[str, Any]:
+        """The inverse of `build`: what a recipe's table says beside the name; no defaults, but for parts."""
+        said: dict[str, Any] = {}
+        for key, field in self._entries[name].parameters.items():
+            value, registry = getattr(built, key), field.metadata.get("registry")
+            if registry:
+                part = registry.name_of(value)
+                said |= {key: part, **registry.table(part, value)}
+            elif field.default_factory is not dataclasses.MISSING or value != field.default:
+                said[key] = list(value) if isinstance(value, tuple) else value
+        return said
+
     def _parts(self) -> list["Registry[Any]"]:
         fields = [field for entry in self._entries.values() for field in entry.parameters.values()]
         return list(dict.fromkeys(field.metadata["registry"] for field in fields if "registry" in field.metadata))

@@ -144,6 +144,18 @@ class Power(StepRule):
         yield peak / slices.ops.xp.full_like(peak, slices.top + 1)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Times(StepRule):
+    """Another rule's steps times a factor.  It has no name: a quantizer calls its factor `coarser`."""
+
+    rule: StepRule
+    factor: float
+
+    def steps(self, slices: Slices) -> Iterator[Array]:
+        for steps in self.rule.steps(slices):
+            yield steps * float(np.float32(self.factor))
+
+
 def quantiles(values: Array, fractions: Sequence[float], ops: ArrayOps) -> Iterator[Array]:
     """Linear-interpolated quantiles of |values| in every row, each float32 (rows, 1), float32 throughout."""
     columns = values.shape[1]

@@ -108,23 +108,16 @@ def calibrate(
     _print(output, found, source, seconds, trained if isinstance(trained, int | float) else None, as_json)
 
 
-def _model(imported: "Imported", checkpoint: Path, device_name: str) -> "GPT":
-    import torch
-
-    from trainer.compute.attention import choose_attention
-    from trainer.compute.device import find_device, precision, to_device
+def _model(imported: "Imported", checkpoint: Path, device: str) -> "GPT":
+    from trainer.calibration import calibration_model
+    from trainer.compute.device import find_device
     from trainer.model.config import GPTConfig
-    from trainer.model.gpt import GPT
     from trainer.presets.published_layouts import check_shapes
 
-    device = find_device(device_name)
     with within(checkpoint):
         config = GPTConfig.from_dict(imported.metadata["config"])
         check_shapes(config, {name: array.shape for name, array in imported.tensors.items()})
-    model = GPT(config, choose_attention(device, precision(device))[1])
-    model.load_state_dict({name: torch.tensor(array) for name, array in imported.tensors.items()})
-    to_device(model, device)  # as the training did, bfloat16 tables included
-    return model.eval()
+    return calibration_model(config, imported.tensors, find_device(device))
 
 
 def _windows(
@@ -133,6 +126,7 @@ def _windows(
     """Training windows in random order, ids int64 (at most `batch`, seq_len)."""
     from codec.storage.calibration_file import sha256
     from codec.storage.token_shards import find_shards
+    from trainer.calibration import training_windows
     from trainer.data.loader import Loader
 
     config, trained_on = model.config, notes.get("tokenizer_sha256")
@@ -148,7 +142,7 @@ def _windows(
     loader = Loader(data_dir, seq_len=config.seq_len, sequences=batch, vocab_size=config.vocab_size, seed=seed)
     if sequences > loader.windows:
         click.echo(f"note: the shards hold {loader.windows} windows, some are used more than once", err=True)
-    return (loader.batch(first // batch)[0][: sequences - first] for first in range(0, sequences, batch))
+    return training_windows(loader, sequences)
 
 
 def _log(run: Path, seconds: float) -> None:

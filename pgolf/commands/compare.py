@@ -56,7 +56,7 @@ def compare(runs: tuple[Path, ...], against: tuple[str, ...], cap: int, write: P
     from verify.claims.write_submission_json import as_submission_json
 
     group = read_group(runs)
-    other = _other(against) if against else None
+    other = scores_to_beat(against) if against else None
     comparison = significance.compare(group.sample, other, group.bpb_per_nat) if other else None
     findings = check_group(group, cap, comparison)
     if write:
@@ -71,7 +71,7 @@ def compare(runs: tuple[Path, ...], against: tuple[str, ...], cap: int, write: P
     return 1 if any(finding.level == "fail" for finding in findings) else 0
 
 
-def _other(against: tuple[str, ...]) -> "SeedScores":
+def scores_to_beat(against: tuple[str, ...]) -> "SeedScores":
     """The scores to beat: those of a record, of runs, or given as numbers."""
     from verify.claims.reference_results import RECORDS
     from verify.claims.runs import read_group

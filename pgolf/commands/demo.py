@@ -146,8 +146,9 @@ def _train(
 
 def _pack(output: Path, result: "TrainResult") -> "PackedSubmission":
     from packager.submission import STAGES, PackOptions, build_submission
+    from pgolf.checkpoints import preset_toml
 
-    options = PackOptions(checkpoint=result.checkpoint, recipe=RECIPE, title="pgolf demo")
+    options = PackOptions(checkpoint=result.checkpoint, recipe=RECIPE, preset_of=preset_toml, title="pgolf demo")
     with progress("pack", STAGES) as step:
         return build_submission(options, output / "submission", step)
 
@@ -226,7 +227,7 @@ def _byte_models(data: Path, heldout: "HeldOut") -> dict[str, float]:
 def _recipes(checkpoint: Path) -> list[dict[str, Any]]:
     """pr162 as it is and for small models: its own compressor beside rANS on the same levels."""
     from codec.measurement.measurement import measure
-    from codec.quantization.recipe import load_recipe
+    from codec.quantization.recipe_files import load_recipe
     from codec.storage.checkpoint import read_checkpoint
 
     tensors, _ = read_checkpoint(checkpoint)

@@ -56,7 +56,8 @@ def measure(
     from codec.measurement.compressors import BASELINES, FALLBACK, installed
     from codec.measurement.measurement import measure as measure_recipe
     from codec.measurement.measurement import measure_treated
-    from codec.quantization.recipe import load_recipe, rounding_notes
+    from codec.quantization.recipe import rounding_notes
+    from codec.quantization.recipe_files import load_recipe
     from codec.storage.atomic_files import within
     from codec.storage.calibration_file import read_hessians
     from packager.importers.imported import STORED

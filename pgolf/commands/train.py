@@ -1,24 +1,18 @@
 """`pgolf train`: token shards -> checkpoint, log and resumable state."""
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from codec.errors import PgolfError
-from codec.storage.atomic_files import refusal
 from pgolf.console import json_option, print_json, print_table, progress
 from pgolf.data_origin import check_origin
 from pgolf.evaluation import fit_vocabulary, sliding_evaluation
-from pgolf.options import device_option, seed_option, steps_option, threads_option
-from pgolf.signals import let_the_first_speak
+from pgolf.options import device_option, seed_option, settings_option, steps_option, threads_option
 
 if TYPE_CHECKING:
-    from trainer.compute.ranks import Ranks
     from trainer.run.loop import TrainResult
     from verify.scoring.heldout import HeldOut
 
@@ -36,13 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--compile/--no-compile", default=None, help="Compile the model with torch.compile.  [default: the preset's choice]"
 )
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change a setting of the preset: any field of its GPTConfig or TrainConfig; may be repeated.",
-)
+@settings_option
 @click.option("--resume", is_flag=True, help="Go on from the state in RUN, if there is one.")
 @click.option("--tokenizer", metavar="FILE", help="SentencePiece model, instead of the data folder's.")
 @click.option("--val", metavar="FILE", help="Validation shard, instead of the data folder's.")
@@ -97,16 +85,18 @@ def train(
       pgolf train pr339 --data data -o run --set qat_below=0.1 --set qat_recipe=pr339
       torchrun --nproc_per_node=8 -m pgolf train pr1716 --data data -o run
     """
+    from codec.quantization.recipe_files import load_recipe
     from codec.storage.token_shards import find_shards, find_tokenizer
     from trainer.compute.ranks import Ranks
     from trainer.presets.catalog import find_preset
     from trainer.presets.overrides import apply_overrides
+    from trainer.run.launched import told_once
     from trainer.run.loop import train as run_training
     from verify.scoring.heldout import HeldOut
 
     ranks = Ranks.launched()
     first = ranks.first
-    with _told_once(ranks, output):
+    with told_once(ranks, f"{output}: stopped; add --resume to the same command to go on"):
         chosen = apply_overrides(find_preset(preset), settings)
         if compile is not None:
             chosen = replace(chosen, train=replace(chosen.train, compile=compile))
@@ -130,6 +120,7 @@ def train(
                 tokenizer=tokenizer_file,
                 trackers=trackers,
                 progress=report,
+                find_recipe=load_recipe,
             )
     if not first:
         return
@@ -137,35 +128,6 @@ def train(
         print_json({**asdict(result), "checkpoint": str(result.checkpoint)})
     else:
         _print(result, heldout)
-
-
-@contextmanager
-def _told_once(ranks: "Ranks", output: str) -> Iterator[None]:
-    """What all processes of torchrun find alike, the first one says; that another is lost, one of those left.
-
-    torchrun ends all of them when one ends, so the others first give it time to speak.  Its signal is no word of
-    theirs, and never comes between the first one's error and its saying so: see pgolf.signals.
-    """
-    from trainer.compute.ranks import RankLost
-
-    try:
-        yield
-    except RankLost:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which would come between asking and speaking
-        if not ranks.first_to_report_loss():
-            raise SystemExit(RankLost.exit_code) from None
-        raise
-    except PgolfError:
-        let_the_first_speak()
-        raise
-    except OSError as error:
-        let_the_first_speak()
-        raise refusal(error) from error
-    except KeyboardInterrupt:
-        if not ranks.first:
-            raise SystemExit(130) from None
-        click.echo(f"{output}: stopped; add --resume to the same command to go on", err=True)
-        raise
 
 
 def _print(result: "TrainResult", heldout: "HeldOut") -> None:

@@ -7,7 +7,7 @@ from codec import load_recipe, quantize_checkpoint
 from codec.errors import InputError
 from codec.measurement.measurement import measure
 from codec.quantization.recipe import Recipe, Rule, rounding_notes
-from codec.storage.calibration_file import CHECKPOINT, HESSIAN, read_hessians, sha256
+from codec.storage.calibration_file import CHECKPOINT, HESSIAN, SENSITIVITY, read_hessians, read_layers, sha256
 from codec.storage.checkpoint import write_checkpoint
 
 NAME = "blocks.0.mlp.fc.weight"
@@ -66,6 +66,30 @@ def test_what_does_not_belong_is_refused(tmp_path, checkpoint, tensors, hessian)
             read_hessians(path, checkpoint, tensors)
     with pytest.raises(InputError, match="is not a calibration file"):
         read_hessians(checkpoint, checkpoint, tensors)
+
+
+@pytest.mark.parametrize(
+    ("notes", "tokens"),
+    [
+        ({"tokens": 640, "sequences": 10, "batch": 4}, 640 / 3),
+        ({"tokens": 640, "sequences": 10}, None),
+        ({"tokens": 640, "sequences": 10, "batch": 0}, None),
+        ({"tokens": "640", "sequences": 10, "batch": 4}, None),
+    ],
+)
+def test_sensitivities_and_the_tokens_that_a_hessian_sums(tmp_path, checkpoint, tensors, hessian, notes, tokens):
+    rows = np.arange(24, dtype=np.float32)
+    path = tmp_path / "calibration"
+    arrays = {HESSIAN + NAME: hessian, SENSITIVITY + NAME: rows}
+    write_checkpoint(path, arrays, {CHECKPOINT: sha256(checkpoint), **notes})
+    layers = read_layers(path, checkpoint, tensors)
+    assert np.array_equal(layers.hessians[NAME], hessian)
+    assert np.array_equal(layers.sensitivities[NAME], rows)
+    assert layers.batch_tokens == tokens
+    for bad in (rows[:-1], -rows, rows.astype(np.int32), np.where(rows > 3, np.nan, rows)):
+        write_checkpoint(path, arrays | {SENSITIVITY + NAME: bad}, {CHECKPOINT: sha256(checkpoint)})
+        with pytest.raises(InputError, match=r"the sensitivities of `blocks\.0\.mlp\.fc\.weight` are .* need"):
+            read_layers(path, checkpoint, tensors)
 
 
 def test_a_missing_layer_is_named(tensors):

@@ -9,7 +9,7 @@ from codec import QuantizedTensor, load_recipe, quantize_checkpoint
 from codec.errors import InputError, UsageError
 from codec.quantization.granularity import Tensor
 from codec.quantization.quantizers import ClippedInt8, Uniform
-from codec.quantization.recipe import recipe_names
+from codec.quantization.recipe_files import recipe_names
 from codec.quantization.step_rules import AbsMax, Floor, Search, Std
 
 # The original's words for what it did to a tensor, and the treatment and quantizer of ours.

@@ -9,9 +9,10 @@ from importlib.machinery import EXTENSION_SUFFIXES
 import pytest
 
 from codec.errors import InputError
+from packager.reference import Training, reference_bundle
 from packager.script import bundle as bundling
 from packager.script.bundle import DECLARED, bundle
-from packager.template import SHIPPED
+from packager.template import EVAL_ONLY, FULL
 from tests.conftest import ROOT
 
 
@@ -223,7 +224,7 @@ def test_a_script_that_reads_code_is_left_as_it_is(beside):
 def test_the_reference_script_closes_without_importing_torch():
     code = (
         "import sys\nfrom importlib.resources import files\nfrom packager.script.bundle import bundle\n"
-        "found = bundle((files('packager') / 'template/train_gpt.py').read_text(), 'x')\n"
+        "found = bundle((files('packager') / 'template/eval_gpt.py').read_text(), 'x')\n"
         "print(*found.modules, *found.requires, 'torch' in sys.modules)\n"
     )
     words = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
@@ -232,15 +233,15 @@ def test_the_reference_script_closes_without_importing_torch():
     assert words.index("verify.scoring.windows") < words.index("verify.scoring.sliding")
 
 
-def test_the_list_of_shipped_modules_is_what_the_reference_script_carries():
-    script = (ROOT / "packager" / "template" / "train_gpt.py").read_text()
-    assert tuple(bundle(script, "train_gpt.py").modules) == SHIPPED
+def test_the_lists_of_shipped_modules_are_what_the_reference_scripts_carry():
+    assert tuple(reference_bundle(None).modules) == EVAL_ONLY
+    assert tuple(reference_bundle(Training(preset="a preset", recipe="a recipe")).modules) == FULL
 
 
-@pytest.mark.parametrize("module", SHIPPED)
+@pytest.mark.parametrize("module", FULL)
 def test_a_shipped_module_imports_nothing_that_does_not_ship(module):
     allowed = {*sys.stdlib_module_names, *DECLARED}
     for node in ast.walk(ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module] if isinstance(node, ast.ImportFrom) else []
-        assert all(name in SHIPPED or name.partition(".")[0] in allowed for name in names), names
+        assert all(name in FULL or name.partition(".")[0] in allowed for name in names), names

@@ -2,19 +2,18 @@
 
 import ast
 import builtins
-from importlib.resources import files
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.errors import InputError
-from packager.script.bundle import bundle
+from packager.reference import Training, reference_bundle
 from packager.script.minify import minify
 
 
 def carried():
-    found = bundle((files("packager") / "template/train_gpt.py").read_text(), "train_gpt.py")
+    found = reference_bundle(Training(preset="a preset", recipe="a recipe"))
     return {**found.modules, "train_gpt.py": found.main}
 
 

@@ -106,7 +106,7 @@ def test_gptq_loses_less_of_what_the_layers_give(pgolf, pgolf_process, calibrate
     plain = pgolf(*base, "-o", "plain", cwd=folder)
     assert plain.returncode == 0, plain.stderr
     assert "note: recipe four wants GPTQ for 13 tensors, without Hessians they are rounded" in plain.stderr
-    gptq = pgolf(*base, "--hessians", "run/calibration.safetensors", "-o", "gptq", cwd=folder)
+    gptq = pgolf(*base, "--eval-only", "--hessians", "run/calibration.safetensors", "-o", "gptq", cwd=folder)
     assert (gptq.returncode, gptq.stderr) == (0, "")
     monkeypatch.setenv("PYTHONHASHSEED", "4711")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")

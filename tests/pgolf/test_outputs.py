@@ -24,9 +24,10 @@ COMMANDS = {
     "measure": ("measure", "run/checkpoint.safetensors", "--plot", "{}.png"),
     "compare": ("compare", "seed.log", "--write", "{}"),
     "audit": ("audit", "--gallery", "-o", "{}"),
+    "record": ("record", "seed.log", "--script", "packed/train_gpt.py", "-o", "{}"),
 }
 FILES = ("unpack", "calibrate", "compare", "audit")  # what they write is one file
-FOLDERS = ("data", "pack", "inspect")
+FOLDERS = ("data", "pack", "inspect", "record")
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,9 @@ def evaluate_each(commands, cwd):
 
 def test_json_describes_the_folder(packed):
     folder, said = packed
-    assert said.keys() == {"submission", "recipe", "artifact_bytes", "code_bytes", "total_bytes", "cap_bytes", "sha256"}
+    sizes = {"artifact_bytes", "code_bytes", "total_bytes", "cap_bytes"}
+    assert said.keys() == {"submission", "recipe", "trains", "sha256", *sizes}
+    assert said["trains"] is False  # its checkpoint does not say how it was trained
     assert said["artifact_bytes"] == (folder / "model.bin").stat().st_size
     assert said["code_bytes"] == (folder / "train_gpt.py").stat().st_size
     assert said["total_bytes"] == said["artifact_bytes"] + said["code_bytes"]

@@ -8,7 +8,7 @@ import pytest
 
 from codec import QuantizedTensor
 from codec.measurement.measurement import measure, measure_treated
-from codec.quantization.recipe import load_recipe
+from codec.quantization.recipe_files import load_recipe
 from codec.storage.checkpoint import write_checkpoint
 from pgolf.plots import BARS, PARTS, draw_plot, role, shares
 

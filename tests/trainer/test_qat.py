@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from codec.decoder import QuantizedTensor
 from codec.errors import UsageError
-from codec.quantization.recipe import Recipe, Rule, load_recipe, quantize_checkpoint, recipe_names
+from codec.quantization.recipe import Recipe, Rule, quantize_checkpoint
+from codec.quantization.recipe_files import load_recipe, recipe_names
 from trainer.model.gpt import GPT
 from trainer.optim.qat import fake_quantized, rounded
 from trainer.presets.catalog import PRESETS

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from codec.errors import UsageError
+from codec.quantization.recipe_files import load_recipe
 from codec.storage.checkpoint import read_checkpoint
 from codec.storage.token_shards import shard_bytes
 from tests.trainer.runs import assert_equal, go, metrics, weights
@@ -135,14 +136,18 @@ def test_rounding_begins_when_the_learning_rate_has_fallen(narrow, tmp_path, mon
     preset = small_preset("pr162")
     model = replace(preset.model, mlp_hidden=1088)  # the recipe rounds matrices of more than 65,536 weights
     rounding = replace(preset.train, micro_batch=4, qat_below=0.5, qat_recipe="pr162")
-    go(narrow, tmp_path, replace(preset, model=model, train=rounding), evaluate=lambda model: (1.0, 1.0))
+    preset = replace(preset, model=model, train=rounding)
+    go(narrow, tmp_path, preset, evaluate=lambda model: (1.0, 1.0), find_recipe=load_recipe)
     rates = [min(1.0, (20 - step) / preset.train.warmdown_steps) for step in range(20)]
     assert [count <= 63 for count in levels] == [rate < 0.5 for rate in rates]
     assert any(count <= 63 for count in levels)
     assert len(np.unique(weights(tmp_path)["blocks.0.mlp.fc.weight"][0])) > 63
-    monkeypatch.setattr("trainer.run.step.load_recipe", lambda _: WITHOUT_FORMULA)
-    with pytest.raises(UsageError, match="training cannot round with treatment `numbers`"):
-        go(narrow, tmp_path / "other", replace(preset, model=model, train=rounding), evaluate=small_evaluation)
+    for find, words in (
+        (lambda _: WITHOUT_FORMULA, "cannot round with treatment `numbers`"),
+        (None, "pass find_recipe"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            go(narrow, tmp_path / "other", preset, evaluate=small_evaluation, find_recipe=find)
     assert not (tmp_path / "other").exists()
 
 

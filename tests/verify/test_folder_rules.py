@@ -10,9 +10,11 @@ from codec.errors import CodecError, InputError
 from codec.storage.checkpoint import write_checkpoint
 from tests.verify.conftest import BIGRAM
 from tests.verify.measured import FACTS, SCORE, claiming
+from tests.verify.records import log_1716
 from verify import HeldOut, Settings, Submission, examine
+from verify.claims.log_reader import read_log
 from verify.finding import Finding
-from verify.folder_rules import check_claimed_bytes, check_claimed_hashes
+from verify.folder_rules import check_claimed_bytes, check_claimed_hashes, compare_files
 from verify.run_rules import check_claimed_score
 from verify.submission import run_settings
 from verify.submission.byte_count import count
@@ -223,3 +225,56 @@ def test_one_failure_decides(write_submission):
     for level, expected in (("pass", 0), ("warn", 0), ("unknown", 0), ("not stated", 0), ("fail", 1)):
         other = Finding(rule="log.bytes", level=level, message="")
         assert Verdict(findings=(passing, other), bytes=counted, scores=()).exit_code == expected
+
+
+@pytest.fixture
+def logs(tmp_path):
+    """Of seeds 42 and 314: 18,097 bytes of code, and models of 15,973,106 and 15,976,073 bytes."""
+    for seed in (42, 314):
+        (tmp_path / f"train_seed{seed}.log").write_text(log_1716(seed))
+    return [read_log(tmp_path / f"train_seed{seed}.log") for seed in (42, 314)]
+
+
+@pytest.mark.parametrize(
+    ("code", "artifact", "seed", "level", "words"),
+    [
+        (18_097, 15_973_106, 42, "pass", "the artifact has the 15,973,106 bytes that the log of its seed 42 counts"),
+        (18_097, 15_976_073, None, "pass", "that train_seed314.log counts"),
+        (18_097, 15_973_106, 314, "fail", "15,973,106 bytes, the log of its seed 314 counts 15,976,073"),
+        (18_097, 15_973_106, 7, "fail", "said to be of seed 7, of which there is no log"),
+        (18_097, 1000, None, "warn", "the artifact has 1,000 bytes, as many as none of the logs counts"),
+        (18_097, None, None, "unknown", "the sizes of models are what the logs say"),
+        (23_927, 15_973_106, 42, "warn", "the code has 23,927 bytes, the logs count 18,097"),
+        (23_928, 15_973_106, 42, "fail", "train_seed314.log makes 16,000,001 bytes, 1 over the cap of 16,000,000"),
+    ],
+)
+def test_files_are_held_against_the_sizes_of_logs(logs, code, artifact, seed, level, words):
+    found = compare_files(logs, code, artifact, seed, 16_000_000)
+    assert (found.level, words in found.message) == (level, True), found.message
+
+
+def test_logs_without_sizes_say_nothing_of_files(logs):
+    nothing = [replace(log, sizes=replace(log.sizes, model=None)) for log in logs]
+    assert compare_files(nothing, 1, 1, 42, 10) is None
+
+
+@pytest.mark.parametrize(
+    ("claims", "level"),
+    [
+        ({"artifact_seed": 42, "seed_results": {"42": {"val_bpb": SCORE.bpb}}}, "pass"),
+        ({"artifact_seed": 42, "seed_results": {"42": {"val_bpb": SCORE.bpb + 0.01}}}, "fail"),
+        (
+            {"artifact_seed": 42, "seed_results": {"7": {"val_bpb": SCORE.bpb}}},
+            "fail",
+        ),  # nothing of 42: the mean counts
+        ({"artifact_seed": "42", "seed_results": {"42": {"val_bpb": SCORE.bpb}}}, "fail"),
+        ({"seed_results": {"42": {"val_bpb": SCORE.bpb}}}, "fail"),
+    ],
+)
+def test_the_score_of_a_mean_is_that_of_the_artifacts_seed(claims, level):
+    how = {"L": 16, "S": 4, "n_tokens": SCORE.tokens}
+    found = check_claimed_score(claiming({"val_bpb": SCORE.bpb + 0.5, "eval": how, **claims}))
+    assert (found.level, "whose artifact this is" in found.message) == (
+        level,
+        "7" not in claims["seed_results"] and claims.get("artifact_seed") == 42,
+    )

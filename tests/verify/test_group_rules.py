@@ -515,3 +515,16 @@ def test_a_log_of_1176_alone_warns_and_says_what_it_took_instead(log):
     finding = found(check_log(log(log_1176(42), "train_seed42.log")))["log.headline"]
     assert finding.level == "warn"
     assert "taken instead: `legal_ttt` 1.11226855" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("size", "level"), [(13_176, "unknown"), (13_178, "unknown"), (13_250, "fail"), (12_000, "fail")]
+)
+def test_bytes_that_a_line_states_are_those_it_implies(log, size, level):
+    """As a packed script prints its score, of a text that nobody knows."""
+    line = (
+        f"final_sliding_window_exact val_loss:4.98416532 val_bpb:3.35955691 tokens:6156 bytes:{size} eval_time:55ms\n"
+    )
+    finding = found(check_log(log(line)))["log.implied_bytes"]
+    assert finding.level == level
+    assert ("loss and bpb imply 13,176" in finding.message) == (level == "fail")

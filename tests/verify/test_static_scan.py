@@ -88,6 +88,9 @@ def cache(table, ctx, labels):
     "reads by path": "from pathlib import Path\nx = Path('/data/cache.json').read_text()  # HERE",
     "blob": f"table = {'Zm9v' * 400!r}  # HERE",
     "environment": "import os\ndef f():\n    return os.environ.get('SECRET')  # HERE",
+    "environment (beside a launcher's variable)": (
+        "import os\ndef f():\n    return os.environ.get('RANK') or os.environ.get('SECRET')  # HERE"
+    ),
 }
 
 
@@ -107,6 +110,11 @@ def test_every_rule_of_the_checklist_has_a_pattern_here():
 
 
 CLEAN = {
+    "the launcher's variables": (
+        "import os\ndef f():\n    return os.environ.get('RANK', '0'), os.environ['WORLD_SIZE']\n"
+        "local = os.getenv('LOCAL_RANK')\n"
+        "def g():\n    return 'TORCHELASTIC_RUN_ID' in os.environ\n"
+    ),
     "evaluation during training": """
 import torch
 def main(model, train_loader, val_tokens):

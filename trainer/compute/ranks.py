@@ -44,7 +44,9 @@ class Ranks:
 
         Raises: UsageError when they are no numbers, or no rank of that world.
         """
-        rank, world, local = (_number(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        rank = _number("RANK", os.environ.get("RANK"))
+        world = _number("WORLD_SIZE", os.environ.get("WORLD_SIZE"))
+        local = _number("LOCAL_RANK", os.environ.get("LOCAL_RANK"))
         if rank >= max(world, 1):
             raise UsageError(
                 f"the environment says RANK {rank}, but WORLD_SIZE {world}", hint="start with torchrun, or unset both"
@@ -71,12 +73,13 @@ class Ranks:
     def joined(self, device: torch.device) -> Iterator[None]:
         """All processes have arrived and can talk: tensors by NCCL between GPUs, everything else by gloo.
 
+        Inside another `joined` it does nothing: a second group under one launcher would meet the first one's addresses.
         Raises: EnvironmentLacks when nothing says how the others are reached; RankLost when they do not come.
         """
-        if self.world == 1:
+        if self.world == 1 or dist.is_initialized():
             yield
             return
-        with _failures_mean_loss():
+        with failures_mean_loss():
             try:
                 # gloo on GPUs as well: flags and clocks need no kernel, and it notices a dead process at once.  NCCL
                 # waits for one in silence, so all call `barrier` before it is used.
@@ -96,7 +99,7 @@ class Ranks:
             return
         tensors = list(tensors)
         flat = torch.cat([tensor.flatten() for tensor in tensors])
-        with _failures_mean_loss():
+        with failures_mean_loss():
             dist.all_reduce(flat)
         parts = flat.div_(self.world).split([tensor.numel() for tensor in tensors])
         torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
@@ -106,7 +109,7 @@ class Ranks:
         if self.world == 1:
             return part
         whole = part.new_empty(self.world, *part.shape)
-        with _failures_mean_loss():
+        with failures_mean_loss():
             dist.all_gather(list(whole.unbind()), part.contiguous())
         return whole.flatten(0, 1)
 
@@ -115,7 +118,7 @@ class Ranks:
         if self.world == 1:
             return values
         shared = torch.tensor(values, dtype=torch.float64)
-        with _failures_mean_loss():
+        with failures_mean_loss():
             dist.broadcast(shared, 0, group=group)
         return shared.tolist()
 
@@ -125,7 +128,7 @@ class Ranks:
         if self.world == 1:
             yield self.broadcast
             return
-        with _failures_mean_loss():
+        with failures_mean_loss():
             group = dist.new_group(timeout=LONG_TIMEOUT, backend="gloo")
         yield partial(self.broadcast, group=group)
         dist.destroy_process_group(group)
@@ -139,13 +142,13 @@ class Ranks:
         if self.world == 1:
             return flag
         count = torch.tensor(int(flag))
-        with _failures_mean_loss():
+        with failures_mean_loss():
             dist.all_reduce(count)
         return bool(count)
 
 
 @contextmanager
-def _failures_mean_loss() -> Iterator[None]:
+def failures_mean_loss() -> Iterator[None]:
     """Failures of the messages inside, whatever their backend, as one sentence."""
     try:
         yield
@@ -158,8 +161,8 @@ def _failures_mean_loss() -> Iterator[None]:
         ) from None
 
 
-def _number(name: str) -> int:
-    text = os.environ.get(name) or "0"
+def _number(name: str, text: str | None) -> int:
+    text = text or "0"
     if not (text.isascii() and text.isdigit()):
         raise UsageError(
             f"{name} is `{text}` in the environment, not a number", hint="start with torchrun, or unset it"

@@ -3,43 +3,18 @@
 Those of the toolkit are the TOML files of this folder; a file whose name begins with _ is no preset, others extend it.
 """
 
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from codec.errors import UsageError
 from codec.storage.atomic_files import read_bytes, within
-from codec.suggestion import nearest
-from trainer.model.config import GPTConfig
+from codec.suggestion import did_you_mean
+from trainer.presets.preset import Preset
 from trainer.presets.preset_file import parse_preset
 from trainer.presets.setting_values import CONFIGS
-from trainer.presets.train_config import TrainConfig
 
 FILES = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.toml"))}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Preset:
-    """A name for one GPTConfig and one TrainConfig.
-
-    fixed_vocab: the vocabulary size is part of the recipe; otherwise it follows the tokenizer.
-    """
-
-    name: str
-    description: str
-    model: GPTConfig
-    train: TrainConfig
-    fixed_vocab: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, in the form that a preset's file has when it extends nothing."""
-        return {
-            "name": self.name,
-            "description": self.description,
-            "fixed_vocab": self.fixed_vocab,
-            "model": self.model.to_dict(),
-            "train": self.train.to_dict(),
-        }
 
 
 PRESETS: dict[str, Preset] = {}
@@ -78,18 +53,7 @@ def find_preset(name_or_path: str | Path) -> Preset:
 def _load(path: Path) -> Preset:
     tables = _tables(path, ())
     with within(path):
-        for key in ("name", "description"):
-            if key not in tables:
-                raise UsageError(f"lacks `{key}`", hint=f"write {key} = ... above its tables")
-        configs = {}
-        for table, config in CONFIGS.items():
-            for field in fields(config):
-                if field.default is MISSING and field.name not in tables[table]:
-                    raise UsageError(
-                        f"[{table}] lacks `{field.name}`", hint='state it, or let the file extend one: extends = "tiny"'
-                    )
-            configs[table] = config(**tables[table])
-        return Preset(**{**tables, **configs})
+        return Preset.of(tables)
 
 
 def _tables(path: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
@@ -118,7 +82,7 @@ def _inherited(name: str, folder: Path, extending: tuple[Path, ...]) -> dict[str
 
 
 def _unknown(name: str) -> UsageError:
-    hint = f"{nearest(name, PRESETS)} presets: {', '.join(PRESETS)}".lstrip()
+    hint = f"{did_you_mean(name, PRESETS)} presets: {', '.join(PRESETS)}".lstrip()
     return UsageError(f"there is no preset `{name}`", hint=hint)
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from codec.errors import UsageError
 from codec.suggestion import suggestion
 from trainer.model.config import GPTConfig
-from trainer.presets.catalog import Preset
+from trainer.presets.preset import Preset
 from trainer.presets.setting_values import FIELDS, coerced
 from trainer.presets.train_config import TrainConfig
 

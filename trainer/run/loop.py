@@ -3,27 +3,25 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from codec.errors import PgolfError
 from codec.progress import Progress
 from trainer.compute.device import autocast, cpu_threads, find_device, synchronize
-from trainer.compute.ranks import RankLost, Ranks
+from trainer.compute.ranks import RankLost, Ranks, failures_mean_loss
 from trainer.data.loader import Loader
 from trainer.model.gpt import GPT
 from trainer.optim.schedule import StepSettings, step_settings
-from trainer.presets.catalog import Preset
+from trainer.presets.preset import Preset
 from trainer.presets.train_config import TrainConfig
-from trainer.run.run_folder import CHECKPOINT, STATE, RunFiles, check_folder
+from trainer.run.run_folder import CHECKPOINT, STATE, LogHead, RunFiles, check_folder
 from trainer.run.run_identity import open_data
 from trainer.run.signals import held, interruptions
 from trainer.run.state import RunPosition, export_checkpoint, load_state, save_state
-from trainer.run.step import Stepper
+from trainer.run.step import FindRecipe, Stepper
 from trainer.run.trackers import Opener, find_tracker
 
 Evaluate = Callable[[GPT], tuple[float, float]]  # model -> (val_loss in nats per token, val_bpb)
@@ -59,15 +57,19 @@ def train(
     tokenizer: str | Path | None = None,
     trackers: Sequence[str] = (),
     progress: Progress | None = None,
+    find_recipe: FindRecipe | None = None,
+    head: LogHead | None = None,
 ) -> TrainResult:
     """Train a preset and write checkpoint.safetensors, train.log, metrics.jsonl and state.safetensors into `out_dir`.
 
-    evaluate: called with the model to export, at the end and every `val_every` steps.  steps: instead of the
-    preset's, its schedule in proportion.  threads: of torch, for this run.  device: "cpu", "cuda" or "auto".
+    evaluate: called with the model to export, in all processes, at the end and every `val_every` steps.
+    steps: instead of the preset's, its schedule in proportion.  threads: of torch, for this run.
+    device: "cpu", "cuda" or "auto".
     resume: go on from `out_dir`'s state if there is one; with the same threads and number of processes the weights
     equal those of an uninterrupted run bit for bit, unless a wall-clock cap is set.  trackers: see its module.
+    find_recipe: codec's load_recipe, for a preset that trains through a recipe's rounding.  head: see its class.
     Ctrl-C and SIGTERM save the state after the present step, then raise KeyboardInterrupt.
-    Processes of torchrun all call this alike and see the same folders; the first alone writes, validates and reports.
+    Processes of torchrun all call this alike and see the same folders; the first alone writes and reports.
 
     Raises: UsageError for a folder in use, a resume with other settings, or processes that cannot share a step;
     InputError for unusable data; EnvironmentLacks without the device, compiler or tracker; RankLost when another
@@ -80,7 +82,8 @@ def train(
     torch_device = find_device(device, ranks.local)
     loader, identity = open_data(preset, data_dir, tokenizer, seed, ranks)
     with cpu_threads(threads), ranks.joined(torch_device):
-        run = _Run.start(preset, loader, out_dir, identity, torch_device, resume, openers)
+        stepper = Stepper.build(preset, seed, torch_device, ranks, find_recipe)
+        run = _Run.start(preset, loader, out_dir, identity, stepper, resume, openers, head or LogHead())
         try:
             run.warm_up()
             run.steps(evaluate, progress if ranks.first else None)
@@ -111,12 +114,12 @@ class _Run:
         loader: Loader,
         out_dir: Path,
         identity: dict[str, Any],
-        device: torch.device,
+        stepper: Stepper,
         resume: bool,
         openers: Sequence[Opener],
+        head: LogHead,
     ) -> "_Run":
         """A fresh run, or the one saved in `out_dir`."""
-        stepper = Stepper.build(preset, identity["seed"], device, loader.ranks)
         saved = resume and (out_dir / STATE).exists()
         position = load_state(out_dir / STATE, stepper.state, identity) if saved else RunPosition()
         run = cls(
@@ -130,7 +133,7 @@ class _Run:
             phases={"warmup": 0.0, "val": 0.0, "save": 0.0, **position.phases},
         )
         if loader.ranks.first:
-            run.records = RunFiles.open(out_dir, position, openers, identity, preset.train.steps)
+            run.records = RunFiles.open(out_dir, position, openers, identity, preset.train.steps, head)
             data = {"train_tokens": loader.tokens, "train_shards": len(loader.paths)}
             run.records.introduce(position.step, identity, {**data, **stepper.facts()})
         return run
@@ -199,14 +202,12 @@ class _Run:
         return settings, loss, norm
 
     def validate(self, evaluate: Evaluate) -> tuple[float, float]:
-        """(val_loss, val_bpb) of the weights that would be exported now; measured by the first rank."""
-        measured = [0.0, 0.0]
-        with self.timed("val"), self.ranks.long_timeout_group() as broadcast:
-            if self.records:
-                with self.stepper.state.exported() as model, autocast(self.stepper.device):
-                    measured = list(evaluate(model))
-                self.records.validated(self.step, self.seconds, *measured)
-            loss, bpb = broadcast(measured)
+        """(val_loss, val_bpb) of the weights that would be exported now, equal in all processes."""
+        together = failures_mean_loss() if self.ranks.world > 1 else nullcontext()  # alone, an error is its own
+        with self.timed("val"), self.stepper.state.exported() as model, autocast(self.stepper.device), together:
+            loss, bpb = evaluate(model)
+        if self.records:
+            self.records.validated(self.step, self.seconds, loss, bpb)
         return loss, bpb
 
     def save(self) -> None:
@@ -273,6 +274,9 @@ class _Run:
         return {
             "config": self.preset.model.to_dict(),
             "preset": self.preset.name,
+            "description": self.preset.description,
+            "fixed_vocab": self.preset.fixed_vocab,
+            "train": self.preset.train.to_dict(),
             "seed": self.identity["seed"],
             "steps": self.step,
             "tokens": self.step * self.config.batch_tokens,

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,19 @@ from trainer.run.trackers import JsonLines, Opener, Tracker
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKPOINT, LOG, METRICS, STATE = "checkpoint.safetensors", "train.log", "metrics.jsonl", "state.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogHead:
+    """What the log of a run says first, beside what the run knows of itself.
+
+    source_sha256: of the program; None = over the modules of `trainer`.  facts: each a line of its own.  echo: print
+    the log as well.
+    """
+
+    source_sha256: str | None = None
+    facts: Mapping[str, object] = field(default_factory=dict)
+    echo: bool = False
 
 
 def check_folder(out_dir: Path, resume: bool) -> None:
@@ -42,19 +55,27 @@ class RunFiles:
     """Log, metrics and trackers of one run of `steps` steps."""
 
     steps: int
+    head: LogHead
     log: TrainLog
     metrics: JsonLines
     trackers: tuple[Tracker, ...]
 
     @classmethod
     def open(
-        cls, out_dir: Path, position: RunPosition, openers: Sequence[Opener], identity: Mapping[str, Any], steps: int
+        cls,
+        out_dir: Path,
+        position: RunPosition,
+        openers: Sequence[Opener],
+        identity: Mapping[str, Any],
+        steps: int,
+        head: LogHead,
     ) -> "RunFiles":
         """Start or, at a later position, continue the files of a run."""
         out_dir.mkdir(parents=True, exist_ok=True)
         return cls(
             steps=steps,
-            log=TrainLog(out_dir / LOG, keep_bytes=position.log_bytes),
+            head=head,
+            log=TrainLog(out_dir / LOG, keep_bytes=position.log_bytes, echo=head.echo),
             metrics=JsonLines(out_dir / METRICS, keep_bytes=position.metrics_bytes),
             trackers=tuple(opener(out_dir, identity, position.step) for opener in openers),
         )
@@ -68,8 +89,10 @@ class RunFiles:
             self.log.pairs(resumed_step=step, **facts)
             return
         self.log.add(json.dumps(identity, sort_keys=True))
-        self.log.add(f"source sha256:{_source_sha256()}")
+        self.log.add(f"source sha256:{self.head.source_sha256 or _source_sha256()}")
         self.log.pairs(seed=identity["seed"])
+        for name, value in self.head.facts.items():
+            self.log.pairs(**{name: value})
         self.log.pairs(**facts)
 
     def trained(self, step: int, seconds: float, loss: float, values: Mapping[str, float]) -> None:

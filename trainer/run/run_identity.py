@@ -8,7 +8,7 @@ from codec.storage.atomic_files import read_bytes
 from codec.storage.token_shards import find_tokenizer
 from trainer.compute.ranks import Ranks
 from trainer.data.loader import Loader
-from trainer.presets.catalog import Preset
+from trainer.presets.preset import Preset
 
 
 def open_data(

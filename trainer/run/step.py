@@ -1,6 +1,7 @@
 """One training step: the gradients of a batch over all ranks, then the optimizers."""
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -8,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from codec.quantization.recipe import Recipe, load_recipe
+from codec.errors import UsageError
+from codec.quantization.recipe import Recipe
 from trainer.compute.attention import choose_attention
 from trainer.compute.device import Forward, autocast, compiled, precision, synchronize, to_device
 from trainer.compute.ranks import Ranks
@@ -18,11 +20,12 @@ from trainer.optim.averaging import find_average
 from trainer.optim.muon import optimizers
 from trainer.optim.qat import fake_quantized
 from trainer.optim.schedule import StepSettings
-from trainer.presets.catalog import Preset
+from trainer.presets.preset import Preset
 from trainer.presets.train_config import TrainConfig
 from trainer.run.state import TrainState
 
 Batch = tuple[Tensor, Tensor]  # inputs, targets, each int64 (sequences of this rank, seq_len)
+FindRecipe = Callable[[str], Recipe]  # by the name that the preset says
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,17 +44,20 @@ class Stepper:
     attention: str
 
     @classmethod
-    def build(cls, preset: Preset, seed: int, device: torch.device, ranks: Ranks) -> "Stepper":
+    def build(
+        cls, preset: Preset, seed: int, device: torch.device, ranks: Ranks, find_recipe: FindRecipe | None = None
+    ) -> "Stepper":
         """A freshly initialized model on the device, with optimizers and average.
 
-        Raises: UsageError for a recipe that training cannot round with; EnvironmentLacks when torch cannot compile.
+        find_recipe: of the recipe that training rounds with, if the preset names one.
+        Raises: UsageError for a recipe that it cannot round with; EnvironmentLacks when torch cannot compile.
         """
         config = preset.train
         attention, attend = choose_attention(device, precision(device))
         model = GPT(preset.model, attend)
         initialize(model, seed)
         to_device(model, device)
-        recipe = load_recipe(config.qat_recipe) if config.qat_recipe else None
+        recipe = _recipe(config.qat_recipe, find_recipe) if config.qat_recipe else None
         if recipe:
             with fake_quantized(model, recipe):  # refuses an unusable one now, not when the learning rate has fallen
                 pass
@@ -143,3 +149,9 @@ class Stepper:
             loss.backward()
             total += loss.detach()
         return total
+
+
+def _recipe(name: str, find: FindRecipe | None) -> Recipe:
+    if find is None:
+        raise UsageError(f"the preset trains through recipe `{name}`", hint="pass find_recipe=codec.load_recipe")
+    return find(name)

@@ -8,9 +8,13 @@ PHASES, CALIBRATE = "phase_times", "calibrate"
 
 
 class Lines:
-    """A file of whole lines, each on disk before the next step; a resumed run first cuts what came after its state."""
+    """A file of whole lines, each on disk before the next step; a resumed run first cuts what came after its state.
 
-    def __init__(self, path: str | Path, *, keep_bytes: int = 0) -> None:
+    echo: print them as well.
+    """
+
+    def __init__(self, path: str | Path, *, keep_bytes: int = 0, echo: bool = False) -> None:
+        self._echo = echo
         Path(path).touch()
         os.truncate(path, min(keep_bytes, os.path.getsize(path)))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
@@ -19,6 +23,8 @@ class Lines:
         """Append one line."""
         self._file.write(text + "\n")
         self._file.flush()
+        if self._echo:
+            print(text, flush=True)
 
     @property
     def bytes(self) -> int:
@@ -33,10 +39,10 @@ class Lines:
 class TrainLog(Lines):
     """What a run says about itself, for people and for `verify.claims.log_reader`."""
 
-    def __init__(self, path: str | Path, *, keep_bytes: int = 0) -> None:
+    def __init__(self, path: str | Path, *, keep_bytes: int = 0, echo: bool = False) -> None:
         # `pgolf calibrate` may have added its time to the log of a finished run: it counts, whoever resumes that run.
         cut = Path(path).read_bytes()[keep_bytes:].decode(errors="replace") if Path(path).exists() else ""
-        super().__init__(path, keep_bytes=keep_bytes)
+        super().__init__(path, keep_bytes=keep_bytes, echo=echo)
         for line in cut.splitlines():
             if line.startswith(f"{PHASES} {CALIBRATE}:"):
                 self.add(line)

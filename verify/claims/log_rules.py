@@ -1,6 +1,7 @@
 """Judges of one log, by itself and against what submission.json states of it."""
 
 import math
+import re
 from dataclasses import dataclass
 from decimal import Decimal
 from statistics import median
@@ -117,6 +118,8 @@ def check_implied_bytes(facts: LogFacts) -> Finding:
                 message=f"line {metric.line}, `{metric.label}`, implies {ratio:.5f} bytes per token, the other lines "
                 f"{usual:.5f}: another text, or a changed number",
             )
+        if contradiction := _contradiction(metric):
+            return contradiction
     found = [(known_text(metric, log.targets), metric) for metric in metrics]
     named = [(text, metric) for text, metric in found if text]
     if not named:
@@ -233,6 +236,27 @@ def known_text(metric: Metric, targets: int | None) -> Text | None:
     candidates = [text for text in TEXTS if targets in (None, text.tokens - text.recounted)]
     return next(
         (text for text in candidates if abs(text.tokens * ratio - text.bytes) <= 2 + text.bytes * precision), None
+    )
+
+
+def stated_text(metric: Metric) -> tuple[int, int] | None:
+    """(tokens, bytes) as the line of the score states them itself: `tokens:6156 bytes:13176`."""
+    tokens, size = metric.notes.get("tokens", ""), metric.notes.get("bytes", "")
+    return (int(tokens), int(size)) if re.fullmatch(r"\d{1,15}", tokens) and re.fullmatch(r"\d{1,15}", size) else None
+
+
+def _contradiction(metric: Metric) -> Finding | None:
+    """What is wrong with the bytes that the line itself states: its loss and bpb imply others."""
+    tokens, size = stated_text(metric) or (0, 0)
+    implied = tokens * _bytes_per_token(metric)
+    if abs(implied - size) <= 2 + size * _precision(metric):
+        return None
+    return Finding(
+        rule="log.implied_bytes",
+        level="fail",
+        evidence={"line": metric.line, "tokens": tokens, "bytes": size, "implied": implied},
+        message=f"line {metric.line}, `{metric.label}`, states {size:,} bytes of {tokens:,} tokens, its loss and bpb "
+        f"imply {implied:,.0f}",
     )
 
 

@@ -80,6 +80,11 @@ class Group:
     readme: str
     skipped: tuple[Path, ...]
 
+    @classmethod
+    def of_logs(cls, logs: Sequence[Log]) -> "Group":
+        """The runs of these logs, of which nothing is stated.  Raises: InputError as `headline`."""
+        return cls(runs=tuple(map(Run.of_log, logs)), logs=tuple(logs), statement=None, readme="", skipped=())
+
     @property
     def sample(self) -> SeedScores:
         """The scores, in bits per byte."""

@@ -85,6 +85,18 @@ def read_statement(path: str | Path) -> Statement:
     )
 
 
+def artifact_seed(raw: dict[str, Any]) -> int | None:
+    """Whose artifact lies in the folder, when `artifact_seed` says so: a record of several seeds holds one."""
+    seed = raw.get("artifact_seed")
+    return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
+
+
+def artifact_bpb(raw: dict[str, Any]) -> Decimal | None:
+    """What is stated of that seed: its artifact's score, where `val_bpb` is a mean."""
+    seed = artifact_seed(raw)
+    return next((each.bpb for each in _seeds(raw) if each.seed == seed), None)
+
+
 def _exact(text: str) -> Decimal | None:
     """A float as written; None when its exponent is beyond what a Decimal holds."""
     try:

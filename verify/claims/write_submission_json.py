@@ -7,7 +7,7 @@ from typing import Any
 from codec.errors import InputError, UsageError
 from verify.claims.headline import headline
 from verify.claims.log_reader import Log
-from verify.claims.log_rules import known_text
+from verify.claims.log_rules import known_text, stated_text
 from verify.claims.runs import Group
 from verify.claims.significance import Comparison
 from verify.claims.submission_json import number
@@ -18,8 +18,12 @@ PLACE = ("hardware", "pytorch_version")
 DIGITS = 8  # as the field's logs print
 
 
-def as_submission_json(group: Group, findings: Sequence[Finding], comparison: Comparison | None) -> dict[str, Any]:
+def as_submission_json(
+    group: Group, findings: Sequence[Finding], comparison: Comparison | None, said: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """The runs as submission.json: every number recomputed from the logs, null where they do not show it.
+
+    said: what people say, by WORDS and PLACE; default: what the group's submission.json says.
 
     Raises: UsageError without logs; InputError when a log has no seed, a seed comes twice, or a log holds no legal
     score of a packed model.
@@ -27,10 +31,11 @@ def as_submission_json(group: Group, findings: Sequence[Finding], comparison: Co
     """
     if not group.logs:
         raise UsageError("there are no logs to write a submission.json from", hint="pass the logs, or their folder")
-    results = {str(_seed(log)): _result(log) for log in sorted(group.logs, key=_seed)}
+    results = {str(seed_of(log)): _result(log) for log in sorted(group.logs, key=seed_of)}
     if len(results) < len(group.logs):
         raise InputError("two logs are of the same seed", where=group.logs[-1].name, hint="pass one log for each seed")
-    said = group.statement.raw if group.statement else {}
+    if said is None:
+        said = group.statement.raw if group.statement else {}
     losses = group.losses
     totals = [log.sizes.total for log in group.logs if log.sizes.total is not None]
     codes = [log.sizes.code for log in group.logs if log.sizes.code is not None]
@@ -61,7 +66,7 @@ def _result(log: Log) -> dict[str, Any]:
             where=str(log.path),
             hint="log a score of the packed model",
         )
-    text = known_text(result.metric, log.targets)
+    tokens, size = _text_size(log)
     seconds = result.metric.seconds
     return {
         "val_bpb": result.metric.bpb,
@@ -72,12 +77,21 @@ def _result(log: Log) -> dict[str, Any]:
         "train_time_ms": None if log.train_seconds is None else round(log.train_seconds * 1000),
         "eval_time_ms": None if seconds is None else round(seconds * 1000),
         "steps": log.steps,
-        "n_tokens": text.tokens if text else None,
-        "n_bytes": text.bytes if text else None,
+        "n_tokens": tokens,
+        "n_bytes": size,
     }
 
 
-def _seed(log: Log) -> int:
+def _text_size(log: Log) -> tuple[int | None, int | None]:
+    """Targets and bytes of the text that was scored: of a known one, else as the line of the score states them."""
+    metric = headline(log).metric
+    if text := known_text(metric, log.targets):
+        return text.tokens, text.bytes
+    return stated_text(metric) or (None, None)
+
+
+def seed_of(log: Log) -> int:
+    """The seed of the log.  Raises: InputError when it names none."""
     if log.seed is None:
         raise InputError(
             "names no seed, neither inside nor in its name", where=str(log.path), hint="add `seed:N` to it"
@@ -88,15 +102,15 @@ def _seed(log: Log) -> int:
 def _evaluation(log: Log) -> dict[str, Any]:
     """In the words that `verify.run_rules.evaluation` uses."""
     metric, settings = headline(log).metric, log.settings
-    text = known_text(metric, log.targets)
+    tokens, size = _text_size(log)
     stride = settings.get("eval_stride", metric.notes.get("stride"))
     return {
         "mode": metric.label,
-        "L": _integer(settings.get("eval_seq_len")),
+        "L": _integer(settings.get("eval_seq_len", settings.get("model.seq_len"))),
         "S": _integer(stride),
         "ttt": _adaptation(settings) if metric.kind == "ttt" else None,
-        "n_tokens": text.tokens if text else log.targets,
-        "n_bytes": text.bytes if text else None,
+        "n_tokens": tokens or log.targets,
+        "n_bytes": size,
     }
 
 

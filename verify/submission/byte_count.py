@@ -11,10 +11,10 @@ from pathlib import Path
 from codec.errors import InputError, PgolfError
 from verify.submission.source_layers import parsed, read_source, unwrap
 
-MAIN = "train_gpt.py"
+MAIN, SUMS = "train_gpt.py", "SHA256SUMS"
 LARGEST = 1 << 30  # bytes of a file: 64 times the cap, so that one just over it is counted; sparse ones claim terabytes
 CODE_SUFFIXES = {".py", ".pyi", ".pyx", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".so", ".sh"}
-KNOWN = {MAIN, "README.md", "submission.json", "requirements.txt", "ledger.json"}
+KNOWN = {MAIN, SUMS, "README.md", "submission.json", "requirements.txt", "ledger.json"}
 IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import\b|import[ \t]+([\w.]+))", re.MULTILINE)
 JUDGED = "import_closure"
 WHY = (
@@ -101,13 +101,13 @@ def unexpected(folder: Path, artifact: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in files(folder) if path not in counted | usual]
 
 
-def import_closure(folder: Path) -> list[Path]:
-    """train_gpt.py and, transitively, the files of the folder that it imports by name, sorted.
+def import_closure(folder: Path, main: str = MAIN) -> list[Path]:
+    """The script `main` and, transitively, the files of the folder that it imports by name, sorted.
 
     Read from the syntax tree; wrapped source is unpacked as data and read as well.  Nothing is executed.
     Raises: InputError when a file is missing or is not Python.
     """
-    waiting, found = [folder / MAIN], set[Path]()
+    waiting, found = [folder / main], set[Path]()
     while waiting:
         path = waiting.pop()
         if path not in found:

@@ -66,7 +66,13 @@ class Submission:
             )
         files(folder)  # refuses links before anything is read through one
         claims = read_json_object(folder / CLAIMS) if (folder / CLAIMS).exists() else {}
-        artifact = Path(artifact) if artifact else folder / _artifact_name(claims, folder)
+        artifact = Path(artifact) if artifact else find_artifact(folder, claims)
+        if artifact is None:
+            raise InputError(
+                f"no such file: the folder has neither {ARTIFACT} nor {BLOBS}",
+                where=str(folder / ARTIFACT),
+                hint="copy the weights there or pass --artifact FILE",
+            )
         blob = read_bytes(artifact, LARGEST)
         foreign = "" if blob.startswith(MAGIC[:3]) else _look(blob)
         meta, tensors = ({}, {}) if foreign and artifact.name != ARTIFACT else _decoded(blob, foreign, artifact)
@@ -103,8 +109,11 @@ def _decoded(blob: bytes, foreign: str, artifact: Path) -> tuple[dict[str, Any],
         raise CodecError(error.message, where=error.where or str(artifact), hint=error.hint) from None
 
 
-def _artifact_name(claims: dict[str, Any], folder: Path) -> str:
-    """The name that submission.json states, else the one of `pgolf pack`, else the only blob of the seed family."""
+def find_artifact(folder: Path, claims: dict[str, Any]) -> Path | None:
+    """The file that submission.json names, else the one of `pgolf pack`, else the only blob of the seed family.
+
+    Raises: InputError when a name is no name of a file, or there are several blobs.
+    """
     name = claims.get("artifact")
     if isinstance(name, str):
         if Path(name).name != name:
@@ -112,14 +121,10 @@ def _artifact_name(claims: dict[str, Any], folder: Path) -> str:
                 f"names the artifact {name!r}, need the name of a file in the folder",
                 where=str(folder / CLAIMS),
             )
-        return name
+        return folder / name
     blobs = sorted(path.name for path in folder.glob(BLOBS))
     if (folder / ARTIFACT).exists() or len(blobs) == 1:
-        return ARTIFACT if (folder / ARTIFACT).exists() else blobs[0]
+        return folder / (ARTIFACT if (folder / ARTIFACT).exists() else blobs[0])
     if blobs:
         raise InputError(f"holds {len(blobs)} artifacts: {', '.join(blobs)}", where=str(folder), hint="--artifact FILE")
-    raise InputError(
-        f"no such file: the folder has neither {ARTIFACT} nor {BLOBS}",
-        where=str(folder / ARTIFACT),
-        hint="copy the weights there or pass --artifact FILE",
-    )
+    return None

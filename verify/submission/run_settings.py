@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from codec.errors import InputError
@@ -20,7 +20,11 @@ def settings(folder: Path) -> tuple[dict[str, str], str]:
 
     Raises: InputError when a file cannot be read.
     """
-    files = [path for name in NAMES for path in sorted(folder.glob(name)) if path.is_file()]
+    return stated([path for name in NAMES for path in sorted(folder.glob(name)) if path.is_file()])
+
+
+def stated(files: Iterable[Path]) -> tuple[dict[str, str], str]:
+    """The same of files, the first that states any."""
     for path in dict.fromkeys(files):
         try:
             with path.open(encoding="utf-8", errors="replace") as file:

@@ -47,6 +47,7 @@ class Layer:
     form: str
 
 
+@lru_cache(maxsize=4)
 def unwrap(source: str) -> tuple[Layer, ...]:
     """The Python sources packed in the literals of a script, outermost first; () if there are none.
 

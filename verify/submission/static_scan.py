@@ -10,10 +10,10 @@ Source: the checklist of the challenge's reviewers (line-numbered findings on he
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from codec.errors import PgolfError
 from verify.submission.folder import Submission
@@ -50,6 +50,7 @@ IMPORTS = (
         modules={"ctypes", "cffi", "torch.utils.cpp_extension", "numba", "cython"},
     ),
 )
+LAUNCHER = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"}
 OS_PROCESSES = re.compile(r"^(system|popen|fork|forkpty|exec\w*|spawn\w*|posix_spawn\w*|kill|killpg)$")
 READERS = {"open", "load", "fromfile", "memmap", "loadtxt", "read_text", "read_bytes", "read_csv", "read_parquet"}
 OWN_FILES = re.compile(r"(val|tokenizer|\.model$|\.vocab$|\.ptz$|final_model|model\.bin|\.log$|\.txt$|^/dev/|^/proc/)")
@@ -89,10 +90,15 @@ class Scan:
 
 def scan_submission(submission: Submission) -> Scan:
     """Scan the code that counts, also what is packed inside it; nothing is executed."""
+    return scan_code(submission.folder, submission.code)
+
+
+def scan_code(folder: Path, code: Iterable[Path]) -> Scan:
+    """The same of a folder and the files of code in it."""
     found: list[Located] = []
     lines = unread = 0
-    for path in (path for path in submission.code if path.suffix == ".py"):
-        name = path.relative_to(submission.folder).as_posix()
+    for path in (path for path in code if path.suffix == ".py"):
+        name = path.relative_to(folder).as_posix()
         for place, text in _sources(path, name):
             hits = scan(text)
             unread += hits is None
@@ -264,18 +270,31 @@ def _constant_path(call: ast.Call) -> str:
 def _environment(tree: ast.Module) -> Iterator[Hit]:
     """Settings read inside functions, each; the usual block of settings of a class or module as one."""
     for scope in scopes(tree):
-        reads = sorted(
-            {
-                node.lineno
-                for node in own(scope)
-                if isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv")
-            }
-        )
+        launcher = {id(place) for node in own(scope) for place, name in _environment_read(node) if name in LAUNCHER}
+        places = [node for node in own(scope) if isinstance(node, ast.Attribute) and _is_environment(node)]
+        reads = sorted({place.lineno for place in places if id(place) not in launcher})
         if isinstance(scope, ast.Module) and len(reads) > 1:
             what = f"reads {len(reads)} settings from the environment, up to line {reads[-1]}"
             yield Hit(rule="triage.environment", line=reads[0], what=what)
         else:
             yield from (Hit(rule="triage.environment", line=line, what="reads the environment") for line in reads)
+
+
+def _is_environment(node: ast.Attribute) -> bool:
+    return ast.unparse(node) in ("os.environ", "os.getenv")
+
+
+def _environment_read(node: ast.AST) -> Iterator[tuple[ast.AST, Any]]:
+    """(the `os.environ` or `os.getenv` in it, the name that is read) of one read whose name is written out."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=place, attr="get"), args=[ast.Constant(value=name), *_]):
+            yield place, name
+        case ast.Call(func=place, args=[ast.Constant(value=name), *_]):
+            yield place, name
+        case ast.Subscript(value=place, slice=ast.Constant(value=name)):
+            yield place, name
+        case ast.Compare(left=ast.Constant(value=name), comparators=[place]):
+            yield place, name
 
 
 def _blobs(tree: ast.Module) -> Iterator[Hit]:

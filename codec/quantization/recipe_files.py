@@ -1,0 +1,59 @@
+"""Recipes as TOML: those that come with the toolkit, files of the user, and a recipe written as one."""
+
+import dataclasses
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from codec.quantization.recipe import Recipe, parse_recipe
+from codec.quantization.registry import one_of
+from codec.storage.atomic_files import read_bytes
+
+VERSION = 1
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the toolkit."""
+    return sorted(entry.name.removesuffix(".toml") for entry in _folder().iterdir() if entry.name.endswith(".toml"))
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """One of `recipe_names()`, or a TOML file of the user.
+
+    Raises: UsageError for an unknown name, key, treatment or coder, with the nearest known one;
+    and as `Rule.of`.
+    """
+    text = recipe_text(name_or_path)
+    if str(name_or_path).endswith(".toml"):
+        return dataclasses.replace(parse_recipe(text, str(name_or_path)), strict=True)
+    return parse_recipe(text, f"recipe {name_or_path}")
+
+
+def recipe_text(name_or_path: str | Path) -> str:
+    """The TOML of one of `recipe_names()`, or of a file of the user.  Raises: UsageError for an unknown name."""
+    if str(name_or_path).endswith(".toml"):
+        return read_bytes(name_or_path).decode("utf-8", "replace")
+    name = one_of(str(name_or_path), recipe_names(), "recipe")
+    return str((_folder() / f"{name}.toml").read_text("utf-8"))
+
+
+def recipe_toml(recipe: Recipe) -> str:
+    """What `load_recipe` reads back as an equal recipe: a line for each key, a table for each rule, in order.
+
+    Raises: UsageError for a quantizer, step rule or granularity that is not registered.
+    """
+    head = {"version": VERSION, "name": recipe.name, "about": recipe.about, "coder": recipe.coder}
+    tables = ["".join(_line(*item) for item in head.items())]
+    tables += ["[[rules]]\n" + "".join(_line(*item) for item in rule.table().items()) for rule in recipe.rules]
+    return "\n".join(tables)
+
+
+def _line(key: str, value: Any) -> str:
+    # What JSON says of strings, integers, booleans and lists is TOML, but for the character 127.
+    text = repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return f"{key} = {text}\n"
+
+
+def _folder() -> Any:
+    return resources.files("codec") / "recipes"

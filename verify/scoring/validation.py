@@ -1,0 +1,49 @@
+"""Held-out text with its bytes counted, and how a model scores on it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from codec.errors import InputError, UsageError
+from codec.storage.token_shards import open_shard
+from verify.scoring.ranks import Ranks
+from verify.scoring.score import Score, total
+from verify.scoring.scorer import Scorer
+from verify.scoring.token_bytes import TokenBytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """tokens: integers (n + 1,).  token_bytes: int64 (n,), bytes of each target.  pieces: of the tokenizer."""
+
+    tokens: np.ndarray
+    token_bytes: np.ndarray
+    pieces: int
+
+    @classmethod
+    def read(cls, shards: Sequence[str | Path], tokenizer: str | Path, limit: int | None = None) -> "Validation":
+        """The shards, one after the other, cut to the first `limit` targets if given.
+
+        Raises: InputError for a damaged shard or tokenizer, or fewer than two tokens; UsageError for a limit below 1.
+        """
+        if limit is not None and limit < 1:
+            raise UsageError(f"--limit-tokens is {limit}, at least 1 target must be scored")
+        tokens = np.concatenate([open_shard(shard) for shard in shards])[: None if limit is None else limit + 1]
+        if len(tokens) < 2:
+            raise InputError(f"holds {len(tokens)} tokens, scoring needs at least 2", where=str(shards[0]))
+        table = TokenBytes.from_tokenizer(tokenizer)
+        return cls(tokens=tokens, token_bytes=table.of(tokens), pieces=len(table.length))
+
+    def score(self, scorer: Scorer, *, batch: int, ranks: int | Ranks = 1) -> Score:
+        """See `verify.scoring.score.total`."""
+        return total(scorer, self.tokens, self.token_bytes, batch=batch, ranks=ranks)
+
+
+def score_line(label: str, score: Score) -> str:
+    """A score in the grammar of the field's logs."""
+    return (
+        f"{label} val_loss:{score.loss:.8f} val_bpb:{score.bpb:.8f} "
+        f"tokens:{score.tokens} bytes:{score.bytes} eval_time:{1000 * score.seconds:.0f}ms"
+    )
