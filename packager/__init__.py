@@ -21,8 +21,10 @@ from codec.lazy import lazy
 if TYPE_CHECKING:
     from packager.importers.imported import Imported
     from packager.importers.read_any import read_any
+    from packager.own_artifact import OwnArtifactOptions, OwnSubmission, build_own_submission, plan_own_submission
     from packager.script.bundle import Bundle, bundle
     from packager.script.minify import minify
+    from packager.script.packed_script import packed_script
     from packager.script.wrapper import unwrap, wrap
     from packager.submission import PackedSubmission, PackOptions, build_submission, plan_submission
 else:
@@ -31,8 +33,15 @@ else:
         {
             "packager.importers.imported": ("Imported",),
             "packager.importers.read_any": ("read_any",),
+            "packager.own_artifact": (
+                "OwnArtifactOptions",
+                "OwnSubmission",
+                "build_own_submission",
+                "plan_own_submission",
+            ),
             "packager.script.bundle": ("Bundle", "bundle"),
             "packager.script.minify": ("minify",),
+            "packager.script.packed_script": ("packed_script",),
             "packager.script.wrapper": ("unwrap", "wrap"),
             "packager.submission": ("PackOptions", "PackedSubmission", "build_submission", "plan_submission"),
         },
@@ -41,11 +50,16 @@ else:
 __all__ = [
     "Bundle",
     "Imported",
+    "OwnArtifactOptions",
+    "OwnSubmission",
     "PackOptions",
     "PackedSubmission",
+    "build_own_submission",
     "build_submission",
     "bundle",
     "minify",
+    "packed_script",
+    "plan_own_submission",
     "plan_submission",
     "read_any",
     "unwrap",

@@ -6,9 +6,9 @@ payload) and perhaps c; the loader takes them away, so that the script finds its
 - A script runs in the file's own namespace, so that torchrun, spawn and runpy.run_path find what they seek.
 - A carried module is found under its dotted name and run when it is first imported, as Python does: modules may import
   each other in a circle.  A name that has modules below it is a package, with a source or without.
-- linecache gets every source (mtime None: checkcache never drops it), so that inspect.getsource, torch.compile, Triton
-  and tracebacks see them.  The excepthook is there because Python before 3.13 prints uncaught errors from the file on
-  disk; it leaves out the frames of the loader.
+- linecache gets every source (mtime None: checkcache never drops it, whatever its size), so that inspect.getsource,
+  torch.compile, Triton and tracebacks see them.  The excepthook is there because Python before 3.13 prints uncaught
+  errors from the file on disk; it leaves out the frames of the loader.
 """
 
 from packager.script.capitals import MARK
@@ -22,10 +22,9 @@ def S(S=S):
  import linecache,sys,traceback
 """
 ALONE = """\
- A=S[1];B=__file__;linecache.cache[B]=len(A),None,A.splitlines(1),B
- for C in'Sc':globals().pop(C,0)
+ D=globals();D.pop('c',D.pop('S'));A=S[1];B=__file__;linecache.cache[B]=1,None,A.splitlines(1),B
  if __name__=='__main__':sys.excepthook=lambda A,B,C:traceback.print_exception(A,B,C.tb_next.tb_next.tb_next)
- exec(compile(A,B,'exec'),globals())
+ exec(compile(A,B,'exec'),D)
 S()
 """
 WITH_MODULES = """\
@@ -35,11 +34,10 @@ WITH_MODULES = """\
   def find_spec(A,*C):
    B=any(B.startswith(A+'.')for B in F)
    if B or A in F:return type(sys.__spec__)(A,D,is_package=B)
- def E(A,B,C):C['__file__']=B;linecache.cache[B]=len(A),None,A.splitlines(1),B;exec(compile(A,B,'exec'),C)
- F=dict(zip(S[1::2],S[2::2]));sys.meta_path.insert(0,D)
- for C in'Sc':globals().pop(C,0)
+ def E(A,B,C):C['__file__']=B;linecache.cache[B]=1,None,A.splitlines(1),B;exec(compile(A,B,'exec'),C)
+ F=dict(zip(S[1::2],S[2::2]));sys.meta_path.insert(0,D);G=globals();G.pop('c',G.pop('S'))
  if __name__=='__main__':sys.excepthook=lambda A,B,C:traceback.print_exception(A,B,C.tb_next.tb_next.tb_next.tb_next)
- E(S[-1],__file__,globals())
+ E(S[-1],__file__,G)
 S()
 """
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from packager.script.bundle import Bundle
 from packager.script.minify import minify
-from packager.script.wrapper import MAIN, NOTHING, Form, wrap
+from packager.script.wrapper import NOTHING, Form, wrap
 
 
 def packed_script(
@@ -12,15 +12,15 @@ def packed_script(
 ) -> bytes:
     """Minify every module and wrap them together.  where: the script's file name, for messages; shown: as `wrap`.
 
-    Names of the script's top level are shortened only if no module can ask the script for them.
+    Names of the top level are shortened in a script without modules: no module can ask for them there.  Beside modules,
+    which keep theirs, short ones also compress worse: 65 bytes in the reference script.
 
     Raises: InputError as `minify` and `wrap`.
     """
     if not minified:
         return wrap(parts.main, parts.modules, form=form, shown=shown)
-    alone = not any(MAIN in text for text in parts.modules.values())
     return wrap(
-        minify(parts.main, where, alone=alone),
+        minify(parts.main, where, alone=not parts.modules),
         {name: minify(text, name) for name, text in parts.modules.items()},
         form=form,
         shown=shown,

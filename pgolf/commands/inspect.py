@@ -146,14 +146,16 @@ def _checkpoint(file: Path) -> dict[str, Any]:
 
 
 def _write_sources(sources: dict[str, str], folder: Path) -> None:
-    """codec.decoder -> codec/decoder.py, the script -> train_gpt.py."""
+    """codec.decoder -> codec/decoder.py, the script -> train_gpt.py, a package -> its __init__.py."""
     from codec.errors import InputError
     from codec.storage.atomic_files import new_folder
     from packager.script.wrapper import MAIN
 
     with new_folder(folder) as temporary:
         for name, text in sources.items():
-            file = temporary / ("train_gpt.py" if name == MAIN else name.replace(".", "/") + ".py")
+            package = any(other.startswith(f"{name}.") for other in sources)
+            path = name.replace(".", "/") + ("/__init__.py" if package else ".py")
+            file = temporary / ("train_gpt.py" if name == MAIN else path)
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(text.encode())

@@ -126,12 +126,20 @@ def test_a_checkpoint_without_config_needs_a_script(checkpoint, recipe, tmp_path
         plan_submission(PackOptions(checkpoint=tmp_path / "bare.safetensors", recipe=str(recipe)))
     own = plan_submission(PackOptions(checkpoint=tmp_path / "bare.safetensors", recipe=str(recipe), script=script))
     assert list(unwrap(own.files["train_gpt.py"])) == ["codec.errors", "codec.decoder", MAIN]
-    assert own.files["requirements.txt"] == b"flash_attn\nnumpy\n"
+    lines = own.files["requirements.txt"].decode().splitlines()
+    assert [line.partition("==")[0] for line in lines] == ["flash-attn", "numpy"]
     as_written = plan_submission(
         PackOptions(checkpoint=tmp_path / "bare.safetensors", recipe=str(recipe), script=script, minified=False)
     )
     assert unwrap(as_written.files["train_gpt.py"])[MAIN] == script.read_text()
     assert as_written.code_bytes > own.code_bytes
+
+
+def test_a_script_that_cannot_read_the_artifact_is_refused(checkpoint, recipe, tmp_path):
+    (tmp_path / "mine.py").write_text("import torch\nblob = open('final_model.int6.ptz', 'rb').read()\n")
+    options = PackOptions(checkpoint=checkpoint, recipe=str(recipe), script=tmp_path / "mine.py")
+    with pytest.raises(InputError, match=r"does not import codec\.decoder.*with --artifact FILE"):
+        plan_submission(options)
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_drawn_files(path, shape, group, seed):
 
 def test_its_weights_can_be_packed_anew_but_not_its_levels(path, tmp_path):
     write(path, {"blocks.0.mlp.fc.weight": packed(torch.randn(64, 64, generator=torch.Generator().manual_seed(0)), 16)})
-    (tmp_path / "mine.py").write_text("print('my own script')\n")
+    (tmp_path / "mine.py").write_text("from codec.decoder import decode\nprint('my own script')\n")
     with pytest.raises(UsageError, match="levels are of rotated weights"):
         plan_submission(PackOptions(checkpoint=path, recipe="stored", script=tmp_path / "mine.py"))
     planned = plan_submission(PackOptions(checkpoint=path, recipe="pr162-small", script=tmp_path / "mine.py"))

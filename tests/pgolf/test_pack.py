@@ -181,7 +181,7 @@ def test_wrong_inputs_get_one_line(pgolf, checkpoint, tmp_path):  # noqa: F811
         (("pack", checkpoint, "--recipe", "pr16", "-o", "out"), 2, "did you mean"),
         (("pack", checkpoint, "--recipe", "pr162"), 2, "'--output'"),
         (("inspect", "missing"), 3, "missing: no such file"),
-        (("inspect", "text"), 3, "text: "),
+        (("inspect", "empty"), 3, "empty: is empty"),
     ]:
         done = pgolf(*arguments, cwd=tmp_path)
         assert done.returncode == code, (arguments, done.stderr)

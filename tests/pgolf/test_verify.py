@@ -499,5 +499,7 @@ def test_inspect_unwraps_records(script, tmp_path, capsys):
     assert "final_model.int6.ptz" in printed
     assert "not opened" in printed
     (folder / "train_gpt.py").write_text("print('plain')\n")
-    assert main(["inspect", str(folder / "train_gpt.py")]) == 3
-    assert "not a self-extracting script" in capsys.readouterr().err
+    assert main(["inspect", str(folder / "train_gpt.py")]) == 0
+    assert "readable" in capsys.readouterr().out
+    assert main(["inspect", str(folder / "train_gpt.py"), "--unwrap", str(tmp_path / "again")]) == 2
+    assert "is not a packed script" in capsys.readouterr().err

@@ -74,6 +74,11 @@ def test_siblings_packages_and_circles_travel(pgolf, write, tmp_path, form):
     assert said["requirements"] == ["# missing_xyz: no installed distribution provides it"]
     alone = run_alone(folder / "out.py", tmp_path / "alone")
     assert (alone.stdout, alone.stderr) == ("5 8 tools.names bare 2 None\n[2, 4]\n", "")
+    assert pgolf("inspect", folder / "out.py", "--unwrap", folder / "sources").returncode == 0
+    again = run_alone(folder / "sources" / "train_gpt.py", folder / "sources" / "in_it")
+    assert "No module named 'helper'" in again.stderr  # -I: a folder's modules are not found, unlike carried ones
+    command = [sys.executable, folder / "sources" / "train_gpt.py"]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=60).stdout == alone.stdout
 
 
 def test_says_what_it_is_made_of_and_shows_settings(pgolf, write):
