@@ -10,6 +10,8 @@ from pgolf.console import echo, json_option, print_json, print_table
 if TYPE_CHECKING:
     from packager.script.wrapper import Form
 
+LISTED = 10  # modules that are named; more are counted
+
 
 @click.command()
 @click.argument("script", type=click.Path(path_type=Path))
@@ -107,8 +109,10 @@ def _print(found: dict[str, Any]) -> None:
     print_table([(name, f"{size:,}") for name, size in rows], ("form", "bytes"))
     if usual:
         echo(f"{found['packed_bytes'] / usual:.3f} of the field's recipe (python-minifier, xz, base 85)")
-    if found["modules"]:
-        echo(f"carries {', '.join(found['modules'])}")
+    if modules := found["modules"]:
+        packages = sorted({name.partition(".")[0] for name in modules})
+        many = f"{len(modules)} modules of {', '.join(packages)}"
+        echo(f"carries {', '.join(modules) if len(modules) <= LISTED else many}")
     if lines := found["own_file_reads"]:
         lines = ", ".join(map(str, lines))
         echo(f"note: reads its own file (line {lines}); there it finds the {found['packed_bytes']:,} packed bytes")
