@@ -39,7 +39,7 @@ def read_script(path: Path) -> Script:
             modules = unwrap(data)
             return Script(parts=carried(modules.pop(MAIN), modules, str(path)), unpacked="this toolkit's form")
         text, form = read_source(data), ""
-        if _only_unpacks(text) and (layers := layers_of(text)):
+        if _only_unpacks(text, str(path)) and (layers := layers_of(text)):
             text, form = layers[-1].text, layers[-1].form
         return Script(parts=bundle(text, str(path), beside=path.parent), unpacked=form)
     except PgolfError as error:
@@ -60,7 +60,7 @@ def own_file_reads(text: str) -> list[int]:
     return sorted(lines)
 
 
-def _only_unpacks(text: str) -> bool:
+def _only_unpacks(text: str, where: str) -> bool:
     """Whether a source does nothing but to unpack a literal and run it.
 
     Raises: InputError when it is a wrapper that does something else as well, which wrapping it anew would lose.
@@ -78,8 +78,8 @@ def _only_unpacks(text: str) -> bool:
     for node in tree.body:
         if not _unpacks(node):
             raise InputError(
-                f"is packed, and its wrapper does more than to unpack it: `{ast.unparse(node)[:60]}`",
-                where=f"line {node.lineno}",
+                f"is packed, and its wrapper does more than to unpack it: `{ast.unparse(node).splitlines()[0][:60]}`",
+                where=f"{where}, line {node.lineno}",
                 hint="take it apart with `pgolf inspect --unwrap DIR`, and wrap what it holds",
             )
     return True

@@ -110,7 +110,7 @@ def _layers(data: bytes) -> dict[str, str]:
     from verify.submission.source_layers import read_source, unwrap
 
     layers = unwrap(read_source(data))
-    names = [*(f"layer_{number}" for number in range(1, len(layers))), MAIN]
+    names = [*(layer.name or f"layer_{number}" for number, layer in enumerate(layers[:-1], start=1)), MAIN]
     return {name: layer.text for name, layer in zip(names, layers, strict=True)} if layers else {}
 
 

@@ -335,7 +335,8 @@ if __name__ == "__main__":
     assert (done.stdout, done.stderr) == ("[2, 4] [6]\npack_a.errors\n", "")
 
 
-def test_torch_compile_sees_carried_functions(tmp_path):
+@pytest.mark.parametrize("form", ["safe", pytest.param("dense", marks=pytest.mark.slow)])
+def test_torch_compile_sees_carried_functions(tmp_path, form):
     main = """\
 import torch
 from pack_b.tool import double
@@ -344,5 +345,5 @@ def step(x):
     return double(x) + 1
 print(step(torch.ones(2)).tolist())
 """
-    done = run(tmp_path, main)
+    done = run(tmp_path, main, form=form)
     assert done.stdout == "[3.0, 3.0]\n", done.stderr

@@ -31,7 +31,7 @@ def files(tmp_path_factory):
     }
     torch.save(content, buffer)
     (folder / "model.ptz").write_bytes(zlib.compress(buffer.getvalue(), 9))
-    (folder / "mine.py").write_text("print('my own script')\n")
+    (folder / "mine.py").write_text("from codec.decoder import decode\nprint('my own script')\n")
     return folder, levels.numpy(), scales.numpy()
 
 

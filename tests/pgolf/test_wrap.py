@@ -108,7 +108,10 @@ def test_a_wrapper_that_does_more_is_refused(pgolf, write):
     wrapped = b"import os\nos.environ['SEED'] = '7'\n" + field_recipe(field_script(50_000))
     done = pgolf("wrap", write({"a.py": wrapped}) / "a.py")
     assert (done.returncode, done.stdout) == (3, "")
-    assert "does more than to unpack it: `os.environ['SEED'] = '7'`" in done.stderr
+    assert (
+        "a.py, line 2: is packed, and its wrapper does more than to unpack it: `os.environ['SEED'] = '7'`"
+        in done.stderr
+    )
 
 
 def test_a_script_that_reads_its_own_file_is_told_so_and_runs(pgolf, write, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from packager.script.wrapper import wrap
+from tests.conftest import ROOT
 from tests.verify.conftest import BIGRAM
 from tests.verify.measured import FACTS
 from tests.verify.test_source_layers import xz
@@ -248,3 +249,10 @@ def test_hostile_nesting_does_not_end_the_scan():
 
 def test_the_wrapper_itself_is_no_hit():
     assert scan(wrap(HITS["target-hash"], {}).decode()) == []
+
+
+@pytest.mark.parametrize("form", ["safe", "dense"])
+def test_the_payload_of_our_wrapper_is_no_blob(form):
+    text = (ROOT / "codec" / "decoder.py").read_text()
+    hits = scan(wrap(text, {}, form=form).decode())
+    assert [hit for hit in hits if hit.rule == "triage.blob"] == []

@@ -100,8 +100,7 @@ class _Unpacker:
         tree = parsed(text)
         if tree is None:
             return
-        dense = [("base125", _attempt(_base125))] if "*125+" in text else []
-        attempts = [*dense, *_ENCODINGS, *_compressors(_filters(tree))]
+        attempts = [*_ENCODINGS, *_compressors(_filters(tree))]
         runs = any(isinstance(node, ast.Name) and node.id in ("exec", "eval", "compile") for node in ast.walk(tree))
         for node in ast.walk(tree):
             value = node.value if isinstance(node, ast.Constant) else None
@@ -109,7 +108,8 @@ class _Unpacker:
                 continue
             with suppress(UnicodeEncodeError):
                 literal = value.encode("latin-1") if isinstance(value, str) else value
-                if found := self._expanded(literal, attempts, ()):
+                dense = [] if isinstance(value, str) else [("base125", _BASE125)]
+                if found := self._expanded(literal, [*attempts, *dense], ()):
                     yield found
                 elif runs and isinstance(value, str) and _is_source(literal):
                     yield literal, "plain text"
@@ -252,6 +252,7 @@ def _attempt(decode: Callable[[bytes], bytes]) -> Callable[[bytes], bytes | None
 
 
 _BASE85 = _attempt(base64.b85decode)
+_BASE125 = _attempt(_base125)
 _ENCODINGS: list[Attempt] = [
     ("base85", _BASE85),
     ("base64", _attempt(lambda data: base64.b64decode(data, validate=True))),
