@@ -97,6 +97,7 @@ def _run(arguments: list[str], as_json: bool) -> int:
         context = getattr(error, "ctx", None)
         hint = f"see `{context.command_path} --help`" if context else ""
         if isinstance(error, click.NoSuchOption) and error.option_name == "--plugin":
+            message = error.message.removesuffix(".")  # without click's guess at another option
             hint = "it stands before the command: pgolf --plugin FILE.py COMMAND"
         return _fail(as_json, "UsageError", message, "", hint, 2, f"{message}; {hint}" if hint else message)
     except (KeyboardInterrupt, click.Abort):

@@ -41,7 +41,7 @@ def new(
       pgolf new cpu-demo -o mine
       pgolf new pr1716 --recipe pr1716 --set mlp_hidden=1792 -o mine
       torchrun --standalone --nproc_per_node=8 mine/train_gpt.py --data data
-      pgolf wrap mine/source/train_gpt.py -o mine/train_gpt.py
+      pgolf wrap mine/source/train_gpt.py -o mine/train_gpt.py --force
     """
     from codec.quantization.recipe_files import load_recipe, recipe_names, recipe_text
     from packager.fitting import check_fit
