@@ -22,7 +22,7 @@ from packager.script.watched_names import watched
 OLDEST = (3, 11)  # the output must parse on this Python
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)  # the reference script and its modules are 69 sources, 2.4 s
 def minify(text: str, where: str, *, alone: bool = False) -> str:
     """Source text -> shorter source text of the same program, valid on Python 3.11 and later.
 

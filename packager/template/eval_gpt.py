@@ -52,6 +52,8 @@ def main() -> None:
         stride=min(64, length) if options.stride is None else options.stride,
         device=options.device,
     )
+    if partial := validation.partial:
+        print(partial)
     print(score_line("final_sliding_window_exact", validation.score(scorer, batch=options.batch)))
 
 

@@ -83,15 +83,22 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tokenizer", type=Path, help="SentencePiece model, instead of the data folder's")
     parser.add_argument("--val", type=Path, help="validation shard, instead of the data folder's")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="folder of the run")
-    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--seed", type=natural, default=SEED)
     parser.add_argument("--steps", type=int, help="train so many, not the preset's")
     parser.add_argument("--score", action="append", choices=LABELS, help=f"repeat it; else {', '.join(SCORES)}")
     parser.add_argument("--stride", type=int, default=STRIDE, help="targets scored per window")
     parser.add_argument("--batch", type=int, default=BATCH, help="windows per forward pass")
     parser.add_argument("--limit-tokens", type=int, help="score only the first N targets")
-    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--threads", type=natural, help="CPU threads")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     return parser.parse_args()
+
+
+def natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +240,9 @@ def evaluated(run: Run, say: Say) -> None:
             where=str(run.tokenizer),
             hint="pass the one its data was made with",
         )
-    model = load(run.artifact, run.device)
+    model, validation = load(run.artifact, run.device), run.validation
+    if partial := validation.partial:
+        say(partial)
     for kind in dict.fromkeys(run.options.score or SCORES):
         say(score_line(LABELS[kind], scored(run, model, kind, stride=min(run.options.stride, model.config.seq_len))))
 
@@ -277,6 +286,7 @@ def main() -> None:
                 run.check_folder()
                 checkpoint = options.pack or trained(run)
                 if ranks.first:
+                    options.output.mkdir(parents=True, exist_ok=True)
                     say = TrainLog(options.output / LOG, keep_bytes=sys.maxsize, echo=True).add
                 packed(run, checkpoint, say)
             evaluated(run, say)

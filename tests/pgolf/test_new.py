@@ -202,6 +202,8 @@ def test_an_artifact_is_scored_and_a_checkpoint_packed_without_training(finished
     assert (done.returncode, SCORE.findall(done.stdout)) == (0, SCORE.findall(said)[:1]), done.stderr
     assert {path.name for path in (tmp_path / "sub").iterdir()} == {"train_gpt.py", "model.bin"}
     (tmp_path / "sub/model.bin").unlink()
+    done = run(PYTHON, "--eval", "--limit-tokens", 50, "--data", data, "--output", folder, cwd=tmp_path / "sub")
+    assert done.stdout.startswith("PARTIAL SCORE: the first 50 of ")
     done = run(PYTHON, "--pack", folder / "checkpoint.safetensors", "--data", data, cwd=tmp_path / "sub")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "sub/model.bin").read_bytes() == (folder / "model.bin").read_bytes()

@@ -16,11 +16,15 @@ from verify.scoring.token_bytes import TokenBytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """tokens: integers (n + 1,).  token_bytes: int64 (n,), bytes of each target.  pieces: of the tokenizer."""
+    """tokens: integers (n + 1,).  token_bytes: int64 (n,), bytes of each target.  pieces: of the tokenizer.
+
+    shard_targets: targets the shards hold; more than n when only the first n are scored.
+    """
 
     tokens: np.ndarray
     token_bytes: np.ndarray
     pieces: int
+    shard_targets: int
 
     @classmethod
     def read(cls, shards: Sequence[str | Path], tokenizer: str | Path, limit: int | None = None) -> "Validation":
@@ -30,11 +34,18 @@ class Validation:
         """
         if limit is not None and limit < 1:
             raise UsageError(f"--limit-tokens is {limit}, at least 1 target must be scored")
-        tokens = np.concatenate([open_shard(shard) for shard in shards])[: None if limit is None else limit + 1]
-        if len(tokens) < 2:
-            raise InputError(f"holds {len(tokens)} tokens, scoring needs at least 2", where=str(shards[0]))
-        table = TokenBytes.from_tokenizer(tokenizer)
-        return cls(tokens=tokens, token_bytes=table.of(tokens), pieces=len(table.length))
+        whole = np.concatenate([open_shard(shard) for shard in shards])
+        if len(whole) < 2:
+            raise InputError(f"holds {len(whole)} tokens, scoring needs at least 2", where=str(shards[0]))
+        tokens, table = whole[: None if limit is None else limit + 1], TokenBytes.from_tokenizer(tokenizer)
+        size = len(whole) - 1
+        return cls(tokens=tokens, token_bytes=table.of(tokens), pieces=len(table.length), shard_targets=size)
+
+    @property
+    def partial(self) -> str:
+        """A line that says so when not all targets are scored."""
+        scored = len(self.token_bytes)
+        return f"PARTIAL SCORE: the first {scored} of {self.shard_targets} targets" * (scored < self.shard_targets)
 
     def score(self, scorer: Scorer, *, batch: int, ranks: int | Ranks = 1) -> Score:
         """See `verify.scoring.score.total`."""
