@@ -151,6 +151,7 @@ def test_the_artifact_is_what_pack_makes(finished, pgolf, tmp_path):
     assert "left out" in done.stderr  # the log, which states the size of the other script
 
 
+@pytest.mark.slow
 def test_its_scores_are_those_of_verify(finished, pgolf, data, tmp_path):
     folder, said = finished
     shutil.copytree(folder, tmp_path / "sub", ignore=shutil.ignore_patterns("*.bin.*", "text_*", "*.model", "*.jsonl"))
@@ -178,6 +179,7 @@ def test_compare_reads_its_log(finished, pgolf):
         assert f"\n{fact}" in log
 
 
+@pytest.mark.slow
 def test_started_again_it_ends_alike(finished, tmp_path):
     folder, said = finished
     shutil.copytree(folder, tmp_path / "again")

@@ -196,6 +196,7 @@ def test_three_seeds_of_tiny(command, tiny, tmp_path):
     assert (stated["bytes_total"], stated["artifact_seed"]) == (sum(sizes), seed)
 
 
+@pytest.mark.slow
 def test_packed_folders_give_the_same_record(command, tiny, runs, tmp_path):
     """Whatever else lies in a run's folder, wherever it lies, and in which order the runs come."""
     _, originals = tiny
