@@ -27,6 +27,7 @@ def sliding_evaluation(heldout: "HeldOut", length: int) -> "Evaluate":
     """(val_loss, val_bpb) of a model by exact sliding windows over the held-out targets, which ranks share."""
     import torch
 
+    from trainer.compute.ranks import failures_mean_loss
     from verify.scoring.ranks import Ranks
     from verify.scoring.score import total
     from verify.scoring.sliding import Sliding
@@ -42,7 +43,7 @@ def sliding_evaluation(heldout: "HeldOut", length: int) -> "Evaluate":
             stride=min(STRIDE, length),
             device=model.tok_emb.weight.device,
         )
-        ranks = Ranks.joined() if torch.distributed.is_initialized() else 1
+        ranks = Ranks.joined(failures_mean_loss) if torch.distributed.is_initialized() else 1
         score = total(scorer, heldout.tokens, token_bytes, batch=BATCH, ranks=ranks)
         return score.loss, score.bpb
 

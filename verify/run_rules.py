@@ -9,7 +9,7 @@ from codec.errors import printable
 from verify.audit.causality_rules import MARGIN, NOISE
 from verify.audit.evidence import clause, finding
 from verify.claims.log_grammar import kind_of
-from verify.claims.submission_json import artifact_bpb, artifact_seed, number
+from verify.claims.submission_json import artifact_bpb, artifact_seed, mean_contradiction, number
 from verify.facts import ArtifactFacts, Facts
 from verify.finding import Finding, Level
 from verify.judges import Judges
@@ -160,7 +160,9 @@ def check_claimed_score(facts: Facts) -> Finding:
     reasons = ["only a part of the text was scored"] if facts.text.partial else []
     reasons += [f"its eval states {', '.join(other)}"] if other else []
     level: Level
-    if reasons:
+    if of_seed is not None and (false := mean_contradiction(claims)):
+        level, message = "fail", f"{message}; {false}"
+    elif reasons:
         level = "unknown"
         message += f"; not compared: {' and '.join(reasons)}"
     elif _as_stated(claimed, score.bpb):

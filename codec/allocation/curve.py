@@ -68,6 +68,11 @@ class Curve:
         octaves = np.unique([self.finest, *octaves[octaves <= max(self.coarsest, 0)]])
         return octaves[(octaves <= 0) | (LEAST_SNR * self.error(octaves) <= self.energy)]
 
+    def end(self) -> float:
+        """The coarsest step that leaves 6 dB: of the candidates, or of those measured, whatever lies between them."""
+        fine = [each.octaves for each in self.points if LEAST_SNR * each.error <= self.energy]
+        return max([float(self.candidates()[-1]), *(each for each in fine if each <= max(self.coarsest, 0))])
+
     def _by_logarithm(self, octaves: np.ndarray, values: Sequence[float]) -> np.ndarray:
         logarithms = np.log2(np.maximum(values, TINY))
         values_between: np.ndarray = np.exp2(self._between(octaves, logarithms, 2.0))

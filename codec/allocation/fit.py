@@ -106,7 +106,7 @@ def fit_recipe(
         return _fitted(case, start, start, limit, None)
     curves, overhead = _first_curves(case, start, costs)
     curves, overhead, plan = _planned(case, start, curves, overhead, limit, progress)
-    ends = [(float(each.candidates()[0]), float(each.candidates()[-1])) for each in curves]
+    ends = [(float(each.candidates()[0]), each.end()) for each in curves]
     best = _landed(case, plan, ends, limit, progress)
     if best is None:
         best = _at(case, plan, [coarsest for _, coarsest in ends])

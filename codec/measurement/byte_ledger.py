@@ -1,6 +1,7 @@
 """Who costs what inside an artifact: bytes and bits per weight, per tensor and in total."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -168,7 +169,9 @@ def _rounded(value: Any) -> Any:
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_rounded(item) for item in value]
-    return round(value, 3) if isinstance(value, float) else value
+    if isinstance(value, float):
+        return round(value, 3) if math.isfinite(value) else None  # JSON has no infinity
+    return value
 
 
 def empirical_entropy_bits(symbols: np.ndarray) -> float:

@@ -1,7 +1,6 @@
 """Recipes as TOML: those that come with the toolkit, files of the user, and a recipe written as one."""
 
 import dataclasses
-import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from codec.quantization.recipe import Recipe, parse_recipe
 from codec.quantization.registry import one_of
 from codec.storage.atomic_files import read_bytes
+from codec.toml_text import toml_line
 
 VERSION = 1
 
@@ -39,20 +39,14 @@ def recipe_text(name_or_path: str | Path) -> str:
 
 
 def recipe_toml(recipe: Recipe) -> str:
-    """What `load_recipe` reads back as an equal recipe: a line for each key, a table for each rule, in order.
+    """A line for each key, a table for each rule, in order; `load_recipe` reads back an equal recipe, but `strict`.
 
     Raises: UsageError for a quantizer, step rule or granularity that is not registered.
     """
     head = {"version": VERSION, "name": recipe.name, "about": recipe.about, "coder": recipe.coder}
-    tables = ["".join(_line(*item) for item in head.items())]
-    tables += ["[[rules]]\n" + "".join(_line(*item) for item in rule.table().items()) for rule in recipe.rules]
+    tables = ["".join(toml_line(*item) for item in head.items())]
+    tables += ["[[rules]]\n" + "".join(toml_line(*item) for item in rule.table().items()) for rule in recipe.rules]
     return "\n".join(tables)
-
-
-def _line(key: str, value: Any) -> str:
-    # What JSON says of strings, integers, booleans and lists is TOML, but for the character 127.
-    text = repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return f"{key} = {text}\n"
 
 
 def _folder() -> Any:

@@ -231,3 +231,12 @@ DECODERS: dict[str, Callable[[int], Decoder]] = {  # name -> decoder that may us
     "zstd": _Zstd,
     "brotli": _Brotli,  # its windows are 16 MiB at most
 }
+
+
+def from_digits(digits: list[int], base: int) -> int:
+    """The number of these digits, the highest first; by halves: one by one takes a time that grows with the square."""
+    while len(digits) > 1:
+        digits = [0] * (len(digits) % 2) + digits
+        digits = [high * base + low for high, low in zip(digits[::2], digits[1::2], strict=True)]
+        base *= base
+    return digits[0] if digits else 0

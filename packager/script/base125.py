@@ -5,8 +5,9 @@
 """
 
 from codec.errors import InputError
+from codec.storage.decompress import from_digits
 
-MAX_DIGITS = 1 << 18  # reading them takes a time that grows with the square: about 5 seconds here
+MAX_DIGITS = 1 << 17  # 114 kB packed; a script's own loader needs a time that grows with the square: a second
 CHARACTERS = bytes(code for code in range(1, 128) if code not in (13, 92))
 _DIGITS = {code: digit for digit, code in enumerate(CHARACTERS, start=1)}
 
@@ -28,9 +29,7 @@ def decode(text: bytes, length: int) -> bytes:
         raise ValueError(f"{len(text)} digits are too many")
     if strange := set(text) - set(CHARACTERS):
         raise ValueError(f"{min(strange)} is no digit")
-    number = 0
-    for code in text:
-        number = number * 125 + _DIGITS[code]
+    number = from_digits([_DIGITS[code] for code in text], 125)
     try:
         return number.to_bytes(length, "big")
     except OverflowError:

@@ -61,6 +61,7 @@ FULL = (
     "trainer.data.loader",
     "trainer.calibration",
     "trainer.model.packed",
+    "codec.toml_text",
     "trainer.presets.train_config",
     "trainer.presets.setting_values",
     "trainer.presets.preset_file",

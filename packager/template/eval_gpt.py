@@ -45,16 +45,17 @@ def main() -> None:
     shards = [options.val] if options.val else find_shards(options.data, "val")
     validation = Validation.read(shards, tokenizer, options.limit_tokens)
     length = model.config.seq_len
+    stride = min(64, length) if options.stride is None else options.stride
     scorer = Sliding(
         model=model,
         vocab_size=model.config.vocab_size,
         length=length,
-        stride=min(64, length) if options.stride is None else options.stride,
+        stride=stride,
         device=options.device,
     )
     if partial := validation.partial:
         print(partial)
-    print(score_line("final_sliding_window_exact", validation.score(scorer, batch=options.batch)))
+    print(score_line("final_sliding_window_exact", validation.score(scorer, batch=options.batch), length, stride))
 
 
 if __name__ == "__main__":

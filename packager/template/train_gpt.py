@@ -243,8 +243,10 @@ def evaluated(run: Run, say: Say) -> None:
     model, validation = load(run.artifact, run.device), run.validation
     if partial := validation.partial:
         say(partial)
+    length = model.config.seq_len
+    stride = min(run.options.stride, length)
     for kind in dict.fromkeys(run.options.score or SCORES):
-        say(score_line(LABELS[kind], scored(run, model, kind, stride=min(run.options.stride, model.config.seq_len))))
+        say(score_line(LABELS[kind], scored(run, model, kind, stride=stride), length, stride))
 
 
 def scored(run: Run, model: GPT, kind: str, *, stride: int) -> Score:
@@ -270,10 +272,8 @@ def scored(run: Run, model: GPT, kind: str, *, stride: int) -> Score:
         )
     if kind == "slot":
         scorer = ContextSlot(**sizes, steps=how.slot_steps, lr=how.slot_lr)
-    if run.ranks.world == 1:
-        return run.validation.score(scorer, batch=run.options.batch)
-    with failures_mean_loss():
-        return run.validation.score(scorer, batch=run.options.batch, ranks=Shares.joined())
+    shares = Shares.joined(failures_mean_loss) if run.ranks.world > 1 else 1
+    return run.validation.score(scorer, batch=run.options.batch, ranks=shares)
 
 
 def main() -> None:

@@ -109,10 +109,11 @@ def test_every_form_gives_the_source_without_running_it(form, capsys):
 
 def test_modules_of_our_wrapper_have_their_names():
     assert [(layer.name, layer.form) for layer in unwrap(WRAPPED["ours"])] == [
+        ("<loader>", "base85 lzma"),
         ("pack_a.errors", "base85 lzma"),
         ("", "base85 lzma"),
     ]
-    assert [(layer.name, layer.form, layer.text) for layer in unwrap(WRAPPED["ours, dense with capitals"])] == [
+    assert [(layer.name, layer.form, layer.text) for layer in unwrap(WRAPPED["ours, dense with capitals"])][1:] == [
         ("pack_a.caps", "base125 lzma", "NUM_LAYERS = NUM_HEADS = 'NUM_LAYERS'\n" * 9),
         ("", "base125 lzma", HUMAN),
     ]
@@ -137,7 +138,16 @@ def test_steps_in_any_order_are_undone(steps):
 
 def test_our_wrapper_with_brotli_is_read():
     text = "import brotli\n" + (ROOT / "codec" / "decoder.py").read_text()
-    assert [(layer.form, layer.text) for layer in unwrap(wrap(text, {}).decode())] == [("base85 brotli", text)]
+    loader, script = unwrap(wrap(text, {}).decode())
+    assert (loader.name, script.form, script.text) == ("<loader>", "base85 brotli", text)
+
+
+def test_a_part_that_hides_before_the_script_is_read_too():
+    """`first, script = payload.split(NUL); exec(first); exec(script)` runs both."""
+    first = "import subprocess\n" + "x = 1\n" * 9
+    payload = base64.b85encode(lzma.compress(f"{first}\0{HUMAN}".encode())).decode()
+    wrapper = f"import lzma,base64\nA,B=lzma.decompress(base64.b85decode({payload!r})).decode().split('\\0')\nexec(A);exec(B)\n"
+    assert [layer.text for layer in unwrap(wrapper)] == [first, HUMAN]
 
 
 def test_another_payload_under_our_header_is_refused():

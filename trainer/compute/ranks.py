@@ -16,7 +16,7 @@ from torch.distributed.rendezvous import rendezvous
 from codec.errors import EnvironmentLacks, PgolfError, UsageError
 
 # A rank that dies closes its connections, which the others notice at once.  The limits are for one that stands still:
-# in a step, saving included, and while the first rank alone validates, which on all targets may take hours.
+# in a step or a shared validation, saving included, and while the first rank alone calibrates and packs.
 TIMEOUT = timedelta(minutes=30)
 LONG_TIMEOUT = timedelta(days=2)
 STORE_TIMEOUT = timedelta(seconds=10)  # of the launcher, which runs on after a rank died

@@ -1,11 +1,11 @@
 """One preset: a name for the settings of a model and of its training, and the TOML text that says it all."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 from codec.errors import InputError, UsageError
+from codec.toml_text import toml_line
 from trainer.model.config import GPTConfig
 from trainer.presets.preset_file import VERSION, parse_preset
 from trainer.presets.setting_values import CONFIGS
@@ -109,10 +109,9 @@ class Preset:
         ...
         """
         head = {"version": VERSION, **self.to_dict()}
-        lines = [f"{key} = {json.dumps(value)}" for key, value in head.items() if key not in CONFIGS]
+        text = "".join(toml_line(key, value) for key, value in head.items() if key not in CONFIGS)
         for table in CONFIGS:
             config = getattr(self, table)
             own = [field.name for field in fields(config) if getattr(config, field.name) != field.default]
-            # JSON and TOML write these values alike: finite numbers, strings, truth values, pairs of numbers.
-            lines += ["", f"[{table}]", *(f"{name} = {json.dumps(getattr(config, name))}" for name in own)]
-        return "\n".join(lines) + "\n"
+            text += f"\n[{table}]\n" + "".join(toml_line(name, getattr(config, name)) for name in own)
+        return text

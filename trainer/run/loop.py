@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from codec.errors import PgolfError
 from codec.progress import Progress
 from trainer.compute.device import autocast, cpu_threads, find_device, synchronize
-from trainer.compute.ranks import RankLost, Ranks, failures_mean_loss
+from trainer.compute.ranks import RankLost, Ranks
 from trainer.data.loader import Loader
 from trainer.model.gpt import GPT
 from trainer.optim.schedule import StepSettings, step_settings
@@ -203,8 +203,7 @@ class _Run:
 
     def validate(self, evaluate: Evaluate) -> tuple[float, float]:
         """(val_loss, val_bpb) of the weights that would be exported now, equal in all processes."""
-        together = failures_mean_loss() if self.ranks.world > 1 else nullcontext()  # alone, an error is its own
-        with self.timed("val"), self.stepper.state.exported() as model, autocast(self.stepper.device), together:
+        with self.timed("val"), self.stepper.state.exported() as model, autocast(self.stepper.device):
             loss, bpb = evaluate(model)
         if self.records:
             self.records.validated(self.step, self.seconds, loss, bpb)

@@ -83,13 +83,15 @@ class RunFiles:
     def introduce(self, step: int, identity: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         """What the run is, enough to tell whether two logs are of the same recipe, and where it runs.
 
-        A resumed run says from which step and where it goes on.
+        A resumed run says from which step, where and by which program it goes on.
         """
+        source = f"source sha256:{self.head.source_sha256 or _source_sha256()}"
         if step:
             self.log.pairs(resumed_step=step, **facts)
+            self.log.add(source)
             return
         self.log.add(json.dumps(identity, sort_keys=True))
-        self.log.add(f"source sha256:{self.head.source_sha256 or _source_sha256()}")
+        self.log.add(source)
         self.log.pairs(seed=identity["seed"])
         for name, value in self.head.facts.items():
             self.log.pairs(**{name: value})

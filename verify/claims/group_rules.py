@@ -67,6 +67,8 @@ def check_settings(facts: GroupFacts) -> Finding | None:
     code_sizes = {log.sizes.code for log in logs if log.sizes.code}
     keys = set.intersection(*(set(log.settings) for log in logs))
     differ = sorted(key for key in keys if not PLACES.search(key) and len({log.settings[key] for log in logs}) > 1)
+    windows = [headline(log).metric.notes for log in logs]  # of the scores that count, where their lines say
+    differ_windows = [key for key in ("seq_len", "stride") if len({notes.get(key) for notes in windows}) > 1]
     seeds = [log.seed for log in logs if log.seed is not None]
     scores = [run.bpb for run in group.runs]
     problems = []
@@ -74,6 +76,8 @@ def check_settings(facts: GroupFacts) -> Finding | None:
         problems.append("different scripts")
     if differ:
         problems.append(f"different settings: {', '.join(f'{key} ({_values(group, key)})' for key in differ[:5])}")
+    if differ_windows:
+        problems.append(f"scores by windows of different {' and '.join(differ_windows)}")
     if len(set(seeds)) < len(seeds):
         problems.append("a seed twice")
     if len(set(scores)) < len(scores):

@@ -100,7 +100,7 @@ def read_log(path: str | Path) -> Log:
         eval_seconds=evaluation.seconds if evaluation else None,
         calibrate_seconds=calibration.seconds if calibration else None,
         settings=settings,
-        code_sha256=hashes[0].sha256 if hashes else source,
+        code_sha256=hashes[-1].sha256 if hashes else source,
     )
 
 

@@ -97,6 +97,14 @@ def artifact_bpb(raw: dict[str, Any]) -> Decimal | None:
     return next((each.bpb for each in _seeds(raw) if each.seed == seed), None)
 
 
+def mean_contradiction(raw: dict[str, Any]) -> str:
+    """How val_bpb differs from the mean of the results stated for the seeds; "" when it does not, or has none."""
+    stated, results = number(raw.get("val_bpb")), [each.bpb for each in _seeds(raw) if each.bpb is not None]
+    if stated is None or not results or agrees(stated, float(sum(results) / len(results))):
+        return ""
+    return f"val_bpb is {stated}, the mean of its {len(results)} seeds {sum(results) / len(results):.8f}"
+
+
 def _exact(text: str) -> Decimal | None:
     """A float as written; None when its exponent is beyond what a Decimal holds."""
     try:

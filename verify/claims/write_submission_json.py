@@ -103,10 +103,11 @@ def _evaluation(log: Log) -> dict[str, Any]:
     """In the words that `verify.run_rules.evaluation` uses."""
     metric, settings = headline(log).metric, log.settings
     tokens, size = _text_size(log)
-    stride = settings.get("eval_stride", metric.notes.get("stride"))
+    stride = metric.notes.get("stride", settings.get("eval_stride"))
+    length = metric.notes.get("seq_len", settings.get("eval_seq_len", settings.get("model.seq_len")))
     return {
         "mode": metric.label,
-        "L": _integer(settings.get("eval_seq_len", settings.get("model.seq_len"))),
+        "L": _integer(length),
         "S": _integer(stride),
         "ttt": _adaptation(settings) if metric.kind == "ttt" else None,
         "n_tokens": tokens or log.targets,

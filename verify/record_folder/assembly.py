@@ -1,7 +1,8 @@
 """Writes the folder of a record, judges what it has written, and says so in its README.
 
-The rules are those of `pgolf compare` and of `pgolf verify`, as far as no model is run, and they are asked of the very
-folder that ships.  No clock and no path enters any file of ours, so equal inputs give equal folders.
+The rules are those of `pgolf compare` and of `pgolf verify`, as far as no model is run, asked of the very folder that
+ships, before what they found is added to its submission.json.  No clock and no path enters any file of ours, so equal
+inputs give equal folders.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ from verify.record_folder.readme import Shown, record_page
 from verify.record_folder.run_commands import run_commands
 from verify.submission.byte_count import MAIN, SUMS
 from verify.submission.folder import CLAIMS, Submission
-from verify.submission.source_layers import read_source, unwrap
+from verify.submission.source_layers import LOADER, read_source, unwrap
 from verify.submission.static_scan import scan_code
 
 README, LEDGER = "README.md", "ledger.json"
@@ -128,7 +129,7 @@ def _of_artifact(given: GivenRuns) -> list[tuple[str, bytes]]:
         return []
     if not artifact.data.startswith(MAGIC[:3]):
         return [(artifact.name, artifact.data)]
-    modules = [layer.name for layer in unwrap(read_source(given.code[MAIN])) if layer.name]
+    modules = [layer.name for layer in unwrap(read_source(given.code[MAIN])) if layer.name not in ("", LOADER)]
     with _named(artifact.name):
         costs = of_submission(ledger(artifact.data), sum(map(len, given.code.values())), modules)
     return [(artifact.name, artifact.data), (LEDGER, _json(costs))]

@@ -4,6 +4,7 @@ A RUN is a log, or a folder: of one run (train_gpt.py, model.bin, train.log), of
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -90,7 +91,7 @@ def read_runs(
     return GivenRuns(
         logs=tuple(logs),
         code=code,
-        artifact=min(artifacts, key=lambda each: (bpb[each.seed], each.seed or 0), default=None),
+        artifact=min(artifacts, key=lambda each: (bpb.get(each.seed, math.inf), each.seed or 0), default=None),
         said=_said(said or {}, [group.statement for group in groups if group.statement]),
         requirements=wishes.read_bytes() if wishes.is_file() else None,  # one without a line is one too
         environment=_environment(paths),
@@ -148,6 +149,10 @@ def _with_siblings(folder: Path, main: str) -> dict[str, bytes]:
                 hint="put it beside the script, or wrap both into one file",
             )
         name = path.relative_to(folder).as_posix()
+        if name == MAIN != main:
+            raise InputError(
+                f"is imported by {main}, which becomes {MAIN} in a record", where=str(path), hint=f"rename {main} or it"
+            )
         code[MAIN if name == main else name] = path.read_bytes()
     return code
 

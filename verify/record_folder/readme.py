@@ -22,7 +22,7 @@ TESTS: tuple[Name, ...] = ("t", "welch", "z")  # the one that the README is take
 class Shown:
     """What the page is about.  code, artifact: bytes of the files; artifact is None when none ships.
 
-    artifact_name, artifact_seed: of what ships, "" and None without.  other_model: whether only the script can open it.
+    artifact_name, artifact_seed: of what ships, "" and None without.
     """
 
     said: Mapping[str, str | None]
@@ -197,7 +197,8 @@ def _run(commands: RunCommands) -> str:
     text = "\n".join(f"    {printable(line)}" for line in lines if line)
     only = "" if commands.train else f"`{MAIN}` scores the artifact; it does not train.\n\n"
     where = "" if "DATA" not in text else "\n\n`DATA` is a folder with the token shards and the tokenizer."
-    return f"{only}{text}{where}"
+    more = " Other options that the runs were given are not repeated here: their settings are in the logs."
+    return f"{only}{text}{where}{more if where else ''}"
 
 
 def _verify(shown: Shown) -> str:

@@ -1,6 +1,7 @@
 """Splitting work over ranks: simulated one after the other, or the processes of a torch.distributed group."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,10 +14,14 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
-    """Work is cut into `count` contiguous parts, of which this process does the one of `rank`, or all (None)."""
+    """Work is cut into `count` contiguous parts, of which this process does the one of `rank`, or all (None).
+
+    message: made around every message to the others, for whoever turns its errors into words.
+    """
 
     count: int = 1
     rank: int | None = None
+    message: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @classmethod
     def of(cls, ranks: "int | Ranks") -> "Ranks":
@@ -30,9 +35,10 @@ class Ranks:
         return found
 
     @classmethod
-    def joined(cls) -> "Ranks":
+    def joined(cls, message: Callable[[], AbstractContextManager[None]] = nullcontext) -> "Ranks":
         """This process as a member of the default process group, which `torchrun` scripts initialise."""
-        return cls(count=torch.distributed.get_world_size(), rank=torch.distributed.get_rank())
+        group = torch.distributed
+        return cls(count=group.get_world_size(), rank=group.get_rank(), message=message)
 
     def parts(self, items: Sequence[Item]) -> Iterator[tuple[bool, Sequence[Item]]]:
         """(whether it is ours, items) of each part in order; parts may be empty."""
@@ -47,4 +53,5 @@ class Ranks:
         """
         if self.rank is not None:
             for tensor in tensors:
-                torch.distributed.all_reduce(tensor)
+                with self.message():
+                    torch.distributed.all_reduce(tensor)

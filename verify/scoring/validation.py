@@ -52,9 +52,9 @@ class Validation:
         return total(scorer, self.tokens, self.token_bytes, batch=batch, ranks=ranks)
 
 
-def score_line(label: str, score: Score) -> str:
-    """A score in the grammar of the field's logs."""
+def score_line(label: str, score: Score, length: int, stride: int) -> str:
+    """A score in the grammar of the field's logs.  length, stride: of its windows, in tokens."""
     return (
-        f"{label} val_loss:{score.loss:.8f} val_bpb:{score.bpb:.8f} "
-        f"tokens:{score.tokens} bytes:{score.bytes} eval_time:{1000 * score.seconds:.0f}ms"
+        f"{label} val_loss:{score.loss:.8f} val_bpb:{score.bpb:.8f} tokens:{score.tokens} bytes:{score.bytes} "
+        f"seq_len:{length} stride:{stride} eval_time:{1000 * score.seconds:.0f}ms"
     )

@@ -17,7 +17,7 @@ from importlib.util import decode_source
 from typing import Any
 
 from codec.errors import EnvironmentLacks, InputError
-from codec.storage.decompress import BeyondLimit, Mismatch, decompress, decompress_with, has_brotli
+from codec.storage.decompress import BeyondLimit, Mismatch, decompress, decompress_with, from_digits, has_brotli
 
 MAX_SOURCE = 1 << 20  # characters of one source: the field's largest has 158,429; syntax trees take 600 times as much
 MAX_CONTENT = 1 << 24  # bytes that one literal may expand to: as much as a whole submission may weigh
@@ -27,8 +27,9 @@ LITERAL = 200  # characters; the shortest packed payload seen in the field has t
 MEMORY = 1 << 27  # bytes of decoder memory: xz -9, which most of the field uses, asks for 65 MiB
 STATEMENT = re.compile(r"^[ \t]*(import|from|def|class|async def|@)\b", re.MULTILINE)
 OURS = re.compile(r"# pgolf-pack 2 ([0-9a-f]{8}): [^\n]*\n")
+LOADER = "<loader>"  # what runs the others; no module can be called so
 FOLDED = re.compile("\1(\\w+)")  # a word in capitals, as our dense form writes it
-MAX_DIGITS = 1 << 18  # characters of a base 125 literal: reading it takes a time that grows with the square
+MAX_DIGITS = 1 << 17  # characters of a base 125 literal
 FILTERS = {"FILTER_LZMA1": lzma.FILTER_LZMA1, "FILTER_LZMA2": lzma.FILTER_LZMA2, "FILTER_DELTA": lzma.FILTER_DELTA}
 Filters = list[dict[str, Any]]
 Attempt = tuple[str, Callable[[bytes], bytes | None]]  # (name, data -> content or None)
@@ -36,7 +37,7 @@ Attempt = tuple[str, Callable[[bytes], bytes | None]]  # (name, data -> content 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """A source carried by a script.  name: of the module it becomes, "" for the script itself.
+    """A source carried by a script.  name: of the module it becomes, LOADER or "" for the script itself.
 
     depth: 1 in the file's own literals, 2 in a wrapper inside that.  form: how it is packed, from the outside in.
     """
@@ -161,11 +162,12 @@ def _does_something(node: ast.stmt) -> bool:
 def _modules(data: bytes) -> list[tuple[str, str]]:
     """(name, source) pairs: modules and script of our wrapper, the script alone of others."""
     *pairs, main = data.decode().split("\0")
+    first = ""
     if len(pairs) % 2:  # the loader comes first; it undoes what the dense form did to capitals
         first, *pairs = pairs
         if "\1" in first:
             *pairs, main = (FOLDED.sub(lambda word: word[1].upper(), part) for part in (*pairs, main))
-    return [*zip(pairs[::2], pairs[1::2], strict=True), ("", main)]
+    return [*([(LOADER, first)] if first else []), *zip(pairs[::2], pairs[1::2], strict=True), ("", main)]
 
 
 def _checked(text: str) -> str:
@@ -187,9 +189,7 @@ def _base125(text: bytes) -> bytes:
     """The number whose digits from 1 to 125 are the ASCII characters without NUL, CR and backslash, as bytes."""
     if len(text) > MAX_DIGITS or {0, 13, 92}.intersection(text) or max(text) > 127:
         raise ValueError
-    number = 0
-    for code in text:
-        number = number * 125 + code - (code > 13) - (code > 92)
+    number = from_digits([code - (code > 13) - (code > 92) for code in text], 125)
     return number.to_bytes((number.bit_length() + 7) // 8, "big")
 
 
