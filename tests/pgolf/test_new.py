@@ -18,7 +18,10 @@ from tests.packager.conftest import TEXT
 from trainer import find_preset
 from trainer.presets.preset import Preset
 
-SCORE = re.compile(r"^(final_\w+_exact) val_loss:(\S+) val_bpb:(\S+) tokens:(\d+) bytes:(\d+) eval_time:\d+ms$", re.M)
+SCORE = re.compile(
+    r"^(final_\w+_exact) val_loss:(\S+) val_bpb:(\S+) tokens:(\d+) bytes:(\d+) seq_len:\d+ stride:\d+ eval_time:\d+ms$",
+    re.M,
+)
 PYTHON = (sys.executable, "-I")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 
@@ -185,12 +188,16 @@ def test_started_again_it_ends_alike(finished, tmp_path):
     shutil.copytree(folder, tmp_path / "again")
     before = (tmp_path / "again/model.bin").read_bytes()
     (tmp_path / "again/model.bin").unlink()
-    done = run(PYTHON, "--seed", 0, cwd=tmp_path / "again")
+    done = run(PYTHON, "--seed", 0, "--stride", 32, cwd=tmp_path / "again")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "again/model.bin").read_bytes() == before
     log = (tmp_path / "again/train.log").read_text()
+    assert log.count("source sha256:") == 2  # by which program it went on
     assert log.count("Total submission size") == log.count("final_sliding_window_exact") == 1
     assert SCORE.findall(done.stdout)[0][:3] == SCORE.findall(said)[0][:3]
+    other = run(PYTHON, "--stride", 8, cwd=tmp_path / "again")
+    assert " seq_len:32 stride:8 " in other.stdout.splitlines()[-1]
+    assert SCORE.findall(other.stdout)[0][2] != SCORE.findall(said)[0][2]
 
 
 def test_an_artifact_is_scored_and_a_checkpoint_packed_without_training(finished, data, tmp_path):

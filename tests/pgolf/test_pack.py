@@ -21,7 +21,7 @@ from verify.scoring.token_bytes import TokenBytes
 
 LINE = re.compile(
     r"final_sliding_window_exact val_loss:(\d+\.\d{8}) val_bpb:(\d+\.\d{8}) tokens:(\d+) bytes:(\d+) "
-    r"eval_time:\d+ms\n"
+    r"seq_len:\d+ stride:\d+ eval_time:\d+ms\n"
 )
 
 

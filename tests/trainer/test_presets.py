@@ -9,6 +9,7 @@ import pytest
 from codec.errors import InputError, UsageError
 from tests.conftest import ROOT
 from trainer.presets.catalog import FILES, PRESETS, add_preset, find_preset
+from trainer.presets.preset import Preset
 
 GOLDEN = json.loads((ROOT / "tests/golden/presets.json").read_text())
 HEAD = 'version = 1\nname = "mine"\ndescription = "a try"\n'
@@ -189,3 +190,14 @@ def test_no_setting_is_said_twice():
         base = own.get(tables.get("extends"), {})
         for table in ("model", "train"):
             assert not tables.get(table, {}).items() & base.get(table, {}).items(), (name, table)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_says_itself_as_toml(name):
+    odd = replace(PRESETS[name], description='rockets \U0001f680, "quotes", \\ and \x7f')
+    assert Preset.parsed(odd.to_toml()) == odd
+    notes = {"preset": name, "description": "", "fixed_vocab": odd.fixed_vocab, "config": odd.model.to_dict()}
+    assert Preset.of_checkpoint({**notes, "train": odd.train.to_dict()}) == replace(odd, description="")
+    assert Preset.of_checkpoint(notes) is None
+    with pytest.raises(InputError, match="describe no training"):
+        Preset.of_checkpoint({**notes, "train": {"steps": 3}})

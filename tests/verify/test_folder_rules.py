@@ -261,7 +261,11 @@ def test_logs_without_sizes_say_nothing_of_files(logs):
 @pytest.mark.parametrize(
     ("claims", "level"),
     [
-        ({"artifact_seed": 42, "seed_results": {"42": {"val_bpb": SCORE.bpb}}}, "pass"),
+        (
+            {"artifact_seed": 42, "seed_results": {"42": {"val_bpb": SCORE.bpb}, "7": {"val_bpb": SCORE.bpb + 1}}},
+            "pass",
+        ),
+        ({"artifact_seed": 42, "seed_results": {"42": {"val_bpb": SCORE.bpb}}}, "fail"),  # val_bpb is no mean of it
         ({"artifact_seed": 42, "seed_results": {"42": {"val_bpb": SCORE.bpb + 0.01}}}, "fail"),
         (
             {"artifact_seed": 42, "seed_results": {"7": {"val_bpb": SCORE.bpb}}},
@@ -276,5 +280,5 @@ def test_the_score_of_a_mean_is_that_of_the_artifacts_seed(claims, level):
     found = check_claimed_score(claiming({"val_bpb": SCORE.bpb + 0.5, "eval": how, **claims}))
     assert (found.level, "whose artifact this is" in found.message) == (
         level,
-        "7" not in claims["seed_results"] and claims.get("artifact_seed") == 42,
+        "42" in claims["seed_results"] and claims.get("artifact_seed") == 42,
     )

@@ -61,7 +61,11 @@ def test_one_artifact_among_several_logs_is_told_by_its_size(run):
     sparse(folder / "final_model.int6.ptz", 1000)
     with pytest.raises(UsageError, match=r"has 1,000 bytes, none of 2 logs counts a model of that size.*SEED=FILE"):
         read(folder)
-    for claims, level in (({"artifact_seed": 42}, ["fail"]), ({"artifact_seed": True}, None)):
+    for claims, level in (
+        ({"artifact_seed": 42}, ["fail"]),
+        ({"artifact_seed": 7}, ["fail"]),  # of which there is no log
+        ({"artifact_seed": True}, None),
+    ):
         (folder / "submission.json").write_text(json.dumps(claims))
         if level:
             assert [finding.level for finding in read(folder).failed] == level

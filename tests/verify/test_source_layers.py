@@ -146,7 +146,8 @@ def test_a_part_that_hides_before_the_script_is_read_too():
     """`first, script = payload.split(NUL); exec(first); exec(script)` runs both."""
     first = "import subprocess\n" + "x = 1\n" * 9
     payload = base64.b85encode(lzma.compress(f"{first}\0{HUMAN}".encode())).decode()
-    wrapper = f"import lzma,base64\nA,B=lzma.decompress(base64.b85decode({payload!r})).decode().split('\\0')\nexec(A);exec(B)\n"
+    parts = f"lzma.decompress(base64.b85decode({payload!r})).decode().split(chr(0))"
+    wrapper = f"import lzma,base64\nA,B={parts}\nexec(A);exec(B)\n"
     assert [layer.text for layer in unwrap(wrapper)] == [first, HUMAN]
 
 
