@@ -141,7 +141,7 @@ def test_a_killed_run_resumes_bit_for_bit(whole, data, tmp_path, at):
     assert seen == list(range((at - 1) // 10 * 10 + 1, 41))  # states are saved every 10 steps, after this call
     assert_equal(weights(tmp_path), weights(whole[1]))
     assert result.val_loss == whole[0].val_loss
-    different = re.compile(r"(train_time|step_avg|train|val|save):[\d.]+ms|model: \d+ bytes|resumed_step.*\n")
+    different = re.compile(r"(train_time|step_avg|train|val|save):[\d.]+ms|model: \d+ bytes|resumed_step.*\nsource.*\n")
     ours, theirs = (different.sub("", (folder / "train.log").read_text()) for folder in (tmp_path, whole[1]))
     assert ours == theirs
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -172,7 +172,10 @@ def test_a_finished_run_resumes_to_the_same_result(data, tmp_path):
     again = go(data, tmp_path, steps=5, resume=True)
     assert again == first
     lines = (tmp_path / "train.log").read_text().splitlines()
-    assert [line for line in lines if not line.startswith("resumed_step:5 ")][:-1] == log[:-1]
+    (place,) = [number for number, line in enumerate(lines) if line.startswith("resumed_step:5 ")]
+    (source,) = [line for line in log if line.startswith("source sha256:")]
+    assert lines[place + 1] == source  # by which program it went on
+    assert [*lines[:place], *lines[place + 2 : -1]] == log[:-1]
 
 
 def test_resuming_a_finished_run_keeps_the_time_of_its_calibration(data, tmp_path):
