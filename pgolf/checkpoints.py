@@ -65,10 +65,21 @@ def read_model(path: Path) -> "Imported":
 def preset_toml(notes: Mapping[str, Any], named: str | None = None) -> str | None:
     """TOML of the preset that a submission's script trains: that of the name or file, else what the metadata say.
 
-    None when they do not say.  Raises: UsageError as `find_preset`; InputError for metadata that no training wrote.
+    None when they do not say.  Raises: UsageError as `find_preset`, and for a preset of another model; InputError for
+    metadata that no training wrote.
     """
+    from codec.errors import UsageError
+    from trainer.model.config import GPTConfig
     from trainer.presets.catalog import find_preset
     from trainer.presets.preset import Preset
 
-    preset = find_preset(named) if named else Preset.of_checkpoint(notes)
-    return preset.to_toml() if preset else None
+    if named is None:
+        preset = Preset.of_checkpoint(notes)
+        return preset.to_toml() if preset else None
+    preset, model = find_preset(named), GPTConfig.from_dict(notes["config"])
+    if replace(preset.model, vocab_size=model.vocab_size) != model:
+        raise UsageError(
+            f"preset {preset.name} is not of this checkpoint's model",
+            hint="name the preset that it was trained by, or pass --eval-only",
+        )
+    return replace(preset, model=model).to_toml()

@@ -93,8 +93,20 @@ def pack(
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output' (or --dry-run).")
     if artifact is not None or artifact_from is not None:
-        if script is None or checkpoint is not None or recipe is not None or hessians is not None:
-            raise click.UsageError("--artifact goes with --script, without CHECKPOINT, --recipe and --hessians.")
+        if script is None:
+            raise click.UsageError("--artifact goes with --script.")
+        others = {
+            "CHECKPOINT": checkpoint,
+            "--recipe": recipe,
+            "--hessians": hessians,
+            "--fit": fit or None,
+            "--margin": margin,
+            "--write-recipe": write_recipe,
+            "--preset": preset,
+            "--eval-only": eval_only or None,
+        }
+        if given := [name for name, value in others.items() if value is not None]:
+            raise click.UsageError(f"--artifact goes without {', '.join(given)}: they are for a checkpoint.")
         _pack_own(script, artifact, artifact_from, form, output, cap, author, title, no_minify, dry_run, as_json)
         return
     if checkpoint is None or recipe is None:

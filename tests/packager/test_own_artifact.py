@@ -74,7 +74,12 @@ def test_the_folder_states_only_what_is_known(pgolf, work):
         (
             ["x.safetensors", "--recipe", "pr162", "--script", "mine.py", "--artifact", "pga1.bin"],
             2,
-            "goes with --script",
+            "--artifact goes without CHECKPOINT, --recipe: they are for a checkpoint",
+        ),
+        (
+            ["--script", "mine.py", "--artifact", "pga1.bin", "--fit", "--eval-only"],
+            2,
+            "without --fit, --eval-only: they",
         ),
         (["--script", "mine.py"], 2, "Missing CHECKPOINT"),
         (["--script", "mine.py", "--artifact-from", "exit 3"], 3, "ended with exit code 3"),

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from codec import decode, ledger, read_meta
+from codec.storage.checkpoint import write_checkpoint
 from codec.storage.token_shards import open_shard
 from tests.packager.conftest import checkpoint, data, recipe  # noqa: F401
+from trainer import find_preset
 from trainer.model.gpt import GPT, GPTConfig
 from verify.scoring.score import total
 from verify.scoring.sliding import Sliding
@@ -237,3 +239,19 @@ def test_inspect_names_a_damaged_file(pgolf, packed, tmp_path):
         assert done.returncode == 3
         assert done.stderr.startswith(f"Error: {name}: ")
         assert done.stderr.count("\n") == 1
+
+
+def test_the_script_trains_what_a_preset_says(pgolf, tmp_path):
+    """Of a checkpoint that does not say how it was trained; the preset must be of its model."""
+    model = GPT(find_preset("tiny").model)
+    arrays = {name: value.numpy() for name, value in model.state_dict().items()}
+    write_checkpoint(tmp_path / "tiny.safetensors", arrays, {"config": model.config.to_dict()})
+    pack = ("pack", "tiny.safetensors", "--recipe", "pr162-small", "--dry-run", "--json")
+    said = [json.loads(pgolf(*pack, *more, cwd=tmp_path).stdout) for more in ((), ("--preset", "tiny"))]
+    assert [each["trains"] for each in said] == [False, True]
+    assert said[1]["code_bytes"] > 4 * said[0]["code_bytes"]
+    other = pgolf(*pack, "--preset", "cpu-demo", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "preset cpu-demo is not of this checkpoint's model; name the preset that it was trained by" in other.stderr
+    for more in (("--eval-only", "--preset", "tiny"), ("--write-recipe", "r.toml"), ("--margin", 3)):
+        assert pgolf(*pack, *more, cwd=tmp_path).returncode == 2
