@@ -280,7 +280,16 @@ def _readme(record: dict[str, Any], trains: bool | None, with_log: bool) -> str:
         False: f"evaluates the model in `{ARTIFACT}`",
         None: f"comes with the model in `{ARTIFACT}`",
     }
-    train = f"    torchrun --standalone --nproc_per_node=8 {SCRIPT} --data DATA --output RUN\n" if trains else ""
+    seed = f" --seed {record['seeds'][0]}" if record["seeds"] else ""
+    train = f"    torchrun --standalone --nproc_per_node=8 {SCRIPT}{seed} --data DATA --output RUN\n" if trains else ""
+    run = f"""
+Run it with a data folder that holds {"`*_train_*.bin`, " if trains else ""}`*_val_*.bin` and the tokenizer `*.model`:
+
+    pip install -r requirements.txt
+{train}    python {SCRIPT} --eval --data DATA
+
+The score is not stored here (`val_bpb` in `{RECORD}` is null); the command prints it.
+"""
     log = f", `{LOG}` the log of the training run" if with_log else ""
     trained = "".join(
         f"- {label}: {record[key]}\n"
@@ -306,14 +315,7 @@ sources it runs. `ledger.json` says what every tensor costs{log}.
 | {SCRIPT} | {record["bytes_code"]:,} |
 | {ARTIFACT} | {record["bytes_model"]:,} |
 | total | {record["bytes_total"]:,} |
-
-Run it with a data folder that holds {"`*_train_*.bin`, " if trains else ""}`*_val_*.bin` and the tokenizer `*.model`:
-
-    pip install -r requirements.txt
-{train}    python {SCRIPT} --eval --data DATA
-
-The score is not stored here (`val_bpb` in `{RECORD}` is null); the command prints it.
-"""
+{"" if trains is None else run}"""
 
 
 def _json(value: dict[str, Any]) -> bytes:

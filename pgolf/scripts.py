@@ -10,6 +10,11 @@ from codec.errors import InputError, PgolfError
 if TYPE_CHECKING:
     from packager.script.bundle import Bundle
 
+RUNNING = frozenset({"exec", "run_module", "run_path"})
+UNPACKING = RUNNING | {  # what a wrapper that only unpacks calls
+    *("__import__", "a85decode", "b64decode", "b85decode", "compile", "decode", "decompress", "fromhex", "len"),
+    *("split", "splitlines", "standard_b64decode", "unhexlify", "urlsafe_b64decode"),
+}
 LITERAL = 200  # characters: shorter ones are settings, not payloads
 
 
@@ -89,12 +94,20 @@ def _unpacks(node: ast.stmt) -> bool:
     """An import, `S=decompress(...)`, the payload, an entry of linecache, or the call that runs it."""
     if isinstance(node, ast.Import | ast.ImportFrom):
         return True
+    called = {_last(each.func) for each in ast.walk(node) if isinstance(each, ast.Call)}
+    if called - UNPACKING:
+        return False
     if isinstance(node, ast.Expr):
-        return isinstance(node.value, ast.Call | ast.Constant)
+        return isinstance(node.value, ast.Constant) or bool(called & RUNNING)
     if not isinstance(node, ast.Assign):
         return False
     if all(isinstance(each, ast.Subscript) for each in node.targets):
-        return all("cache" in ast.unparse(each) for each in node.targets)
+        return all(_last(each.value) == "cache" for each in node.targets if isinstance(each, ast.Subscript))
     value = node.value
     payload = isinstance(value, ast.Constant) and isinstance(value.value, str | bytes) and len(value.value) >= LITERAL
     return payload or isinstance(value, ast.Call)
+
+
+def _last(node: ast.expr) -> str:
+    """`b85decode` of `base64.b85decode`."""
+    return str(getattr(node, "attr", getattr(node, "id", "")))

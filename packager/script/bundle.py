@@ -141,7 +141,9 @@ class _Follow:
         spec = find_spec(top)
         places = spec.submodule_search_locations if spec else None
         folder = self.siblings.folder
-        return folder is not None and any((folder / top).samefile(each) for each in places or () if Path(each).exists())
+        if folder is None or not (folder / top).is_dir():  # trainer.py beside the script is no package of the toolkit
+            return False
+        return any((folder / top).samefile(each) for each in places or () if Path(each).exists())
 
     def _sibling(self, module: str, found: Import, line: str) -> None:
         parts = module.split(".")

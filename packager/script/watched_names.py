@@ -43,13 +43,19 @@ HARMLESS = frozenset(
 )
 # What compiles or inspects a function that it is given by name: `kernel = triton.jit(body)`.
 COMPILERS = frozenset(
-    {"autotune", "custom_op", "define", "heuristics", "impl", "jit", "register_autograd"}
+    {"autotune", "custom_op", "define", "heuristics", "impl", "infer_schema", "jit", "register_autograd"}
 ) | frozenset({"register_fake", "register_kernel", "register_vmap", "script", "singledispatch", "trace", "triton_op"})
 FOLLOWING = frozenset({"script"})  # compiles the functions that its function calls as well
 READERS = frozenset({"__annotations__", "annotation", "get_annotations", "get_type_hints", "return_annotation"})
 NAMES_OF_FUNCTIONS = frozenset({"__name__", "__qualname__", "co_name", "co_varnames", "f_code", "f_locals"})
 # With these a script may look up its own globals by name.
-LOOKUPS = frozenset({"__import__", "__main__", "builtins", "dir", "eval", "exec", "globals", "locals", "runpy", "vars"})
+LOOKUPS = frozenset(
+    {"__builtins__", "__import__", "__main__", "builtins", "dir", "eval", "exec", "fire", "globals"}
+) | {
+    "locals",
+    "runpy",
+    "vars",
+}
 LOADER = "load"  # `pgolf verify` calls it
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -196,7 +202,11 @@ def _reads_annotations(node: ast.AST, classes: set[str]) -> bool:
 
 
 def _looks_up_modules(tree: ast.Module) -> bool:
-    """sys.modules, or the text `__main__` elsewhere than in `if __name__ == "__main__"`."""
+    """sys.modules, a module of LOOKUPS under another name, or the text `__main__` but in `__name__ == "__main__"`."""
+    imported = [alias for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    systems = {alias.asname or alias.name for alias in imported if alias.name == "sys"}
+    if LOOKUPS.intersection(alias.name.partition(".")[0] for alias in imported):
+        return True
     compared = {
         id(each)
         for node in ast.walk(tree)
@@ -204,8 +214,14 @@ def _looks_up_modules(tree: ast.Module) -> bool:
         for each in node.comparators
     }
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr == "modules" and last_name(node.value) == "sys":
+        if isinstance(node, ast.Attribute) and node.attr == "modules" and last_name(node.value) in systems:
+            return True
+        if isinstance(node, ast.ImportFrom) and not node.level and _from_lookup(node):
             return True
         if isinstance(node, ast.Constant) and node.value == "__main__" and id(node) not in compared:
             return True
     return False
+
+
+def _from_lookup(node: ast.ImportFrom) -> bool:
+    return node.module in LOOKUPS or (node.module == "sys" and "modules" in {alias.name for alias in node.names})

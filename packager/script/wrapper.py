@@ -46,7 +46,7 @@ S=__import__("{codec}").decompress(S.to_bytes({length},"big")).decode().split("\
 """
 _FORM = re.compile(
     r"# pgolf-pack 2 [0-9a-f]{8}: pgolf inspect --unwrap DIR\n"
-    r"((?:# \w+=[ -~]+\n)*)"
+    r"((?:# (?!\w*coding=)\w+=[ -~]+\n)*)"
     r"(?:" + re.escape(SAFE).replace(r"\{codec\}", "(lzma|brotli)").replace(r"\{literal\}", r"([!#-\[\]-~]*)") + r"|"
     + re.escape(DENSE)
     .replace(r"\{literal\}", r'([\x01-\x0c\x0e-\x7f]*)')
@@ -74,6 +74,8 @@ def wrap(main: str, modules: Mapping[str, str], *, form: Form = "safe", shown: M
     for name, value in shown.items():
         if not (name.isidentifier() and name.isascii() and value.isascii() and value.isprintable() and value):
             raise InputError(f"`{name}` with the value {value!r} cannot be shown on a line of its own")
+        if name.endswith("coding"):  # in one of the first two lines Python takes it for the file's encoding (PEP 263)
+            raise InputError(f"`{name}` cannot be shown: Python would take it for the encoding of the file")
     if MAIN in modules:
         raise InputError(f"a module cannot be called {MAIN}")
     parts = [*(part for pair in modules.items() for part in pair), main]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from codec.errors import UsageError
 from pgolf.console import echo, json_option, print_json, print_table
 from pgolf.options import cap_option, fit_margin, fit_options, settings_option
 
@@ -51,8 +52,14 @@ def new(
     from trainer.presets.overrides import apply_overrides
 
     chosen = apply_overrides(find_preset(preset), settings)
-    named = recipe or (chosen.name if chosen.name in recipe_names() else FALLBACK)
+    trained_by = chosen.train.qat_recipe
+    named = recipe or trained_by or (chosen.name if chosen.name in recipe_names() else FALLBACK)
     loaded = load_recipe(named)
+    if trained_by and loaded.name != trained_by:
+        raise UsageError(
+            f"preset {chosen.name} trains through recipe {trained_by}, the script would pack by {loaded.name}",
+            hint=f"--recipe {trained_by}, or another qat_recipe",
+        )
     chosen_margin = fit_margin(fit, margin)
     check_fit(named, cap, chosen_margin)
     training = Training(preset=chosen.to_toml(), recipe=recipe_text(named), cap=cap, margin=chosen_margin)

@@ -115,6 +115,8 @@ def pack(
         raise UsageError(
             f"--preset is for the script that trains, not for {'--eval-only' if eval_only else '--script'}"
         )
+    if eval_only and script:
+        raise UsageError("--eval-only is for the toolkit's own script, --script names another")
     if write_recipe and not fit:
         raise UsageError("--write-recipe without --fit", hint="it writes the recipe that is fitted")
     from codec.storage.atomic_files import check_writable, write_bytes

@@ -126,3 +126,19 @@ def test_what_a_console_leaves_among_the_builtins_changes_no_byte(monkeypatch):
     monkeypatch.setattr("builtins._", 42, raising=False)
     assert minify.__wrapped__(source, "x.py") == before
     assert vars(builtins)["_"] == 42
+
+
+@pytest.mark.parametrize(
+    "look_up",
+    [
+        "import builtins as hidden\n",
+        "from __main__ import first_setting as other\n",
+        "from sys import modules\n",
+        "import sys as s\nseen = s.modules\n",
+        "seen = __builtins__\n",
+    ],
+)
+def test_names_stay_where_a_script_may_look_them_up(look_up):
+    text = f"{look_up}first_setting = 7\ndef second_setting():\n    return first_setting\nprint(second_setting())\n"
+    assert "first_setting = 7".replace(" ", "") in minify(text, "x", alone=True)
+    assert "first_setting=7" not in minify(text.removeprefix(look_up), "x", alone=True)

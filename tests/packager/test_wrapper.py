@@ -347,3 +347,13 @@ print(step(torch.ones(2)).tolist())
 """
     done = run(tmp_path, main, form=form)
     assert done.stdout == "[3.0, 3.0]\n", done.stderr
+
+
+@pytest.mark.parametrize("name", ["coding", "encoding", "my_coding"])
+def test_a_shown_line_cannot_set_the_encoding(name):
+    """`# coding=raw_unicode_escape` in line 2 would let a later comment hold code that nobody sees."""
+    with pytest.raises(InputError, match="encoding of the file"):
+        wrap("x = 1\n", {}, shown={name: "utf-8"})
+    forged = wrap("x = 1\n", {}, shown={"X": "utf-8"}).replace(b"# X=", f"# {name}=".encode())
+    with pytest.raises(CodecError, match="altered"):
+        unwrap(forged)

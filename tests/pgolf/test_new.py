@@ -112,6 +112,10 @@ def test_settings_and_recipe_are_chosen(pgolf, tmp_path):
         (("new", "tiny", "-o", "b", "--recipe", "pr16"), "did you mean"),
         (("new", "tiny", "-o", "b", "--set", "dim=-1"), "a whole number of at least 0"),
         (("new", "tiny", "-o", "."), "choose another"),
+        (
+            ("new", "tiny", "-o", "b", "--recipe", "pr339", "--set", "qat_below=0.1", "--set", "qat_recipe=pr162"),
+            "preset tiny trains through recipe pr162, the script would pack by pr339",
+        ),
     ):
         done = pgolf(*arguments, cwd=tmp_path)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr

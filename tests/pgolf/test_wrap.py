@@ -1,7 +1,9 @@
 """`pgolf wrap` as a user runs it: siblings travel, packed scripts are unpacked first, odd input is one sentence."""
 
+import base64
 import errno
 import json
+import lzma
 import os
 import subprocess
 import sys
@@ -179,3 +181,23 @@ def test_the_shared_case_carries_its_sibling(pgolf, shared, tmp_path):
     assert said["modules"] == ["helper_module"]
     assert any(line.startswith("# flash_attn_interface: ") for line in said["requirements"])
     assert not any("helper_module" in line for line in said["requirements"])
+
+
+@pytest.mark.parametrize("more", ["os.environ.setdefault('ITERATIONS', '20000')", "T0 = __import__('time').time()"])
+def test_what_another_wrapper_does_besides_is_not_lost(pgolf, tmp_path, more):
+    text = "print('unpacked')\n" + "".join(f"value_{number} = {number * 7919}\n" for number in range(200))
+    literal = base64.b85encode(lzma.compress(text.encode())).decode()
+    for line, code in ((f"{more}\n", 3), ("", 0)):
+        wrapper = f"import os,lzma,base64\n{line}exec(lzma.decompress(base64.b85decode({literal!r})))\n"
+        (tmp_path / "packed.py").write_text(wrapper)
+        done = pgolf("wrap", "packed.py", "-o", f"out{code}.py", cwd=tmp_path)
+        assert done.returncode == code, done.stderr
+        assert ("does more than to unpack it" in done.stderr) == bool(code)
+
+
+def test_a_sibling_may_be_called_like_a_package_of_the_toolkit(pgolf, tmp_path):
+    (tmp_path / "trainer.py").write_text("x = 5\n")
+    (tmp_path / "main.py").write_text("from trainer import x\nprint(x)\n")
+    done = pgolf("wrap", "main.py", "-o", "out.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "carries trainer" in done.stdout
