@@ -17,7 +17,7 @@ from packager.requirements import requirements
 from packager.script.bundle import Bundle
 from packager.script.packed_script import packed_script
 from packager.script.wrapper import Form
-from packager.submission import DECODER, README, RECORD, REQUIREMENTS
+from packager.submission import DECODER, README, RECORD, REQUIREMENTS, record_head
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +103,7 @@ def build_own_submission(options: OwnArtifactOptions, folder: Path) -> OwnSubmis
 def _record(options: OwnArtifactOptions, code: bytes, blob: bytes) -> dict[str, Any]:
     """submission.json.  What nobody measured or said is null."""
     return {
-        "author": options.author,
-        "github_id": None,
-        "name": options.title,
-        "blurb": None,
-        "date": None,
-        "val_bpb": None,
-        "val_loss": None,
+        **record_head(options.author, options.title),
         "seeds": [],
         "bytes_total": len(code) + len(blob),
         "bytes_code": len(code),

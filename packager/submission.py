@@ -244,18 +244,25 @@ def _log(checkpoint: Path, code: int, model: int) -> tuple[dict[str, bytes], tup
     return {LOG: log}, ()
 
 
+def record_head(author: str | None, title: str | None) -> dict[str, Any]:
+    """How a submission.json begins: what its packer said, and null for what is not known yet."""
+    return {
+        "author": author,
+        "github_id": None,
+        "name": title,
+        "blurb": None,
+        "date": None,
+        "val_bpb": None,
+        "val_loss": None,
+    }
+
+
 def _record(options: PackOptions, notes: dict[str, Any], recipe: str, files: dict[str, bytes]) -> dict[str, Any]:
     """submission.json.  What nobody measured or said is null: val_bpb too, it is the packed model's."""
     code, model = files[SCRIPT], files[ARTIFACT]
     seed = notes.get("seed")
     return {
-        "author": options.author,
-        "github_id": None,
-        "name": options.title,
-        "blurb": None,
-        "date": None,
-        "val_bpb": None,
-        "val_loss": None,
+        **record_head(options.author, options.title),
         "pre_quant_val_bpb": notes.get("val_bpb"),
         "seeds": [] if seed is None else [seed],
         "bytes_total": len(code) + len(model),
