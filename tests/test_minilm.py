@@ -132,14 +132,14 @@ def test_the_seed_decides_the_text_and_the_directions(subject):
 
 
 def test_calibration_predicts_the_error_of_small_changes(subject):
-    """Of all matrices together and of each: energies, the mean over six random changes of the weights."""
+    """Of all matrices together and of each: energies, the mean over thirty random changes of the weights."""
     layers, exact, random = subject.calibrate(sequences=64), subject.tensors, np.random.default_rng(1)
 
     def energy(body):
         return 10 ** (subject.output_error(body).decibels / 10)
 
     found = []
-    for _ in range(6):
+    for _ in range(30):
         errors = {name: 1e-3 * random.standard_normal(array.shape).astype(np.float32) for name, array in exact.items()}
         rows = {name: np.einsum("rc,cd,rd->r", error, layers.hessians[name], error) for name, error in errors.items()}
         predicted = [float(layers.sensitivities[name] @ rows[name]) / layers.batch_tokens for name in exact]
@@ -147,8 +147,8 @@ def test_calibration_predicts_the_error_of_small_changes(subject):
         whole = energy({name: exact[name] + errors[name] for name in exact})
         found.append([(sum(predicted), whole), *zip(predicted, measured, strict=True)])
     predicted, measured = np.mean(found, axis=0).T
-    assert predicted[0] == pytest.approx(measured[0], rel=0.2)
-    np.testing.assert_allclose(predicted, measured, rtol=0.4)
+    assert predicted[0] == pytest.approx(measured[0], rel=0.15)
+    assert ((predicted > 0.6 * measured) & (predicted < 1.7 * measured)).all()
 
 
 def test_half_of_the_prediction_is_what_the_codec_calls_nats(subject):
