@@ -258,14 +258,15 @@ def read_minilm(
         arrays, _ = read_checkpoint(weights)
         word_piece = WordPiece(_vocabulary(tokenizer))
     encoder = Encoder(weights={name: torch.tensor(array) for name, array in arrays.items()})
-    missing = [name for name in encoder.body if name not in arrays]
-    if missing or not encoder.layers:
-        raise InputError(f"is no BERT encoder, it lacks `{(missing or ['encoder.layer.0'])[0]}`", where=str(path))
     known = _sequences(word_piece, read_documents([heldout]))[:heldout_sequences]
     if len(known) < heldout_sequences:
         raise InputError(
             f"has {len(known)} documents of {LENGTH - 2} tokens, need {heldout_sequences}", where=str(heldout)
         )
+    try:
+        encoder.hidden(known[:1])
+    except (KeyError, RuntimeError) as error:
+        raise InputError(f"is no BERT encoder of {HEADS} heads ({error})", where=str(path)) from None
     return MiniLM(encoder=encoder, calibration=_sequences(word_piece, read_documents([calibration])), heldout=known)
 
 

@@ -36,21 +36,21 @@ PIECES = [
 WEIGHT, TEXT = "encoder.layer.0.intermediate.dense.weight", "Un\u200baffable cafés! "
 
 
-def random_weights(vocabulary=16):
-    """Float32 by name; norms near 1, rows of length 1.
+def random_weights(vocabulary=16, width=24):
+    """Float32 by name; norms near 1, rows of length 1.  width: 24 is fit for the 12 heads of a file.
 
     Queries and keys are three times as long: a head that looks at all tokens alike mixes their errors, which are one
     matrix's and add up, and calibration takes them as independent (0.16 of the energy is predicted then).
     """
     random = np.random.default_rng(0)
-    shapes = {"embeddings.word_embeddings": (vocabulary, WIDTH), "embeddings.position_embeddings": (128, WIDTH)}
-    shapes |= {"embeddings.token_type_embeddings": (2, WIDTH), "embeddings.LayerNorm": (WIDTH,)}
+    shapes = {"embeddings.word_embeddings": (vocabulary, width), "embeddings.position_embeddings": (128, width)}
+    shapes |= {"embeddings.token_type_embeddings": (2, width), "embeddings.LayerNorm": (width,)}
     for layer in range(LAYERS):
         at = f"encoder.layer.{layer}"
-        shapes |= {f"{at}.attention.self.{each}": (WIDTH, WIDTH) for each in ("query", "key", "value")}
-        shapes |= {f"{at}.attention.output.dense": (WIDTH, WIDTH), f"{at}.intermediate.dense": (4 * WIDTH, WIDTH)}
-        shapes |= {f"{at}.output.dense": (WIDTH, 4 * WIDTH), f"{at}.attention.output.LayerNorm": (WIDTH,)}
-        shapes |= {f"{at}.output.LayerNorm": (WIDTH,)}
+        shapes |= {f"{at}.attention.self.{each}": (width, width) for each in ("query", "key", "value")}
+        shapes |= {f"{at}.attention.output.dense": (width, width), f"{at}.intermediate.dense": (4 * width, width)}
+        shapes |= {f"{at}.output.dense": (width, 4 * width), f"{at}.attention.output.LayerNorm": (width,)}
+        shapes |= {f"{at}.output.LayerNorm": (width,)}
     weights = {}
     for name, shape in shapes.items():
         noise = random.standard_normal(shape)
@@ -66,7 +66,9 @@ def random_weights(vocabulary=16):
 def subject():
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
-    encoder = Encoder(weights={name: torch.tensor(array) for name, array in random_weights(97).items()}, heads=HEADS)
+    encoder = Encoder(
+        weights={name: torch.tensor(array) for name, array in random_weights(97, WIDTH).items()}, heads=HEADS
+    )
     calibration, heldout = (torch.randint(97, (count, 32), generator=generator) for count in (64, 48))
     return MiniLM(encoder=encoder, calibration=calibration, heldout=heldout)
 
@@ -223,7 +225,11 @@ def test_what_is_no_such_model_is_one_sentence(files):
     (folder / "model" / "tokenizer.json").write_text("[]")
     with pytest.raises(InputError, match="with a vocabulary"):
         read_minilm(folder / "model", **texts)
-    write_checkpoint(folder / "model" / "model.safetensors", {"wte": np.ones(3, np.float32)}, {})
-    (folder / "model" / "tokenizer.json").write_text('{"model": {"vocab": {}}}')
-    with pytest.raises(InputError, match="is no BERT encoder"):
-        read_minilm(folder / "model", **texts)
+    vocabulary = {piece: number for number, piece in enumerate(PIECES)}
+    (folder / "model" / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}}))
+    for damage in ({"encoder.layer.1.output.dense.bias": None}, {WEIGHT: np.ones((5, 5), np.float32)}):
+        weights = {name: array for name, array in (random_weights() | damage).items() if array is not None}
+        write_checkpoint(folder / "model" / "model.safetensors", weights, {})
+        with pytest.raises(InputError, match="is no BERT encoder of 12 heads") as caught:
+            read_minilm(folder / "model", **texts, heldout_sequences=1)
+        assert "\n" not in str(caught.value)
