@@ -205,7 +205,7 @@ def _curve(checkpoint: str, floats: dict[str, np.ndarray], ours: list[dict[str, 
 
     Only of recipes that quantize 95 % of the weights: one that keeps matrices in float16 spends its bits elsewhere.
     """
-    points = nncodec_points(floats)
+    points = [point.figures() for point in nncodec_points(floats)]
     noise, sizes = [each["snr_db"] for each in points], [each["bytes"] for each in points]
     found = {}
     for each in ours:

@@ -8,13 +8,14 @@ import re
 import struct
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from codec.decoder import QuantizedTensor
+from codec.errors import EnvironmentLacks
 from codec.measurement.compressors import COMPRESSORS, Compressor, Tensors, plain_bytes
 
 QUANTIZER_PARAMETERS = range(-4, -33, -4)  # step 2**(qp / 4): 1.5 to 7.5 bits per weight of a trained model
@@ -54,38 +55,59 @@ def role_bytes(tensors: Tensors) -> bytes:
     return b"".join([*levels, *(quantized[name].scales.tobytes() for name in ordered), plain_bytes(rest)])
 
 
-def nncodec_points(tensors: Mapping[str, np.ndarray]) -> list[dict[str, float]]:
+class NNCodecPoint(NamedTuple):
+    """qp: the quantizer parameter.  bytes: of the stream, names and shapes included.  snr_db: over all weights.
+
+    tensors: float32 by name, what the stream decodes to.  Seconds are of processor time.
+    """
+
+    qp: int
+    bytes: int
+    snr_db: float
+    encode_seconds: float
+    decode_seconds: float
+    tensors: dict[str, np.ndarray]
+
+    def figures(self) -> dict[str, float]:
+        """All but the tensors, by name."""
+        figures = self._asdict()
+        del figures["tensors"]
+        return figures
+
+
+def nncodec_points(
+    tensors: Mapping[str, np.ndarray], parameters: Iterable[int] = QUANTIZER_PARAMETERS
+) -> Iterator[NNCodecPoint]:
     """Rate and distortion of NNCodec with dependent quantization, one quantizer parameter for all matrices.
 
-    tensors: float arrays.  -> one point per parameter: qp, bytes, snr_db over all weights, seconds.
+    tensors: float arrays.  parameters: in turn; the step is 2**(parameter / 4).
+    Raises: EnvironmentLacks where NNCodec is not installed.
     """
     nnc = _nncodec()
     # NNCodec takes no 0-d arrays; what is not a matrix it quantizes much finer (its parameter -75).
     arrays = {name: np.atleast_1d(array).astype(np.float32) for name, array in tensors.items() if array.size}
-    points = []
-    for parameter in QUANTIZER_PARAMETERS:
+    signal = sum(float((array.astype(np.float64) ** 2).sum()) for array in arrays.values())
+    options = {"use_dq": True, "row_skipping": True, "return_bitstream": True, "verbose": False}
+    for parameter in parameters:
         with tempfile.NamedTemporaryFile(suffix=".nnc") as file:
             started = time.process_time()
-            options = {"use_dq": True, "row_skipping": True, "return_bitstream": True, "verbose": False}
             stream = nnc.compress(dict(arrays), bitstream_path=file.name, qp=parameter, **options)
         encoded = time.process_time()
-        back = nnc.decompress(stream)
+        decompressed = nnc.decompress(stream)
         decoded = time.process_time()
-        signal = sum(float((array.astype(np.float64) ** 2).sum()) for array in arrays.values())
-        noise = sum(
-            float(((back[name].reshape(array.shape).astype(np.float64) - array) ** 2).sum())
-            for name, array in arrays.items()
+        back = {name: np.asarray(decompressed[name], np.float32).reshape(array.shape) for name, array in arrays.items()}
+        noise = sum(float(((back[name].astype(np.float64) - array) ** 2).sum()) for name, array in arrays.items())
+        yield NNCodecPoint(
+            qp=parameter,
+            bytes=len(stream),
+            snr_db=float(10 * np.log10(signal / noise)),
+            encode_seconds=encoded - started,
+            decode_seconds=decoded - encoded,
+            tensors={
+                name: back[name].reshape(array.shape) if array.size else array.astype(np.float32)
+                for name, array in tensors.items()
+            },
         )
-        points.append(
-            {
-                "qp": parameter,
-                "bytes": len(stream),
-                "snr_db": float(10 * np.log10(signal / noise)),
-                "encode_seconds": encoded - started,
-                "decode_seconds": decoded - encoded,
-            }
-        )
-    return points
 
 
 def _of_bytes(compressor: Compressor, layout: Callable[[Tensors], bytes] = plain_bytes) -> Peer:
@@ -151,16 +173,25 @@ def _categorical(counts: np.ndarray) -> Any:
 def _nncodec() -> Any:
     """The module nncodec.nnc; what its import drags in for image data sets and federated learning is replaced by mocks.
 
-    Coding weights touches none of it.
+    Coding weights touches none of it, so the mocks are gone again afterwards.
     """
     import sys
     from unittest import mock
 
-    for _ in range(50):  # each failure names one missing module; version 2.1.3 lacks seven without its extras
-        try:
-            from nncodec import nnc
-        except ModuleNotFoundError as error:
-            sys.modules[str(error.name)] = mock.MagicMock(__path__=[], __spec__=None)
-        else:
-            return nnc
-    raise ImportError("nncodec cannot be imported")
+    lacking = EnvironmentLacks("the package nncodec is missing", hint="pip install 'nncodec>=2.1'")
+    if not find_spec("nncodec"):
+        raise lacking
+    mocked: list[str] = []
+    try:
+        for _ in range(50):  # each failure names one missing module; version 2.1.3 lacks seven without its extras
+            try:
+                from nncodec import nnc
+            except ModuleNotFoundError as error:
+                mocked.append(str(error.name))
+                sys.modules[mocked[-1]] = mock.MagicMock(__path__=[], __spec__=None)
+            else:
+                return nnc
+        raise lacking
+    finally:
+        for name in mocked:
+            del sys.modules[name]
