@@ -24,8 +24,25 @@ MAX_TEXT = 1 << 22  # characters of header
 LANE_WEIGHTS = 1 << 18  # for one lane at most: decoding takes 8 microseconds per step, 2 seconds of them
 MALFORMED = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)  # what lying headers cause
 DAMAGED = "the file is damaged"
-SCALES = {"row": "<f2", "row*": "<f2", "row=": "<f2", "all": "<f4"}  # kinds of quantized tensors: dtype of the scales
+# Kinds of quantized tensors: dtype of the scales.
+SCALES = {"row": "<f2", "row*": "<f2", "row=": "<f2", "all": "<f4", "trellis": "<f4"}
 EIGHTHS = [round(2 ** (16 + eighth / 8)) for eighth in range(8)]  # none lies within 0.01 of a half
+
+
+class Trellis(NamedTuple):
+    """Which levels a column may hold: even ones where its state is even, odd ones elsewhere; row by row.
+
+    if_odd, if_half_odd: what moves the state; 0 and 0 allow even levels only, a uniform quantizer.
+    restart: after so many rows every state is 0 again.
+    """
+
+    if_odd: int
+    if_half_odd: int
+    restart: int
+
+    def after(self, states: np.ndarray, levels: np.ndarray, /) -> np.ndarray:
+        """The states of the columns behind a row of levels, integers (columns,)."""
+        return states >> 1 ^ (levels & 1) * self.if_odd ^ (levels >> 1 & 1) * self.if_half_odd
 
 
 class QuantizedTensor(NamedTuple):
@@ -33,24 +50,36 @@ class QuantizedTensor(NamedTuple):
 
     column_steps: uint8 (columns,), None for all equal: the step of column j is that of the row times
     2**((column_steps[j] - 128) / 8).
+    trellis: None, or levels are int32, and scales float32 (1,).  row_steps: of a trellis, uint8 (rows,), as column_steps.
     """
 
     levels: np.ndarray
     scales: np.ndarray
     column_steps: np.ndarray | None = None
+    row_steps: np.ndarray | None = None
+    trellis: Trellis | None = None
+
+    @property
+    def rows(self) -> int:
+        """Of the matrix: shape[0], but 1 where one scale is for all, or for a vector."""
+        return self.levels.shape[0] if self.trellis and self.levels.ndim > 1 else len(self.scales)
 
     def dequantize(self) -> np.ndarray:
-        """float32, same shape: level times the step of its column, which is exact, times the scale of its row."""
-        rows = self.levels.reshape(len(self.scales), self.levels.size // max(len(self.scales), 1)).astype(np.float32)
+        """float32, same shape: level times the steps of its column and row, which is exact, times the scale."""
+        rows = self.levels.reshape(self.rows, self.levels.size // max(self.rows, 1))
+        values = rows.astype(np.float64 if self.trellis else np.float32)
         if self.column_steps is not None:
-            rows *= column_scales(self.column_steps)
+            values *= octaves(self.column_steps)
+        if self.row_steps is not None:
+            values *= octaves(self.row_steps)[:, None]
         with np.errstate(all="ignore"):  # a scale may be infinite in a forged artifact
-            return (rows * self.scales.astype(np.float32)[:, None]).reshape(self.levels.shape)
+            values *= self.scales.astype(np.float32)[:, None]
+            return values.astype(np.float32).reshape(self.levels.shape)
 
 
-def column_scales(column_steps: np.ndarray, /) -> np.ndarray:
-    """uint8 (columns,), eighths of an octave, 128 = 1 -> float32 (columns,): 17 significant bits, by integers."""
-    eighths = column_steps.astype(np.int64)
+def octaves(steps: np.ndarray, /) -> np.ndarray:
+    """uint8 (count,), eighths of an octave, 128 = 1 -> float32 (count,): 17 significant bits, by integers."""
+    eighths = steps.astype(np.int64)
     scales: np.ndarray = np.ldexp(np.array(EIGHTHS, np.float32)[eighths & 7], (eighths >> 3) - 32)
     return scales
 
@@ -94,6 +123,9 @@ class Form(NamedTuple):
     rows, columns: of the matrix.  byte_tables: of the scales or plain tensor, lowest byte first.
     step_table: -1 without column steps of its own.  segments: equal parts of a row, with a class each.
     base: first table of the matrix, -1 without one.  multiple_table: -1 where no row is predicted.
+
+    Of kind `trellis`: row_step_table.  odd_tables: how many tables further on odd states have theirs.
+    far_table: 0 where no level is beyond an int8.  earlier: 0, or column steps are those stored so many before.
     """
 
     kind: str
@@ -110,6 +142,11 @@ class Form(NamedTuple):
     column_table: int = 0
     multiple_table: int = -1
     high_table: int = 0
+    row_step_table: int = 0
+    trellis: Trellis | None = None
+    odd_tables: int = 0
+    far_table: int = 0
+    earlier: int = 0
 
 
 def parse_form(stored: list[Any], /) -> Form:
@@ -118,24 +155,35 @@ def parse_form(stored: list[Any], /) -> Form:
     Raises: ValueError, or one of its kin that `read_tensors` catches, for what no tensor can have.
     """
     kind, shape, tables, *model = stored
-    segments = model.pop() if len(model) in (5, 7) else 1
-    sizes = (*shape, *tables, *model[1:], segments)
-    rows = shape[0] if model and kind != "all" else 1
+    coded = kind == "trellis"
+    model, code = (model[:4], model[4:]) if coded else (model, [])
+    segments = code.pop(0) if coded else model.pop() if len(model) in (5, 7) else 1
+    sizes = (*shape, *tables, *model[1:], segments, *code)
+    rows = shape[0] if model and kind != "all" and len(shape) > coded else 1
     columns = math.prod(shape[:64]) // max(rows, 1)
-    *tables, step_table = tables if kind == "row*" else (*tables, -1)
+    *tables, row_step_table = tables if coded else (*tables, 0)
+    *tables, step_table = tables if coded or kind == "row*" else (*tables, -1)
     dtype = np.dtype(SCALES.get(kind, str(kind)))
     if (
         {*map(type, (*sizes, *model))} != {int}
         or not 0 <= min(sizes) <= max(sizes) <= MAX_WEIGHTS
         or shape[64:]  # numpy's limit
         or len(model) not in ((4, 6) if kind in SCALES else (0, 4, 6))
+        or len(code) != 6 * coded
         or dtype.kind not in "fiub"
         or dtype.itemsize != len(tables) + (bool(model) and kind not in SCALES)
         or segments > max(columns, 1)
         or columns % segments
     ):
         raise ValueError(f"form {stored}")
-    return Form(kind, dtype, shape, rows, columns, tables, step_table, segments, *model)
+    form = Form(kind, dtype, shape, rows, columns, tables, step_table, segments, *model)
+    return form._replace(
+        row_step_table=row_step_table,
+        trellis=Trellis(*code[:3]),
+        odd_tables=code[3],
+        far_table=code[4],
+        earlier=code[5],
+    ) if coded else form
 
 
 class Stream:
@@ -156,7 +204,7 @@ class Stream:
         """Decode a plane -> uint8 of this shape.  tables: one for all symbols, or one for each."""
         return self.take(np.broadcast_to(tables, shape).reshape(-1)).reshape(shape)
 
-    def tensor(self, form: Form, steps: dict[int, np.ndarray], /) -> QuantizedTensor | np.ndarray:
+    def tensor(self, form: Form, steps: dict[int, list[np.ndarray]], /) -> QuantizedTensor | np.ndarray:
         """Decode a tensor; see `build_tensor`."""
         return build_tensor(form, self.plane, steps)
 
@@ -232,13 +280,14 @@ def read_tensors(stream: Stream, header: dict[str, Any], /) -> dict[str, Quantiz
     """Decode every tensor in header order, then check that the stream ends there."""
     tensors: dict[str, QuantizedTensor | np.ndarray] = {}
     order: list[QuantizedTensor | np.ndarray] = []
-    steps: dict[int, np.ndarray] = {}
+    steps: dict[int, list[np.ndarray]] = {}
     name = ""
     try:
         forms, names = [parse_form(form) for form in header["forms"]], header["names"]
         # Empty sides count as 1: scales and classes take memory too.
         weights = sum(math.prod(max(side, 1) for side in forms[form].shape) for _, _, form in names if form >= 0)
-        if weights > min(MAX_WEIGHTS, LANE_WEIGHTS * len(stream.states)):
+        rows = sum(forms[form].rows for _, _, form in names if form >= 0 and forms[form].trellis)
+        if weights > min(MAX_WEIGHTS, LANE_WEIGHTS * len(stream.states)) or rows > LANE_WEIGHTS:
             raise ValueError(f"{weights} weights")
         for shared, suffix, form in names:
             name = name[:shared] + suffix
@@ -254,38 +303,65 @@ def read_tensors(stream: Stream, header: dict[str, Any], /) -> dict[str, Quantiz
 
 
 def build_tensor(
-    form: Form, plane: Callable[[str, tuple[int, ...], Any], np.ndarray], steps: dict[int, np.ndarray], /
+    form: Form, plane: Callable[[str, tuple[int, ...], Any], np.ndarray], steps: dict[int, list[np.ndarray]], /
 ) -> QuantizedTensor | np.ndarray:
     """Ask for every plane of a tensor in the order of the stream, and build it: the one schedule of planes.
 
     plane: called with name, shape and tables (one for all symbols, or one for each), gives the symbols, uint8 of this
-    shape.  The decoder's reads them from the stream, the encoder's notes what to code, the ledger's what it costs.
-    steps: the last column steps stored, by how many they are.
+    shape; a name may come again, for the next row.  The decoder's reads them from the stream, the encoder's notes what
+    to code, the ledger's what it costs.
+    steps: the column steps stored so far, by how many they are.
     """
     rows, columns, quantized = form.rows, form.columns, form.kind in SCALES
-    items = rows if quantized else rows * columns
+    items = (1 if form.trellis else rows) if quantized else rows * columns
     content = [plane(f"byte_{place}", (items,), table) for place, table in enumerate(form.byte_tables)]
-    if form.step_table >= 0:
-        steps[columns] = plane("column_steps", (columns,), form.step_table)
+    stored = steps.setdefault(columns, [])
+    if form.step_table >= 0 and not form.earlier:
+        stored.append(plane("column_steps", (columns,), form.step_table))
+    row_steps = plane("row_steps", (rows,), form.row_step_table) if form.trellis else None
     if form.base >= 0:
-        levels = _levels(form, plane)
+        levels = (_trellis_levels if form.trellis else _levels)(form, plane)
         if not quantized:
             content.append(levels.view(np.uint8).ravel())
     array = np.stack(content, 1).ravel().view(form.dtype)
     if not quantized:
         return array.reshape(form.shape)
-    return QuantizedTensor(levels.reshape(form.shape), array, steps[columns] if form.kind[3:] else None)
+    column_steps = stored[-form.earlier or -1] if form.kind[3:] else None
+    return QuantizedTensor(levels.reshape(form.shape), array, column_steps, row_steps, form.trellis)
+
+
+def _tables(form: Form, plane: Callable[[str, tuple[int, ...], Any], np.ndarray], /) -> np.ndarray:
+    """Table of every level, int64 (rows, columns): base plus the class of its segment of the row plus its column's."""
+    tables = np.zeros((form.rows, form.columns), np.int16) + form.base
+    if form.row_table:
+        classes = plane("row_classes", (form.rows, form.segments), form.row_table)
+        tables += np.repeat(classes, form.columns // form.segments, 1)
+    if form.column_table:
+        tables += plane("column_classes", (form.columns,), form.column_table)
+    return tables
+
+
+def _trellis_levels(form: Form, plane: Callable[[str, tuple[int, ...], Any], np.ndarray], /) -> np.ndarray:
+    """int32 (rows, columns).  A level is twice what is coded, and one more where the state of its column is odd."""
+    trellis = form.trellis or Trellis(0, 0, 1)
+    tables = _tables(form, plane)
+    levels, states = np.empty(tables.shape, np.int32), np.zeros(form.columns, np.int64)
+    for row in range(form.rows):
+        states *= row % trellis.restart > 0
+        odd = states & 1
+        halves = plane("levels", odd.shape, tables[row] + odd * form.odd_tables).astype(np.int64) + form.lowest
+        if form.far_table:
+            ends = np.flatnonzero((halves == 127) | (halves == -128))
+            far = plane("low_far", ends.shape, 0) + 256 * plane("high_far", ends.shape, form.far_table).astype(np.int64)
+            halves[ends] += np.where(halves[ends] < 0, -far, far)
+        levels[row] = 2 * halves + odd
+        states = trellis.after(states, levels[row])
+    return levels
 
 
 def _levels(form: Form, plane: Callable[[str, tuple[int, ...], Any], np.ndarray], /) -> np.ndarray:
-    """int8 (rows, columns).  Table of a level: base plus the class of its segment of the row plus its column's."""
-    rows, columns = form.rows, form.columns
-    tables = np.zeros((rows, columns), np.int16) + form.base
-    if form.row_table:
-        classes = plane("row_classes", (rows, form.segments), form.row_table)
-        tables += np.repeat(classes, columns // form.segments, 1)
-    if form.column_table:
-        tables += plane("column_classes", (columns,), form.column_table)
+    """int8 (rows, columns)."""
+    rows, columns, tables = form.rows, form.columns, _tables(form, plane)
     multiples = predicted = references = np.zeros(0, np.int64)
     if form.multiple_table >= 0:
         multiples = plane("multiples", (rows,), form.multiple_table)

@@ -18,14 +18,15 @@ from codec.decoder import (
     MAX_TEXT,
     MAX_WEIGHTS,
     QuantizedTensor,
+    Trellis,
     build_tensor,
     frequencies,
     parse_form,
 )
 from codec.entropy.byte_tables import byte_tables
-from codec.entropy.level_tables import Fitted
+from codec.entropy.level_tables import Fitted, split_by_state
 from codec.entropy.models import fit_group
-from codec.entropy.planes import TensorPlanes, cut
+from codec.entropy.planes import TRELLIS, TensorPlanes, arrays_of, cut
 from codec.entropy.rans import lane_count, rans_encode, table_logs
 from codec.errors import CodecError
 
@@ -33,9 +34,11 @@ KEPT = ("config", "layout", "tokenizer_sha256")  # of a checkpoint's metadata, i
 
 Tensor = QuantizedTensor | np.ndarray
 Plane = tuple[np.ndarray, np.ndarray]  # symbols uint8 (count,), table of each (count,)
+MAX_EARLIER = 8  # stored column steps that a trellis looks back over: q, k, v, o of a block are four
 TEXT_TABLE = 1  # table 0 is the uniform one
 COMMON_TABLES = 64  # zeros, text, and 62 for the byte planes of all kinds of tensors
-SIDE_PLANES = ("row_classes", "column_classes", "multiples", "high_references")  # each with a table per group
+SIDE_PLANES = ("row_classes", "column_classes", "multiples", "high_references", "high_far")  # a table each per group
+FARTHEST = 127 + 0xFFFF  # half a level of a trellis; its two bytes beyond an int8 hold no more
 
 
 def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
@@ -79,15 +82,19 @@ class _Stored:
         named = {f"byte_{place}": plane for place, plane in enumerate(self.cut.content)}
         steps = {}
         if self.cut.column_steps is not None:
-            steps[len(self.cut.column_steps)] = named["column_steps"] = self.cut.column_steps
+            named["column_steps"] = self.cut.column_steps
+            steps[len(self.cut.column_steps)] = [self.cut.column_steps] * MAX_EARLIER
+        if self.cut.row_steps is not None:
+            named["row_steps"] = self.cut.row_steps
         if self.fitted:
             named |= self.fitted.side_information(self.place) | {"levels": self.fitted.code(self.place)}
+        left = {name: each.ravel() for name, each in named.items()}
         found: list[Plane] = []
 
         def plane(name: str, shape: tuple[int, ...], tables: Any) -> np.ndarray:
-            symbols: np.ndarray = named[name].reshape(shape)
-            found.append((symbols.ravel(), np.broadcast_to(tables, shape).reshape(-1)))
-            return symbols
+            symbols, left[name] = np.split(left[name], [math.prod(shape)])
+            found.append((symbols, np.broadcast_to(tables, shape).reshape(-1)))
+            return symbols.reshape(shape)
 
         build_tensor(parse_form(self.form), plane, steps)
         return found
@@ -113,17 +120,18 @@ def _plan(tensors: dict[str, Tensor]) -> _Plan:
     if weights > MAX_WEIGHTS:
         raise CodecError(f"the tensors have {weights} weights, an artifact holds at most {MAX_WEIGHTS}")
     pieces = {name: cut(tensor) for name, tensor in distinct.items()}
-    kinds = _kinds(pieces)
+    kinds, earlier = _kinds(pieces)
     fitted = _fitted(pieces)
     used = sum(len(each.counts) + len(SIDE_PLANES) for each, _ in fitted)
     found = byte_tables(
-        {name: _byte_planes(kinds[name], piece) for name, piece in pieces.items()}, MAX_TABLES - COMMON_TABLES - used
+        {name: _byte_planes(kinds[name], earlier[name], piece) for name, piece in pieces.items()},
+        MAX_TABLES - COMMON_TABLES - used,
     )
     counts = [np.ones(256, np.int64), np.zeros(256, np.int64), *found.counts]
     byte_numbers = {
         name: [TEXT_TABLE + table if table else 0 for table in tables] for name, tables in found.planes.items()
     }
-    models = {name: model for each in fitted for name, model in _models(*each, counts).items()}
+    models = {name: model for each in fitted for name, model in _models(pieces, *each, counts).items()}
     plan = _Plan(
         table_counts=counts,
         forms=[],
@@ -137,7 +145,10 @@ def _plan(tensors: dict[str, Tensor]) -> _Plan:
         if number is None:
             piece = pieces[name]
             numbers, coding, place = models.get(name, ([], None, 0))
-            form = [kinds[name], list(piece.shape), byte_numbers[name], *numbers]
+            tables = byte_numbers[name] + ([0] if earlier[name] else [])
+            form = [kinds[name], list(piece.shape), tables, *numbers]
+            if piece.trellis:
+                form.append(earlier[name])
             plan.stored.append(_Stored(form=form, cut=piece, fitted=coding, place=place))
             if form not in plan.forms:
                 plan.forms.append(form)
@@ -148,23 +159,33 @@ def _plan(tensors: dict[str, Tensor]) -> _Plan:
     return plan
 
 
-def _kinds(pieces: Mapping[str, TensorPlanes]) -> dict[str, str]:
-    """As forms have them: with `*` for column steps of its own, with `=` for those stored last, if they are equal."""
-    last: dict[int, bytes] = {}
-    kinds = {}
+def _kinds(pieces: Mapping[str, TensorPlanes]) -> tuple[dict[str, str], dict[str, int]]:
+    """(kinds as forms have them, how many stored column steps back a trellis finds its own; 0 for its own).
+
+    Of a row: `*` for column steps of its own, `=` for those stored last, if they are equal.
+    """
+    stored: dict[int, list[bytes]] = {}
+    kinds, earlier = {}, dict.fromkeys(pieces, 0)
     for name, piece in pieces.items():
         kinds[name] = piece.kind
-        if piece.column_steps is not None:
-            columns, steps = len(piece.column_steps), piece.column_steps.tobytes()
-            kinds[name] += "=" if last.get(columns) == steps else "*"
-            last[columns] = steps
-    return kinds
+        if piece.column_steps is None:
+            continue
+        steps, before = piece.column_steps.tobytes(), stored.setdefault(len(piece.column_steps), [])
+        if piece.trellis and steps in before[-MAX_EARLIER:]:
+            earlier[name] = 1 + before[::-1].index(steps)
+        elif not piece.trellis:
+            kinds[name] += "=" if before[-1:] == [steps] else "*"
+        if not earlier[name] and not kinds[name].endswith("="):
+            before.append(steps)
+    return kinds, earlier
 
 
-def _byte_planes(kind: str, piece: TensorPlanes) -> list[tuple[str, np.ndarray]]:
-    """Kinds of planes that may share a table, and their symbols; column steps last, as in a form."""
+def _byte_planes(kind: str, earlier: int, piece: TensorPlanes) -> list[tuple[str, np.ndarray]]:
+    """Kinds of planes that may share a table, and their symbols; row and column steps last, as in a form."""
     planes = [(piece.kind, plane) for plane in piece.content]
-    if kind.endswith("*") and piece.column_steps is not None:
+    if piece.row_steps is not None:
+        planes.append(("row_steps", piece.row_steps))
+    if piece.column_steps is not None and not earlier and not kind.endswith("="):
         planes.append(("column_steps", piece.column_steps))
     return planes
 
@@ -176,14 +197,17 @@ def _fitted(pieces: Mapping[str, TensorPlanes]) -> list[tuple[Fitted, list[str]]
         if piece.matrix:
             groups.setdefault(piece.group, []).append(name)
     most = (MAX_TABLES - COMMON_TABLES) // max(len(groups), 1) - len(SIDE_PLANES)
-    return [
-        (fit_group([matrix for name in names if (matrix := pieces[name].matrix)], most), names)
-        for _, names in sorted(groups.items())
-    ]
+    found = []
+    for group, names in sorted(groups.items()):
+        matrices = [matrix for name in names if (matrix := pieces[name].matrix)]
+        split = group == TRELLIS
+        fitted = fit_group(matrices, most // 2 if split else most)
+        found.append((split_by_state(fitted) if split else fitted, names))
+    return found
 
 
 def _models(
-    fitted: Fitted, names: list[str], table_counts: list[np.ndarray]
+    pieces: Mapping[str, TensorPlanes], fitted: Fitted, names: list[str], table_counts: list[np.ndarray]
 ) -> dict[str, tuple[list[int], Fitted, int]]:
     """By name the numbers of the form that describe the matrix; its coding, and its place in that.  Adds the tables."""
     first = len(table_counts)
@@ -201,8 +225,11 @@ def _models(
         numbers += [tables[plane] if plane in side else 0 for plane in ("row_classes", "column_classes")]
         if "multiples" in side:
             numbers += [tables["multiples"], tables["high_references"]]
-        if segments > 1:
+        trellis = pieces[name].trellis
+        if segments > 1 or trellis:
             numbers.append(segments)
+        if trellis:
+            numbers += [*trellis, fitted.odd_tables, tables["high_far"] if "high_far" in side else 0]
         models[name] = (numbers, fitted, place)
     return models
 
@@ -226,32 +253,58 @@ def _assemble(plan: _Plan, text: bytes) -> bytes:
 
 
 def _check(name: str, tensor: Tensor) -> None:
-    if isinstance(tensor, QuantizedTensor):
-        per_row = tensor.scales.dtype == np.float16
-        rows = tensor.levels.shape[0] if per_row and tensor.levels.ndim else 1
-        if (
-            tensor.levels.dtype != np.int8
-            or (per_row and not tensor.levels.ndim)
-            or tensor.scales.dtype not in (np.float16, np.float32)
-            or tensor.scales.shape != (rows,)
-        ):
-            raise CodecError(
-                f"levels {tensor.levels.dtype} {tensor.levels.shape} do not go with scales "
-                f"{tensor.scales.dtype} {tensor.scales.shape}",
-                where=f"tensor `{name}`",
-                hint="levels are int8; scales float16 (rows,) or float32 (1,)",
-            )
-        columns = tensor.levels.size // max(rows, 1)
-        steps = tensor.column_steps
-        if steps is not None and not (per_row and steps.dtype == np.uint8 and steps.shape == (columns,)):
-            raise CodecError(
-                f"column steps {steps.dtype} {steps.shape} do not go with levels {tensor.levels.shape} and scales "
-                f"{tensor.scales.dtype}",
-                where=f"tensor `{name}`",
-                hint=f"they are uint8 ({columns},), beside float16 scales of the rows",
-            )
-    elif tensor.dtype.kind not in "fiub":
-        raise CodecError(f"has dtype {tensor.dtype}, which an artifact cannot hold", where=f"tensor `{name}`")
+    if not isinstance(tensor, QuantizedTensor):
+        if tensor.dtype.kind not in "fiub":
+            raise CodecError(f"has dtype {tensor.dtype}, which an artifact cannot hold", where=f"tensor `{name}`")
+    elif tensor.trellis:
+        _check_trellis(f"tensor `{name}`", tensor, tensor.trellis)
+    else:
+        _check_steps(f"tensor `{name}`", tensor)
+
+
+def _check_trellis(where: str, tensor: QuantizedTensor, trellis: Trellis) -> None:
+    levels, scales = tensor.levels, tensor.scales
+    if levels.dtype != np.int32 or scales.dtype != np.float32 or scales.shape != (1,):
+        reason = f"levels {levels.dtype} do not go with scales {scales.dtype} {scales.shape}"
+        raise CodecError(reason, where=where, hint="levels of a trellis are int32, beside one float32 scale")
+    rows, columns = tensor.rows, levels.size // max(tensor.rows, 1)
+    for steps, count in ((tensor.row_steps, rows), (tensor.column_steps, columns)):
+        if steps is None or steps.dtype != np.uint8 or steps.shape != (count,):
+            raise CodecError(f"its steps are no uint8 ({count},)", where=where, hint="a trellis has row and column steps")
+    if abs((levels >> 1).astype(np.int64)).max(initial=0) > FARTHEST:
+        raise CodecError(f"levels beyond {2 * FARTHEST}", where=where, hint="widen its steps")
+    states = np.zeros(columns, np.int64)
+    for row, own in enumerate(levels.reshape(rows, columns)):
+        states *= row % trellis.restart > 0
+        if ((own ^ states) & 1).any():
+            raise CodecError(f"the levels of row {row} are not those that its trellis allows", where=where)
+        states = trellis.after(states, own)
+
+
+def _check_steps(where: str, tensor: QuantizedTensor) -> None:
+    per_row = tensor.scales.dtype == np.float16
+    rows = tensor.levels.shape[0] if per_row and tensor.levels.ndim else 1
+    if (
+        tensor.levels.dtype != np.int8
+        or (per_row and not tensor.levels.ndim)
+        or tensor.scales.dtype not in (np.float16, np.float32)
+        or tensor.scales.shape != (rows,)
+    ):
+        raise CodecError(
+            f"levels {tensor.levels.dtype} {tensor.levels.shape} do not go with scales "
+            f"{tensor.scales.dtype} {tensor.scales.shape}",
+            where=where,
+            hint="levels are int8; scales float16 (rows,) or float32 (1,)",
+        )
+    columns = tensor.levels.size // max(rows, 1)
+    steps = tensor.column_steps
+    if steps is not None and not (per_row and steps.dtype == np.uint8 and steps.shape == (columns,)):
+        raise CodecError(
+            f"column steps {steps.dtype} {steps.shape} do not go with levels {tensor.levels.shape} and scales "
+            f"{tensor.scales.dtype}",
+            where=where,
+            hint=f"they are uint8 ({columns},), beside float16 scales of the rows",
+        )
 
 
 def _weights(tensor: Tensor) -> int:
@@ -266,9 +319,8 @@ def _distinct(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
     ties: dict[str, int] = {}
     seen: dict[bytes, int] = {}
     for position, (name, tensor) in enumerate(tensors.items()):
-        arrays = [each for each in tensor if each is not None] if isinstance(tensor, QuantizedTensor) else [tensor]
-        digest = hashlib.sha256()
-        for array in arrays:
+        digest = hashlib.sha256(repr(tensor.trellis).encode() if isinstance(tensor, QuantizedTensor) else b"")
+        for array in arrays_of(tensor):
             digest.update(f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
         first = seen.setdefault(digest.digest(), position)
         if first == position:

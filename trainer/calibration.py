@@ -3,6 +3,10 @@
 For a linear layer y = W x, an error E of W changes y by E x.  The Hessian H = sum x x^T weighs the columns of E, the
 sensitivities s_i = mean (dL/dy_i)^2 its rows: to second order the loss, summed over the tokens of a batch, grows by
 1/2 sum_i s_i E_i H E_i^T, with inputs and gradients taken as independent (K-FAC, Martens and Grosse 2015).
+
+A table that is looked up is a linear layer of one-hot inputs.  Its row i is read for a part f_i of all lookups, and an
+error of that row is weighed by the moments G = sum g g^T of the gradients at what was read: 1/2 sum_i f_i E_i G E_i^T.
+All other parameters have the moments of their own gradients, the diagonal of the Fisher matrix: 1/2 sum_i F_i E_i^2.
 """
 
 import math
@@ -20,7 +24,7 @@ from torch import Tensor, nn
 
 from codec.errors import InputError
 from codec.progress import Progress
-from codec.storage.calibration_file import HESSIAN, SENSITIVITY
+from codec.storage.calibration_file import FISHER, FREQUENCY, GRADIENT, HESSIAN, SENSITIVITY
 from codec.storage.checkpoint import write_checkpoint
 from trainer.compute.attention import choose_attention
 from trainer.compute.device import autocast, precision, to_device
@@ -37,28 +41,40 @@ TEMPERATURE = 0.8  # of the model's own samples, as pull request 1019 draws them
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """By tensor name: hessians float32 (columns, columns), sensitivities float32 (rows,).
+    """By tensor name: hessians float32 (columns, columns), sensitivities float32 (rows,) of what multiplies inputs.
 
+    gradients float32 (columns, columns), frequencies float32 (rows,): of what is looked up; an embedding that is the
+    output matrix too has all four.  fishers: float32, as the tensor, of everything else.
     sequences, tokens: of how many inputs.
     """
 
     hessians: dict[str, np.ndarray]
     sensitivities: dict[str, np.ndarray]
+    gradients: dict[str, np.ndarray]
+    frequencies: dict[str, np.ndarray]
+    fishers: dict[str, np.ndarray]
     sequences: int
     tokens: int
 
     def write(self, path: str | Path, metadata: Mapping[str, Any]) -> None:
-        """As safetensors `hessian/NAME` and `sensitivity/NAME`; equal input gives equal bytes."""
-        arrays = {HESSIAN + name: array for name, array in self.hessians.items()}
-        arrays |= {SENSITIVITY + name: array for name, array in self.sensitivities.items()}
+        """As safetensors, see codec.storage.calibration_file; equal input gives equal bytes."""
+        kinds = {
+            HESSIAN: self.hessians,
+            SENSITIVITY: self.sensitivities,
+            GRADIENT: self.gradients,
+            FREQUENCY: self.frequencies,
+            FISHER: self.fishers,
+        }
+        arrays = {kind + name: array for kind, found in kinds.items() for name, array in found.items()}
         write_checkpoint(path, arrays, {**metadata, "sequences": self.sequences, "tokens": self.tokens})
 
 
 def calibrate(model: GPT, batches: Iterable[Tensor], *, seed: int = 0, progress: Progress | None = None) -> Calibration:
-    """Second moments of every linear layer and of the output matrix; batches: ids int64 (sequences, tokens).
+    """Second moments of every layer, table and parameter; batches: ids int64 (sequences, tokens).
 
-    Hessian: sum of x x^T over all tokens, divided by the number of batches; a layer that runs several times in a
+    Hessian, gradient: sum over all tokens, divided by the number of batches; a layer that runs several times in a
     loop counts every pass.  Sensitivity: mean over tokens and passes of the squared derivative of the summed loss.
+    Fisher: mean over batches of the squared derivative of a batch's loss.
     Its targets are drawn from the model's own distribution (the true Fisher): then the gradients of different targets
     are uncorrelated and the mean is the curvature of the loss, however good the model.  With the targets of the
     data (the empirical Fisher) it would also hold the mean gradient and products of targets, which are no curvature.
@@ -77,7 +93,10 @@ def calibrate(model: GPT, batches: Iterable[Tensor], *, seed: int = 0, progress:
             progress(sequences, "")
     return Calibration(
         hessians={name: _array(name, total / count) for name, total in moments.inputs.items()},
-        sensitivities={name: _array(name, total / moments.seen[name]) for name, total in moments.gradients.items()},
+        sensitivities={name: _array(name, total / moments.seen[name]) for name, total in moments.squares.items()},
+        gradients={name: _array(name, total / count) for name, total in moments.read.items()},
+        frequencies={name: _array(name, total / total.sum()) for name, total in moments.lookups.items()},
+        fishers={name: _array(name, total / count) for name, total in moments.fishers.items()},
         sequences=sequences,
         tokens=tokens,
     )
@@ -133,15 +152,25 @@ def own_samples(
 
 @dataclass(kw_only=True, slots=True)
 class _Moments:
-    """Sums so far, float32 by tensor name; seen: the output vectors that `gradients` is a sum over."""
+    """Sums so far, float32 by tensor name, as `Calibration` has their means.
+
+    inputs, squares: of linear layers; seen: the output vectors that `squares` is a sum over.
+    read, lookups: of tables.  fishers: of other parameters.
+    """
 
     inputs: dict[str, Tensor] = field(default_factory=dict)
-    gradients: dict[str, Tensor] = field(default_factory=dict)
+    squares: dict[str, Tensor] = field(default_factory=dict)
     seen: dict[str, int] = field(default_factory=dict)
+    read: dict[str, Tensor] = field(default_factory=dict)
+    lookups: dict[str, Tensor] = field(default_factory=dict)
+    fishers: dict[str, Tensor] = field(default_factory=dict)
 
     def watch(self, model: GPT, ids_BT: Tensor, generator: torch.Generator) -> None:
-        """Add one batch: a pass forward, and one backward to the layers' outputs (never to the weights)."""
-        with self._hooked(model), torch.enable_grad(), autocast(ids_BT.device):
+        """Add one batch: a pass forward, and one backward to the layers' outputs (never to their weights)."""
+        layers = (nn.Linear, nn.Embedding)
+        weights = {id(module.weight) for module in model.modules() if isinstance(module, layers)}
+        others = {name: weight for name, weight in model.named_parameters() if id(weight) not in weights}
+        with self._hooked(model, others.values()), torch.enable_grad(), autocast(ids_BT.device):
             hidden_BTD = model.hidden(ids_BT)
             self.add_inputs(HEAD, hidden_BTD)
             logits_BTV = model.head(hidden_BTD)
@@ -150,31 +179,42 @@ class _Moments:
             loss = F.cross_entropy(logits_BTV.flatten(0, 1), drawn_N, reduction="sum")
         loss.backward()
         self.add_squares(HEAD, _head_squares(model, logits_BTV.detach().flatten(0, 1), chances_NV))
+        for name, weight in others.items():
+            gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            self.fishers[name] = self.fishers.get(name, 0) + gradient.float().square()
+            weight.grad = None
 
     def add_inputs(self, name: str, x: Tensor) -> None:
-        x_NC = x.detach().flatten(0, -2).float()
-        total = self.inputs.setdefault(name, x_NC.new_zeros(x_NC.shape[1], x_NC.shape[1]))
-        total.addmm_(x_NC.T, x_NC)  # in place: autocast leaves it in float32
+        _add_moments(self.inputs, name, x.detach())
 
     def add_squares(self, name: str, squares: Tensor) -> None:
         squares_NR = squares.flatten(0, -2)
-        self.gradients[name] = self.gradients.get(name, 0) + squares_NR.sum(0)
+        self.squares[name] = self.squares.get(name, 0) + squares_NR.sum(0)
         self.seen[name] = self.seen.get(name, 0) + len(squares_NR)
 
+    def add_lookups(self, name: str, ids: Tensor, rows: int) -> None:
+        self.lookups[name] = self.lookups.get(name, 0) + torch.bincount(ids.flatten().long(), minlength=rows)
+
     @contextmanager
-    def _hooked(self, model: GPT) -> Iterator[None]:
-        """Every linear layer reports here; weights ask for no gradient, outputs do."""
+    def _hooked(self, model: GPT, others: Iterable[nn.Parameter]) -> Iterator[None]:
+        """Every layer and table reports here; their weights ask for no gradient, their outputs and `others` do."""
 
         def ran(name: str, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-            self.add_inputs(name, inputs[0])
             if not output.requires_grad:  # where the graph begins
                 output.requires_grad_()
+            if isinstance(module, nn.Embedding):
+                self.add_lookups(name, inputs[0], module.num_embeddings)
+                output.register_hook(lambda gradient: _add_moments(self.read, name, gradient))
+                return
+            self.add_inputs(name, inputs[0])
             output.register_hook(lambda gradient: self.add_squares(name, gradient.float().square()))
 
         asking = [weight for weight in model.parameters() if weight.requires_grad]
-        layers = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+        layers = [(name, each) for name, each in model.named_modules() if isinstance(each, nn.Linear | nn.Embedding)]
         hooks = [module.register_forward_hook(partial(ran, f"{name}.weight")) for name, module in layers]
         model.requires_grad_(False)
+        for weight in others:
+            weight.requires_grad_()
         try:
             yield
         finally:
@@ -182,6 +222,13 @@ class _Moments:
                 hook.remove()
             for weight in asking:
                 weight.requires_grad_()
+
+
+def _add_moments(totals: dict[str, Tensor], name: str, x: Tensor) -> None:
+    """Add sum x x^T over all but the last dimension, float32."""
+    x_NC = x.flatten(0, -2).float()
+    total = totals.setdefault(name, x_NC.new_zeros(x_NC.shape[1], x_NC.shape[1]))
+    total.addmm_(x_NC.T, x_NC)  # in place: autocast leaves it in float32
 
 
 def _drawn(chances_NV: Tensor, generator: torch.Generator) -> Tensor:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from codec.decoder import QuantizedTensor, column_scales
+from codec.decoder import QuantizedTensor, octaves
 from codec.storage.calibration_file import Layers
 
 DIGITS = 9  # sums of floats differ beyond, between platforms and numbers of threads; a plan should not
@@ -30,7 +30,7 @@ def rounding_noise(treated: QuantizedTensor) -> float:
     """Mean square of a step over 12: the squared error of a weight that a fine uniform grid leaves."""
     squares = np.square(treated.scales.astype(np.float64)).mean() if treated.scales.size else 0.0
     if treated.column_steps is not None and treated.column_steps.size:
-        squares *= np.square(column_scales(treated.column_steps).astype(np.float64)).mean()
+        squares *= np.square(octaves(treated.column_steps).astype(np.float64)).mean()
     return _rounded(float(squares) / 12)
 
 

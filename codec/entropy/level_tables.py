@@ -17,16 +17,22 @@ from functools import cached_property
 import numpy as np
 
 from codec.entropy.code_length import class_costs, smooth_costs, table_cost
-from codec.entropy.row_classes import Contexts, row_histograms, symbols_of
+from codec.entropy.row_classes import Contexts, blocks, histograms, row_histograms, symbols_of
 from codec.entropy.row_prediction import Predictions, prediction_planes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Matrix:
-    """levels: int8 (rows, columns), as they are coded: predicted rows as differences."""
+    """levels: int8 (rows, columns), as they are coded: predicted rows as differences, of a trellis halves.
+
+    Of a trellis, odd: uint8 (rows, columns), whether a level's state is odd, which is a context of its own.
+    far: int64, in the order of levels, what is beyond each of those at an end of int8; None for no such level.
+    """
 
     levels: np.ndarray
     predictions: Predictions | None = None
+    odd: np.ndarray | None = None
+    far: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +73,7 @@ class Fitted:
 
     contexts: of each matrix, bases counted from the group's first table.  counts: int64 (tables, 256), how often each
     symbol falls into each.  cost: of levels, tables and side information, in 1/1024 bits.  lowest: as MatrixGroup.
+    odd_tables: how many tables further on levels of an odd state have theirs; 0 where no matrix is of a trellis.
     """
 
     matrices: Sequence[Matrix]
@@ -74,6 +81,7 @@ class Fitted:
     contexts: Sequence[Contexts]
     counts: np.ndarray
     cost: int
+    odd_tables: int = 0
 
     def segments(self, place: int) -> int:
         """Into how many the rows of a matrix are cut, each with a class."""
@@ -85,6 +93,9 @@ class Fitted:
         contexts, predictions = self.contexts[place], self.matrices[place].predictions
         classes = {"row_classes": contexts.rows, "column_classes": contexts.columns}
         planes = {name: each.astype(np.uint8) for name, each in classes.items() if each.any()}
+        far = self.matrices[place].far
+        if far is not None:
+            planes |= {"low_far": (far & 255).astype(np.uint8), "high_far": (far >> 8).astype(np.uint8)}
         return planes | prediction_planes(predictions) if predictions else planes
 
     def code(self, place: int) -> np.ndarray:
@@ -131,6 +142,21 @@ def fit_contexts(group: MatrixGroup, choices: Sequence[Sequence[Contexts]]) -> F
         counts=totals,
         cost=sum(table_cost(counts) for counts in (*totals, *classes) if counts.any()),
     )
+
+
+def split_by_state(fitted: Fitted) -> Fitted:
+    """The same classes, with tables for levels of even states, and as many for those of odd ones."""
+    tables = len(fitted.counts)
+    counts = np.zeros((2 * tables, 256), np.int64)
+    for place, (matrix, contexts) in enumerate(zip(fitted.matrices, fitted.contexts, strict=True)):
+        rows, columns = matrix.levels.shape
+        segments, symbols = fitted.segments(place), fitted.code(place)
+        classes = contexts.rows.reshape(rows, segments).repeat(columns // max(segments, 1), 1) + contexts.columns
+        for block in blocks(rows, columns):
+            odd = np.zeros(1, np.int64) if matrix.odd is None else matrix.odd[block].astype(np.int64)
+            found = histograms(symbols[block], contexts.base + classes[block] + odd * tables, 256)
+            counts[: len(found)] += found
+    return dataclasses.replace(fitted, counts=counts, odd_tables=tables)
 
 
 def _level_cost(contexts: Contexts, costs: np.ndarray) -> int:

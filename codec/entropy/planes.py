@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codec.decoder import QuantizedTensor
+from codec.decoder import QuantizedTensor, Trellis
 from codec.entropy.level_tables import Matrix, level_bits
 from codec.entropy.models import changed
 
+TRELLIS = "trellis"  # the group of matrices whose levels have two tables each
 FEWEST_GROUPED = 2048  # floats, below which classes of rows cost more than they save
 
 
@@ -15,7 +16,8 @@ FEWEST_GROUPED = 2048  # floats, below which classes of rows cost more than they
 class TensorPlanes:
     """kind, shape: of the form (docs/format.md).  content: uint8 (bytes, count), a plane for each byte of an item.
 
-    column_steps: uint8 (columns,), None where the tensor has none.  matrix: None where nothing is one.
+    column_steps, row_steps: uint8 (columns,) and (rows,), None where the tensor has none.  matrix: None where nothing is
+    one.  trellis: of the tensor.
     group: matrices of one group share their tables.
     """
 
@@ -23,6 +25,8 @@ class TensorPlanes:
     shape: tuple[int, ...]
     content: np.ndarray
     column_steps: np.ndarray | None = None
+    row_steps: np.ndarray | None = None
+    trellis: Trellis | None = None
     matrix: Matrix | None = None
     group: str = ""
 
@@ -34,6 +38,17 @@ class TensorPlanes:
 
 def cut(tensor: QuantizedTensor | np.ndarray) -> TensorPlanes:
     """Scales and plain arrays become byte planes; levels, and the top bytes of large float matrices, a matrix."""
+    if isinstance(tensor, QuantizedTensor) and tensor.trellis:
+        return TensorPlanes(
+            kind="trellis",
+            shape=tensor.levels.shape,
+            content=_byte_planes(tensor.scales),
+            column_steps=tensor.column_steps,
+            row_steps=tensor.row_steps,
+            trellis=tensor.trellis,
+            matrix=_halved(tensor.levels.reshape(tensor.rows, tensor.levels.size // max(tensor.rows, 1))),
+            group=TRELLIS if tensor.trellis.if_odd else "even",
+        )
     if isinstance(tensor, QuantizedTensor):
         rows = len(tensor.scales)
         levels = tensor.levels.reshape(rows, tensor.levels.size // max(rows, 1))
@@ -51,6 +66,22 @@ def cut(tensor: QuantizedTensor | np.ndarray) -> TensorPlanes:
     # The top byte of a float, sign and exponent, is as different from row to row as a level is.
     top = content[-1].view(np.int8).reshape(len(tensor), -1)
     return TensorPlanes(kind=kind, shape=tensor.shape, content=content[:-1], matrix=changed(top), group=kind)
+
+
+def arrays_of(tensor: QuantizedTensor | np.ndarray) -> list[np.ndarray]:
+    """Levels, scales and steps, or the plain array."""
+    return [each for each in tensor if isinstance(each, np.ndarray)] if isinstance(tensor, QuantizedTensor) else [tensor]
+
+
+def _halved(levels: np.ndarray) -> Matrix:
+    """int32 (rows, columns) -> what is coded of levels whose parity the state tells."""
+    halves = levels >> 1
+    near = halves.clip(-128, 127).astype(np.int8)
+    far = None
+    if (near != halves).any():
+        ends = (near == -128) | (near == 127)
+        far = abs(halves[ends].astype(np.int64) - near[ends])
+    return Matrix(levels=near, odd=(levels & 1).astype(np.uint8), far=far)
 
 
 def _byte_planes(array: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from codec.decoder import PRECISION, Form, QuantizedTensor, Stream, open_artifac
 from codec.entropy.level_tables import level_bits
 
 SIDE_INFORMATION = ("row_classes", "column_classes", "multiples", "low_references", "high_references")
+LEVELS = ("levels", "low_far", "high_far")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,7 +199,7 @@ class _Meter(Stream):
         self.cost: dict[str, float] = {}
         self.used: list[int] = []
 
-    def tensor(self, form: Form, steps: dict[int, np.ndarray]) -> QuantizedTensor | np.ndarray:
+    def tensor(self, form: Form, steps: dict[int, list[np.ndarray]]) -> QuantizedTensor | np.ndarray:
         self._begin()
         found = super().tensor(form, steps)
         self.costs.append((self.cost, self.used))
@@ -207,7 +208,7 @@ class _Meter(Stream):
     def plane(self, name: str, shape: tuple[int, ...], tables: Any) -> np.ndarray:
         symbols = super().plane(name, shape, tables)
         every = np.broadcast_to(tables, shape)
-        self.cost[name] = float(self.bits[every, symbols].sum()) / 8
+        self.cost[name] = self.cost.get(name, 0.0) + float(self.bits[every, symbols].sum()) / 8
         self.used += np.flatnonzero(np.bincount(every.ravel())).tolist()
         return symbols
 
@@ -228,14 +229,14 @@ def _row(name: str, tensor: QuantizedTensor | np.ndarray, tied: bool, cost: dict
     quantized = isinstance(tensor, QuantizedTensor)
     levels = tensor.levels if isinstance(tensor, QuantizedTensor) else tensor
     content = sum(each for plane, each in cost.items() if plane.startswith("byte_"))
-    matrix = cost.get("levels", 0.0)
+    matrix = sum(cost.get(plane, 0.0) for plane in LEVELS)
     return TensorCost(
         name=name,
         stored_as="tied" if tied else _stored_as(tensor),
         quantized=quantized and not tied,
         weights=levels.size,
         payload_bytes=matrix if quantized else content + matrix,
-        scale_bytes=content if quantized else 0.0,
+        scale_bytes=content + cost.get("row_steps", 0.0) if quantized else 0.0,
         column_step_bytes=cost.get("column_steps", 0.0),
         class_bytes=sum(cost.get(plane, 0.0) for plane in SIDE_INFORMATION),
         entropy_bits=empirical_entropy_bits(levels) if quantized and not tied else 0.0,
@@ -245,5 +246,7 @@ def _row(name: str, tensor: QuantizedTensor | np.ndarray, tied: bool, cost: dict
 def _stored_as(tensor: QuantizedTensor | np.ndarray) -> str:
     if not isinstance(tensor, QuantizedTensor):
         return str(tensor.dtype)
+    if tensor.trellis:
+        return "trellis" if tensor.trellis.if_odd else "uniform"
     per_tensor = tensor.scales.dtype == np.float32
     return f"int{level_bits(tensor.levels)}{' per tensor' if per_tensor else ''}"

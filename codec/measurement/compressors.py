@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from codec.decoder import QuantizedTensor
+from codec.entropy.planes import arrays_of
 from codec.entropy.level_tables import level_bits
 from codec.errors import EnvironmentLacks
 
@@ -45,8 +46,7 @@ def plain_bytes(tensors: Tensors) -> bytes:
     parts: list[bytes] = []
     for name in sorted(tensors):
         tensor = tensors[name]
-        arrays = [each for each in tensor if each is not None] if isinstance(tensor, QuantizedTensor) else [tensor]
-        parts.extend(np.ascontiguousarray(array).tobytes() for array in arrays)
+        parts.extend(np.ascontiguousarray(array).tobytes() for array in arrays_of(tensor))
     return b"".join(parts)
 
 

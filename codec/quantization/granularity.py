@@ -12,14 +12,14 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from codec.decoder import column_scales
+from codec.decoder import octaves
 from codec.errors import UsageError
 from codec.quantization.array_ops import Array, ArrayOps, mean
 from codec.quantization.registry import Registry
 from codec.quantization.step_rules import SMALLEST_SCALE, Slices, StepRule
 
 UNIT = 128  # the column step that stands for 1
-COLUMN_SCALES = column_scales(np.arange(256, dtype=np.uint8))
+COLUMN_SCALES = octaves(np.arange(256, dtype=np.uint8))
 ROUNDING = 1e-9  # of an eighth of an octave: what a logarithm may be off without pushing a step into the next one
 
 

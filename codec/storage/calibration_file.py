@@ -1,13 +1,16 @@
-"""Calibration files: what `pgolf calibrate` found out about a checkpoint's layers, for GPTQ.
+"""Calibration files: what `pgolf calibrate` found out about a checkpoint's tensors, for GPTQ and recipe `best`.
 
-A safetensors file of `hessian/NAME` float (columns, columns), the second moments of the layer's inputs, and
-`sensitivity/NAME` float (rows,), those of the gradients of its outputs.  Its metadata names the checkpoint it is of.
+A safetensors file.  Of a layer that multiplies: `hessian/NAME` float (columns, columns), the second moments of its
+inputs, and `sensitivity/NAME` float (rows,), those of the gradients of its outputs.  Of a table that is looked up:
+`gradient/NAME` float (columns, columns), the second moments of the gradients at what was read, and `frequency/NAME`
+float (rows,), the part of the lookups that read each row.  Of any other parameter: `fisher/NAME`, the second moments of
+its gradient, in its own shape.  Its metadata names the checkpoint it is of.
 """
 
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +19,23 @@ from codec.errors import InputError
 from codec.storage.atomic_files import read_bytes
 from codec.storage.checkpoint import read_checkpoint
 
-HESSIAN, SENSITIVITY, CHECKPOINT = "hessian/", "sensitivity/", "checkpoint_sha256"
+HESSIAN, SENSITIVITY, GRADIENT, FREQUENCY, FISHER = "hessian/", "sensitivity/", "gradient/", "frequency/", "fisher/"
+CHECKPOINT = "checkpoint_sha256"
+POSITIVE = ("sensitivity", "frequency", "Fisher moment")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layers:
-    """By tensor name: hessians float (columns, columns), sensitivities float (rows,).
+    """By tensor name: hessians, gradients float (columns, columns), sensitivities, frequencies float (rows,), fishers.
 
-    batch_tokens: over how many tokens a Hessian sums; None where the file does not tell.
+    batch_tokens: over how many tokens a Hessian, a gradient, a Fisher sums; None where the file does not tell.
     """
 
     hessians: dict[str, np.ndarray]
     sensitivities: dict[str, np.ndarray]
+    gradients: dict[str, np.ndarray] = field(default_factory=dict)
+    frequencies: dict[str, np.ndarray] = field(default_factory=dict)
+    fishers: dict[str, np.ndarray] = field(default_factory=dict)
     batch_tokens: float | None
 
 
@@ -39,13 +47,13 @@ def read_hessians(path: str | Path, checkpoint: str | Path, tensors: Mapping[str
 def read_layers(path: str | Path, checkpoint: str | Path, tensors: Mapping[str, np.ndarray]) -> Layers:
     """What a calibration file holds.  checkpoint: the file that `tensors` are of.
 
-    Raises: InputError when it is no calibration file, one of another checkpoint, or a Hessian or a sensitivity does
-    not fit its tensor.
+    Raises: InputError when it is no calibration file, one of another checkpoint, or what it holds does not fit its
+    tensor.
     """
     arrays, notes = read_checkpoint(path)
-    hessians, sensitivities = (
+    hessians, sensitivities, gradients, frequencies, fishers = (
         {name.removeprefix(kind): array for name, array in arrays.items() if name.startswith(kind)}
-        for kind in (HESSIAN, SENSITIVITY)
+        for kind in (HESSIAN, SENSITIVITY, GRADIENT, FREQUENCY, FISHER)
     )
     calibrated, again = notes.get(CHECKPOINT), f"run `pgolf calibrate {checkpoint}`"
     if not hessians or not isinstance(calibrated, str):
@@ -57,25 +65,34 @@ def read_layers(path: str | Path, checkpoint: str | Path, tensors: Mapping[str, 
             where=str(path),
             hint=again,
         )
-    for name, array in hessians.items():
-        shape = tensors[name].shape if name in tensors else ()
-        if len(shape) != 2 or array.dtype.kind != "f" or array.shape != (shape[1], shape[1]):
-            raise InputError(
-                f"the Hessian of `{name}` is {array.dtype} {array.shape}, the tensor is {shape or 'missing'}",
-                where=str(path),
-                hint=again,
-            )
-        if not np.isfinite(array).all():
-            raise InputError(f"the Hessian of `{name}` holds values that are not finite", where=str(path), hint=again)
-    for name, array in sensitivities.items():
-        rows = tensors[name].shape[:1] if name in tensors else ()
-        if array.dtype.kind != "f" or array.shape != rows or not (np.isfinite(array) & (array >= 0)).all():
-            raise InputError(
-                f"the sensitivities of `{name}` are {array.dtype} {array.shape}, need {rows}, finite, none negative",
-                where=str(path),
-                hint=again,
-            )
-    return Layers(hessians=hessians, sensitivities=sensitivities, batch_tokens=_batch_tokens(notes))
+
+    for what, moments, need in (
+        ("Hessian", hessians, lambda shape: shape[1:] * 2 if len(shape) == 2 else None),
+        ("gradient moment", gradients, lambda shape: shape[1:] * 2 if len(shape) == 2 else None),
+        ("sensitivity", sensitivities, lambda shape: shape[:1]),
+        ("frequency", frequencies, lambda shape: shape[:1]),
+        ("Fisher moment", fishers, lambda shape: shape),
+    ):
+        for name, array in moments.items():
+            reason = ""
+            if name not in tensors:
+                reason = f"is {array.dtype} {array.shape}, the tensor is missing"
+            elif array.dtype.kind != "f" or array.shape != need(tensors[name].shape):
+                reason = f"is {array.dtype} {array.shape}, the tensor is {tensors[name].shape}"
+            elif not np.isfinite(array).all():
+                reason = "holds values that are not finite"
+            elif what in POSITIVE and (array < 0).any():
+                reason = "holds values below 0"
+            if reason:
+                raise InputError(f"the {what} of `{name}` {reason}", where=str(path), hint=again)
+    return Layers(
+        hessians=hessians,
+        sensitivities=sensitivities,
+        gradients=gradients,
+        frequencies=frequencies,
+        fishers=fishers,
+        batch_tokens=_batch_tokens(notes),
+    )
 
 
 def _batch_tokens(notes: Mapping[str, object]) -> float | None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codec.decoder import column_scales
+from codec.decoder import octaves
 from codec.errors import InputError
 from codec.quantization.gptq import DAMPING, factorize, propagate
 from codec.quantization.granularity import GRANULARITIES, Grid
@@ -21,7 +21,7 @@ def quantizer(**parameters):
 
 def steps(tensor):
     """float64 (rows, columns): the step of every weight."""
-    columns = np.ones(tensor.levels.shape[1]) if tensor.column_steps is None else column_scales(tensor.column_steps)
+    columns = np.ones(tensor.levels.shape[1]) if tensor.column_steps is None else octaves(tensor.column_steps)
     return tensor.scales.astype(np.float64)[:, None] * columns
 
 
@@ -65,7 +65,7 @@ def test_rows_times_columns(uneven, block):
     """Factors are the columns' relative size to half an eighth of an octave; rows are fitted to what is left."""
     weights, _ = uneven
     tensor = quantizer(granularity="row-column", block=block, symmetric=True).quantize(weights)
-    factors = column_scales(tensor.column_steps)
+    factors = octaves(tensor.column_steps)
     for start in range(0, 64, block):
         size = np.sqrt(np.square(weights[:, start : start + block], dtype=np.float64).mean())
         wanted = size / np.sqrt(np.square(weights, dtype=np.float64).mean())
