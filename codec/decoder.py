@@ -161,8 +161,8 @@ def parse_form(stored: list[Any], /) -> Form:
     sizes = (*shape, *tables, *model[1:], segments, *code)
     rows = shape[0] if model and kind != "all" and len(shape) > coded else 1
     columns = math.prod(shape[:64]) // max(rows, 1)
-    *tables, row_step_table = tables if coded else (*tables, 0)
     *tables, step_table = tables if coded or kind == "row*" else (*tables, -1)
+    *tables, row_step_table = tables if coded else (*tables, 0)
     dtype = np.dtype(SCALES.get(kind, str(kind)))
     if (
         {*map(type, (*sizes, *model))} != {int}
@@ -177,13 +177,17 @@ def parse_form(stored: list[Any], /) -> Form:
     ):
         raise ValueError(f"form {stored}")
     form = Form(kind, dtype, shape, rows, columns, tables, step_table, segments, *model)
-    return form._replace(
-        row_step_table=row_step_table,
-        trellis=Trellis(*code[:3]),
-        odd_tables=code[3],
-        far_table=code[4],
-        earlier=code[5],
-    ) if coded else form
+    return (
+        form._replace(
+            row_step_table=row_step_table,
+            trellis=Trellis(*code[:3]),
+            odd_tables=code[3],
+            far_table=code[4],
+            earlier=code[5],
+        )
+        if coded
+        else form
+    )
 
 
 class Stream:

@@ -270,7 +270,9 @@ def _check_trellis(where: str, tensor: QuantizedTensor, trellis: Trellis) -> Non
     rows, columns = tensor.rows, levels.size // max(tensor.rows, 1)
     for steps, count in ((tensor.row_steps, rows), (tensor.column_steps, columns)):
         if steps is None or steps.dtype != np.uint8 or steps.shape != (count,):
-            raise CodecError(f"its steps are no uint8 ({count},)", where=where, hint="a trellis has row and column steps")
+            raise CodecError(
+                f"its steps are no uint8 ({count},)", where=where, hint="a trellis has row and column steps"
+            )
     if abs((levels >> 1).astype(np.int64)).max(initial=0) > FARTHEST:
         raise CodecError(f"levels beyond {2 * FARTHEST}", where=where, hint="widen its steps")
     states = np.zeros(columns, np.int64)

@@ -13,17 +13,22 @@ def squared_error(weights: np.ndarray, treated: QuantizedTensor) -> float:
     return _rounded(float(np.square(_error(weights, treated)).sum()))
 
 
-def added_nats(name: str, weights: np.ndarray, treated: QuantizedTensor, layers: Layers | None) -> float | None:
-    """1/2 sum_i s_i E_i H E_i^T over the tokens of a batch; None for a tensor that was not calibrated.
+def added_nats(
+    name: str, weights: np.ndarray, treated: QuantizedTensor | np.ndarray, layers: Layers | None
+) -> float | None:
+    """What the tensor's error adds to the loss of a token, to second order; None for one that was not calibrated.
 
-    To second order, with inputs and gradients of a layer taken as independent (K-FAC; trainer/calibration.py).  Of an
-    embedding that is the output matrix too it is the output side alone.
+    See `Layers.terms` and `Layers.fisher`.
     """
-    if layers is None or not layers.batch_tokens or name not in layers.hessians or name not in layers.sensitivities:
+    terms = layers.terms(name) if layers else []
+    fisher = layers.fisher(name) if layers else None
+    if not terms and fisher is None:
         return None
-    error, hessian = _error(weights, treated), layers.hessians[name].astype(np.float64)
-    rows = np.einsum("ij,ij->i", error @ hessian, error)
-    return _rounded(max(float(layers.sensitivities[name] @ rows), 0.0) / 2 / layers.batch_tokens)
+    error = _error(weights, treated)
+    total = 0.0 if fisher is None else float((fisher * np.square(error)).sum())
+    for rows, moments in terms:
+        total += float(rows @ np.einsum("ij,ij->i", error @ moments, error))
+    return _rounded(max(total, 0.0) / 2)
 
 
 def rounding_noise(treated: QuantizedTensor) -> float:
@@ -34,8 +39,9 @@ def rounding_noise(treated: QuantizedTensor) -> float:
     return _rounded(float(squares) / 12)
 
 
-def _error(weights: np.ndarray, treated: QuantizedTensor) -> np.ndarray:
-    error: np.ndarray = np.subtract(treated.dequantize(), weights, dtype=np.float64)
+def _error(weights: np.ndarray, treated: QuantizedTensor | np.ndarray) -> np.ndarray:
+    values = treated.dequantize() if isinstance(treated, QuantizedTensor) else treated
+    error: np.ndarray = np.subtract(values, weights, dtype=np.float64)
     return error
 
 

@@ -70,7 +70,9 @@ def cut(tensor: QuantizedTensor | np.ndarray) -> TensorPlanes:
 
 def arrays_of(tensor: QuantizedTensor | np.ndarray) -> list[np.ndarray]:
     """Levels, scales and steps, or the plain array."""
-    return [each for each in tensor if isinstance(each, np.ndarray)] if isinstance(tensor, QuantizedTensor) else [tensor]
+    return (
+        [each for each in tensor if isinstance(each, np.ndarray)] if isinstance(tensor, QuantizedTensor) else [tensor]
+    )
 
 
 def _halved(levels: np.ndarray) -> Matrix:

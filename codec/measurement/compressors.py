@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from codec.decoder import QuantizedTensor
-from codec.entropy.planes import arrays_of
 from codec.entropy.level_tables import level_bits
+from codec.entropy.planes import arrays_of
 from codec.errors import EnvironmentLacks
 
 Tensors = Mapping[str, QuantizedTensor | np.ndarray]

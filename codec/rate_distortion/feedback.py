@@ -1,72 +1,137 @@
+"""GPTQ with a trellis: matrices of one shape quantized column by column, all at once.
+
+The rows of a matrix do not depend on each other once a column's turn has come, so the trellis runs down the rows of
+that one column, and the feedback of its error into later columns stays what it is in GPTQ.  Down the rows it starts
+anew every `restart`: a long column is several sequences, and numpy works on all of them together, those of every matrix
+of the shape.  That is what makes plain numpy enough.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
-from codec.rate_distortion.trellis import Trellis
 
-SPAN = 128
+from codec.decoder import Trellis
+from codec.progress import Progress, silent
+from codec.quantization.gptq import Factor
+from codec.rate_distortion.rates import CLASSES, SPAN, SPREADS, level_costs, spread_classes
+from codec.rate_distortion.trellis import cheapest
 
-def _phi(x):
-    """Gaussian distribution function, Abramowitz and Stegun 7.1.26"""
-    t = 1 / (1 + 0.3275911 * np.abs(x) / np.sqrt(2))
-    poly = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    tail = poly * np.exp(-x * x / 2) / 2
-    return np.where(x > 0, 1 - tail, tail)
+FARTHEST = 1 << 17  # levels; the format ends at 2 * (127 + 65535)
 
-def bits_table(ratio):
-    """ratio (...,) = fine step / sigma -> bits float32 (..., SPAN) of |n|"""
-    n = np.arange(SPAN)
-    out = 0
-    for share, width in ((0.997, 1.0), (0.003, 4.0)):
-        r = ratio[..., None] / width
-        out = out + share * (_phi((n + 1) * r) - _phi((n - 1) * r))
-    return -np.log2(out + 1e-9).astype(np.float32)
 
-def quantize_batch(W, U, order, dead, row, col, lam, states, segment, shrink=None):
-    """W (M,R,C) f32; U (M,C,C) in order; order (M,C); row (M,R); col (M,C) natural order -> n int32 (M,R,C)"""
-    M, R, C = W.shape
-    tr = Trellis(states=states)
-    W = np.where(dead[:, None, :], 0, W) / row[:, :, None]
-    X = np.ascontiguousarray(np.take_along_axis(W, order[:, None, :], 2).transpose(0, 2, 1)).astype(np.float32)
-    colo = np.take_along_axis(col, order, 1).astype(np.float32)
-    segs = -(-R // segment); L = -(-R // segs)
-    E = np.zeros_like(X); N = np.zeros(X.shape, np.int32)
-    # relative row spread classes
-    yr = np.sqrt(np.mean((X / colo[:, :, None])**2, 1))  # (M,R)
-    rel = yr / np.maximum(np.sqrt(np.mean(yr**2, 1, keepdims=True)), 1e-30)
-    rc = np.clip(np.round(2 * np.log2(np.maximum(rel, 1e-9))) + 12, 0, 19).astype(np.int64)
-    relq = 2.0 ** ((np.arange(20) - 12) / 2)
-    base = (np.arange(M)[:, None] * 20 + rc) * SPAN
-    def column(j):
-        x = X[:, j]
-        y = x / colo[:, j, None]
-        sig = np.sqrt(np.mean((y / relq[rc])**2, 1)) + 1e-3  # (M,)
-        table = lam * bits_table(1.0 / (sig[:, None] * relq)).ravel() if lam else None
-        cand = []; cost = []
-        for c in range(4):
-            low = np.floor((y - c) / 4) * 4 + c
-            d0 = (y - low) ** 2; d1 = (y - low - 4) ** 2
-            if lam:
-                d0 = d0 + table.take(base + np.minimum(np.abs(low), SPAN - 1).astype(np.int64))
-                d1 = d1 + table.take(base + np.minimum(np.abs(low + 4), SPAN - 1).astype(np.int64))
-            better = d1 < d0
-            cand.append(np.where(better, low + 4, low)); cost.append(np.where(better, d1, d0))
-        cost = np.stack(cost).astype(np.float32); cand = np.stack(cand)  # (4,M,R)
-        if states > 1:
-            pad = segs * L - R
-            cp = np.pad(cost, ((0,0),(0,0),(0,pad))) if pad else cost
-            cp = cp.reshape(4, M * segs, L).transpose(2, 0, 1)
-            cls = tr.cheapest(np.ascontiguousarray(cp)).T.reshape(M, segs * L)[:, :R]
-            n = np.take_along_axis(cand, cls[None].astype(np.int64), 0)[0]
-        else:
-            n = np.where(cost[2] < cost[0], cand[2], cand[0])
-        N[:, j] = n
-        E[:, j] = (x - n * colo[:, j, None]) / U[:, j, j, None]
-    def sweep(a, b):
-        if b - a == 1:
-            column(a); return
-        m = (a + b) // 2
-        sweep(a, m)
-        X[:, m:b] -= np.matmul(U[:, a:m, m:b].transpose(0, 2, 1), E[:, a:m])
-        sweep(m, b)
-    sweep(0, C)
-    out = np.empty((M, R, C), np.int32)
-    np.put_along_axis(out, order[:, None, :].repeat(R, 1), N.transpose(0, 2, 1), 2)
-    return out
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Matrices:
+    """Matrices of one shape, and their steps.
+
+    weights: float32 (matrices, rows, columns).  factors: of their moments.  row_steps: float32 (matrices, rows).
+    column_steps: float32 (matrices, columns).
+    """
+
+    weights: np.ndarray
+    factors: Sequence[Factor]
+    row_steps: np.ndarray
+    column_steps: np.ndarray
+
+
+def quantize(
+    batch: Matrices, trellis: Trellis, rate_weight: float, propagate: bool = True, progress: Progress = silent
+) -> np.ndarray:
+    """int32 (matrices, rows, columns): the levels.
+
+    rate_weight: what a bit costs, in squared steps; 0 looks at the error alone.  At the optimum of rate and distortion
+    it is 2 ln 2 times the error of a weight, about 0.3.
+    propagate: False leaves an error where it is made.  progress: told the columns done.
+    """
+    order = np.stack([factor.order for factor in batch.factors])
+    dead = np.stack([factor.dead for factor in batch.factors])
+    weights = np.where(dead[:, None], np.float32(0), batch.weights / batch.row_steps[:, :, None])
+    sweep = _Sweep(
+        left=np.ascontiguousarray(np.take_along_axis(weights, order[:, None], 2).transpose(0, 2, 1)),
+        steps=np.take_along_axis(batch.column_steps, order, 1),
+        upper=np.stack([factor.upper for factor in batch.factors]) if propagate else None,
+        classes=spread_classes(weights / batch.column_steps[:, None]),
+        trellis=trellis,
+        rate_weight=rate_weight,
+    )
+    found = sweep.run(progress)
+    levels = np.empty(weights.shape, np.int32)
+    np.put_along_axis(levels, np.broadcast_to(order[:, None], weights.shape), found.transpose(0, 2, 1), 2)
+    return levels
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Sweep:
+    """The work on a batch, columns in the order of the factors; all arrays (matrices, columns, ...).
+
+    left: float32 (matrices, columns, rows), the weights in steps of their rows, less what earlier columns passed on.
+    steps: float32 (matrices, columns).  upper: float32 (matrices, columns, columns), or None for no feedback.
+    classes: int64 (matrices, rows), of the rows' spread.
+    """
+
+    left: np.ndarray
+    steps: np.ndarray
+    upper: np.ndarray | None
+    classes: np.ndarray
+    trellis: Trellis
+    rate_weight: float
+
+    def run(self, progress: Progress) -> np.ndarray:
+        """int32 (matrices, columns, rows)."""
+        levels = np.empty(self.left.shape, np.int32)
+        errors = np.empty_like(self.left)
+        self._columns(0, self.left.shape[1], levels, errors, progress)
+        return levels
+
+    def _columns(self, start: int, stop: int, levels: np.ndarray, errors: np.ndarray, progress: Progress) -> None:
+        """Columns [start, stop), by halves: what the left half got wrong reaches the right half in one product."""
+        if stop - start == 1:
+            step, left = self.steps[:, start, None], self.left[:, start]
+            levels[:, start] = self._column(left / step)
+            if self.upper is not None:
+                errors[:, start] = (left - levels[:, start] * step) / self.upper[:, start, start, None]
+            progress(stop, "")
+            return
+        middle = (start + stop) // 2
+        self._columns(start, middle, levels, errors, progress)
+        if self.upper is not None:
+            factor = self.upper[:, start:middle, middle:stop].transpose(0, 2, 1)
+            self.left[:, middle:stop] -= np.matmul(factor, errors[:, start:middle])
+        self._columns(middle, stop, levels, errors, progress)
+
+    def _column(self, wanted: np.ndarray) -> np.ndarray:
+        """wanted: float32 (matrices, rows), in steps -> levels, int32."""
+        bits, place = self._bits(wanted)
+        best, costs = [], []
+        for remainder in range(4):
+            below = np.floor((wanted - remainder) / 4) * 4 + remainder
+            below = below.clip(-FARTHEST, FARTHEST - 4)
+            pair = []
+            for level in (below, below + 4):
+                cost = np.square(wanted - level)
+                if bits is not None:
+                    cost += bits.take(place + np.minimum(np.abs(level), SPAN - 1).astype(np.int64))
+                pair.append(cost)
+            costs.append(np.minimum(*pair))
+            best.append(np.where(pair[1] < pair[0], below + 4, below))
+        taken = cheapest(self.trellis, self._sequences(np.stack(costs).astype(np.float32)))
+        matrices, rows = wanted.shape
+        remainders = taken.T.reshape(matrices, -1)[:, :rows].astype(np.int64)
+        return np.take_along_axis(np.stack(best), remainders[None], 0)[0].astype(np.int32)
+
+    def _bits(self, wanted: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+        """(rate_weight times the bits of levels, by matrix and class of the row; where a row's begin), flat."""
+        matrices = np.arange(len(wanted))[:, None]
+        place = (matrices * CLASSES + self.classes) * SPAN
+        if not self.rate_weight:
+            return None, place
+        spread = np.sqrt(np.square(wanted / SPREADS[self.classes]).mean(1))
+        return np.float32(self.rate_weight) * level_costs(spread[:, None] * SPREADS).ravel(), place
+
+    def _sequences(self, costs: np.ndarray) -> np.ndarray:
+        """(4, matrices, rows) -> (length, 4, sequences): rows cut where the trellis begins anew, zeros behind the last."""
+        _, matrices, rows = costs.shape
+        length = min(self.trellis.restart, rows)
+        pieces = -(-rows // length)
+        padded = np.pad(costs, ((0, 0), (0, 0), (0, pieces * length - rows)))
+        return np.ascontiguousarray(padded.reshape(4, matrices * pieces, length).transpose(2, 0, 1))

@@ -38,6 +38,26 @@ class Layers:
     fishers: dict[str, np.ndarray] = field(default_factory=dict)
     batch_tokens: float | None
 
+    def terms(self, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(rows float64 (rows,), moments float64 (columns, columns)): to second order an error E of the tensor adds
+        1/2 sum_r rows[r] E_r moments E_r^T nats to the loss of a token, for each pair; empty where none is known.
+
+        With inputs and gradients of a layer taken as independent (K-FAC; trainer/calibration.py).
+        """
+        if not self.batch_tokens:
+            return []
+        return [
+            (rows[name].astype(np.float64), moments[name] / np.float64(self.batch_tokens))
+            for moments, rows in ((self.hessians, self.sensitivities), (self.gradients, self.frequencies))
+            if name in moments and name in rows
+        ]
+
+    def fisher(self, name: str) -> np.ndarray | None:
+        """float64, as the tensor: an error E adds 1/2 sum fisher E^2 nats to the loss of a token."""
+        if not self.batch_tokens or name not in self.fishers:
+            return None
+        return self.fishers[name] / np.float64(self.batch_tokens)
+
 
 def read_hessians(path: str | Path, checkpoint: str | Path, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The Hessians of a calibration file by tensor name.  As `read_layers`."""
