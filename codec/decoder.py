@@ -161,8 +161,8 @@ def parse_form(stored: list[Any], /) -> Form:
     sizes = (*shape, *tables, *model[1:], segments, *code)
     rows = shape[0] if model and kind != "all" and len(shape) > coded else 1
     columns = math.prod(shape[:64]) // max(rows, 1)
-    *tables, row_step_table = tables if coded else (*tables, 0)
     *tables, step_table = tables if coded or kind == "row*" else (*tables, -1)
+    *tables, row_step_table = tables if coded else (*tables, 0)
     dtype = np.dtype(SCALES.get(kind, str(kind)))
     if (
         {*map(type, (*sizes, *model))} != {int}
@@ -349,7 +349,8 @@ def _trellis_levels(form: Form, plane: Callable[[str, tuple[int, ...], Any], np.
     for row in range(form.rows):
         states *= row % trellis.restart > 0
         odd = states & 1
-        halves = plane("levels", odd.shape, tables[row] + odd * form.odd_tables).astype(np.int64) + form.lowest
+        coded = plane("levels", odd.shape, tables[row] + odd * form.odd_tables).astype(np.int64)
+        halves = coded >> 1 ^ -(coded & 1)  # 0, -1, 1, -2, ...: so a table is as long as its levels are far from 0
         if form.far_table:
             ends = np.flatnonzero((halves == 127) | (halves == -128))
             far = plane("low_far", ends.shape, 0) + 256 * plane("high_far", ends.shape, form.far_table).astype(np.int64)
