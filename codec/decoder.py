@@ -353,7 +353,8 @@ def _trellis_levels(form: Form, plane: Callable[[str, tuple[int, ...], Any], np.
     for row in range(form.rows):
         states *= row % trellis.restart > 0
         odd = states & 1
-        halves = plane("levels", odd.shape, tables[row] + odd * form.odd_tables).astype(np.int64) + form.lowest
+        coded = plane("levels", odd.shape, tables[row] + odd * form.odd_tables).astype(np.int64)
+        halves = coded >> 1 ^ -(coded & 1)  # 0, -1, 1, -2, ...: so a table is as long as its levels are far from 0
         if form.far_table:
             ends = np.flatnonzero((halves == 127) | (halves == -128))
             far = plane("low_far", ends.shape, 0) + 256 * plane("high_far", ends.shape, form.far_table).astype(np.int64)

@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 
 from codec.entropy.code_length import class_costs, smooth_costs, table_cost
-from codec.entropy.row_classes import Contexts, blocks, histograms, row_histograms, symbols_of
+from codec.entropy.row_classes import Contexts, blocks, folded, histograms, row_histograms, symbols_of
 from codec.entropy.row_prediction import Predictions, prediction_planes
 
 
@@ -34,6 +34,10 @@ class Matrix:
     odd: np.ndarray | None = None
     far: np.ndarray | None = None
 
+    def symbols(self, lowest: int) -> np.ndarray:
+        """uint8 (rows, columns)."""
+        return symbols_of(self.levels, lowest) if self.odd is None else folded(self.levels)
+
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixGroup:
@@ -43,13 +47,15 @@ class MatrixGroup:
 
     @cached_property
     def lowest(self) -> int:
-        """The level that is symbol 0."""
+        """The level that is symbol 0; 0 for halves of a trellis, which are folded instead."""
+        if any(each.odd is not None for each in self.matrices):
+            return 0
         return min((int(each.levels.min(initial=0)) for each in self.matrices), default=0)
 
     @cached_property
     def symbols(self) -> list[np.ndarray]:
         """uint8 (rows, columns) of each matrix."""
-        return [symbols_of(each.levels, self.lowest) for each in self.matrices]
+        return [each.symbols(self.lowest) for each in self.matrices]
 
     @cached_property
     def width(self) -> int:
@@ -100,7 +106,7 @@ class Fitted:
 
     def code(self, place: int) -> np.ndarray:
         """The levels of a matrix as symbols: uint8 (rows, columns)."""
-        return symbols_of(self.matrices[place].levels, self.lowest)
+        return self.matrices[place].symbols(self.lowest)
 
     def side_counts(self, name: str) -> np.ndarray:
         """int64 (256,): how often each symbol occurs in the planes of this name."""

@@ -27,6 +27,11 @@ def symbols_of(levels: np.ndarray, lowest: int) -> np.ndarray:
     return levels.view(np.uint8) - np.uint8(lowest & 255)
 
 
+def folded(halves: np.ndarray) -> np.ndarray:
+    """int8 -> uint8: 0, -1, 1, -2, ... become 0, 1, 2, 3, ..."""
+    return (halves << 1 ^ halves >> 7).view(np.uint8)
+
+
 def histograms(symbols: np.ndarray, tables: np.ndarray, width: int) -> np.ndarray:
     """int64 (tables, width): how often each symbol falls into each table; tables broadcasts to symbols."""
     size = int(tables.max(initial=-1)) + 1
