@@ -50,7 +50,8 @@ class QuantizedTensor(NamedTuple):
 
     column_steps: uint8 (columns,), None for all equal: the step of column j is that of the row times
     2**((column_steps[j] - 128) / 8).
-    trellis: None, or levels are int32, and scales float32 (1,).  row_steps: of a trellis, uint8 (rows,), as column_steps.
+    trellis: None, or levels are int32 and scales float32 (1,).
+    row_steps: of a trellis, uint8 (rows,), as column_steps.
     """
 
     levels: np.ndarray
@@ -67,14 +68,15 @@ class QuantizedTensor(NamedTuple):
     def dequantize(self) -> np.ndarray:
         """float32, same shape: level times the steps of its column and row, which is exact, times the scale."""
         rows = self.levels.reshape(self.rows, self.levels.size // max(self.rows, 1))
-        values = rows.astype(np.float64 if self.trellis else np.float32)
+        values: Any = rows.astype(np.float64 if self.trellis else np.float32)
         if self.column_steps is not None:
             values *= octaves(self.column_steps)
         if self.row_steps is not None:
             values *= octaves(self.row_steps)[:, None]
         with np.errstate(all="ignore"):  # a scale may be infinite in a forged artifact
             values *= self.scales.astype(np.float32)[:, None]
-            return values.astype(np.float32).reshape(self.levels.shape)
+            floats: np.ndarray = values.astype(np.float32)
+            return floats.reshape(self.levels.shape)
 
 
 def octaves(steps: np.ndarray, /) -> np.ndarray:

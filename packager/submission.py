@@ -152,12 +152,12 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
             plan = fitted(imported, recipe, layers, goal=goal, code_bytes=len(code), meta=meta, progress=report)
             recipe, treated = plan.recipe, plan.treated
         elif recipe:
-            treated = quantize_checkpoint(imported.tensors, recipe, layers.hessians if layers else None)
+            treated = quantize_checkpoint(imported.tensors, recipe, layers)
         else:
             treated = imported.decodable_levels()
     progress(stages(options) - 2, "encode")
     name = recipe.name if recipe else STORED
-    lost = rounding_notes(recipe, imported.tensors) if recipe and not options.hessians else ()
+    lost = rounding_notes(recipe, imported.tensors, layers) if recipe else ()
     blob = encode(treated, {**meta, "recipe": name})
     progress(stages(options) - 1, "decode again")
     costs = ledger(blob)

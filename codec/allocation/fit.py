@@ -21,6 +21,7 @@ import numpy as np
 
 from codec.allocation.curve import COARSEST, Curve, Point, choose
 from codec.allocation.damage import added_nats, rounding_noise, squared_error
+from codec.allocation.one_knob import fit_knob
 from codec.allocation.plan import Choice, FittedRecipe, cannot_fit, escaped
 from codec.decoder import QuantizedTensor
 from codec.encoder import Tensor, encode
@@ -86,10 +87,11 @@ def fit_recipe(
 
     Raises: LimitError when the coarsest steps (6 dB of every matrix) are over the limit; as `quantize_checkpoint`.
     """
+    if recipe.joint_tensors(tensors):
+        return fit_knob(tensors, recipe, limit, meta, layers, progress)
     name = f"{recipe.name}-fit"
-    hessians = layers.hessians if layers else None
     progress(0, f"recipe {recipe.name}")
-    treated = quantize_checkpoint(tensors, recipe, hessians)
+    treated = quantize_checkpoint(tensors, recipe, layers)
     units = _units(tensors, treated, recipe, layers)
     case = _Case(
         tensors=tensors,
@@ -147,7 +149,7 @@ def _at(
             rule = dataclasses.replace(coarsened(unit.rule, now), names=("*",), max_weights=None)
             own = dataclasses.replace(case.recipe, rules=(rule,), strict=False)
             part = {name: case.tensors[name] for name in unit.names}
-            treated |= quantize_checkpoint(part, own, case.layers.hessians if case.layers else None)
+            treated |= quantize_checkpoint(part, own, case.layers)
     tell("encode")
     return _Trial(octaves=tuple(octaves), treated=treated, blob=case.encode(treated))
 

@@ -13,7 +13,9 @@ from codec.encoder import encode
 from codec.errors import CodecError
 from codec.measurement.byte_ledger import ByteLedger, ledger
 from codec.measurement.compressors import FALLBACK, baseline_bytes, installed, plain_bytes
+from codec.progress import Progress, silent
 from codec.quantization.recipe import Recipe, quantize_checkpoint
+from codec.storage.calibration_file import Layers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,25 +76,26 @@ def measure(
     tensors: Mapping[str, np.ndarray],
     recipe: Recipe,
     peers: Iterable[str] = (),
-    hessians: Mapping[str, np.ndarray] | None = None,
+    layers: Layers | None = None,
+    progress: Progress = silent,
 ) -> Measurement:
     """Quantize, encode, decode, compare, and count.  peers: names of BASELINES beside the recipe's own coder.
 
     Where the recipe's own coder is not installed, FALLBACK takes its place.
 
-    hessians: see `quantize_checkpoint`.
+    layers, progress: see `quantize_checkpoint`.
 
     Raises: InputError for weights that cannot be quantized, CodecError if the round trip is not exact.
     """
     floats = {name: array.size for name, array in tensors.items() if array.dtype.kind == "f"}
     return measure_treated(
-        quantize_checkpoint(tensors, recipe, hessians),
+        quantize_checkpoint(tensors, recipe, layers, progress),
         recipe=recipe.name,
         treatments={name: recipe.rule(name, size).treatment for name, size in floats.items()},
         coder=recipe.coder if installed(recipe.coder) else FALLBACK,
         peers=peers,
         tensors=tensors,
-        hessians=hessians,
+        hessians=layers.hessians if layers else None,
     )
 
 

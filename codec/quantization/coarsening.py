@@ -8,7 +8,7 @@ import dataclasses
 import math
 from typing import Protocol, runtime_checkable
 
-from codec.quantization.quantizers import Uniform
+from codec.quantization.quantizers import JointQuantizer, Uniform
 from codec.quantization.recipe import Rule
 
 WIDEST = 8  # bits
@@ -24,11 +24,11 @@ class Coarsened(Protocol):
 
 
 def finest(rule: Rule) -> float:
-    """The finest step there is, in octaves of the rule's own: at most 0."""
+    """The finest step there is, in octaves of the rule's own: at most 0; minus infinity without such an end."""
     quantizer = rule.quantizer
     if isinstance(quantizer, Uniform):
         return min(0.0, math.log2(quantizer.top / (TOP * quantizer.coarser)))
-    return 0.0
+    return -math.inf if isinstance(quantizer, JointQuantizer) else 0.0
 
 
 def coarsened(rule: Rule, octaves: float) -> Rule:
@@ -52,6 +52,8 @@ def coarsened(rule: Rule, octaves: float) -> Rule:
         wider = dataclasses.replace(quantizer, bits=bits, coarser=_rounded(_times(factor, bits, quantizer.top)))
         treatment = rule.treatment if bits == quantizer.bits else f"int{bits}"
         return dataclasses.replace(rule, treatment=treatment, quantizer=wider)
+    if isinstance(quantizer, JointQuantizer):
+        return dataclasses.replace(rule, quantizer=quantizer.coarsened(octaves))
     if not isinstance(quantizer, Coarsened):
         raise TypeError(f"{rule.treatment} has no step to multiply")
     changed = dataclasses.replace(quantizer, coarser=_rounded(quantizer.coarser * 2.0**octaves))

@@ -7,18 +7,21 @@ pull request 1716 divides 0 by 0 there.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from codec.decoder import QuantizedTensor
 from codec.errors import InputError, UsageError
+from codec.progress import Progress, silent
 from codec.quantization.array_ops import NUMPY, Array, ArrayOps, mean, nearest, total
 from codec.quantization.gptq import Factor, factorize, propagate
 from codec.quantization.granularity import GRANULARITIES, UNIT, Granularity, Grid, Row, Tensor
 from codec.quantization.registry import Registry
 from codec.quantization.step_rules import STEP_RULES, AbsMax, Slices, StepRule, Times, quantiles
+from codec.storage.calibration_file import Layers
 
 INT8_QUANTILE = 0.9999984  # pull request 162 and its descendants clip int8 rows there
 
@@ -43,7 +46,23 @@ class Quantizer(Protocol):
         """
 
 
-QUANTIZERS = Registry[Quantizer]("treatment")
+@runtime_checkable
+class JointQuantizer(Protocol):
+    """A quantizer that treats all tensors of its rules together, by one knob for the whole model."""
+
+    def quantize_all(
+        self, tensors: Mapping[str, np.ndarray], layers: Layers | None, progress: Progress = silent
+    ) -> Mapping[str, QuantizedTensor | np.ndarray]:
+        """Every tensor by name.  layers: what was calibrated.  progress: told the weights done, and at which tensor.
+
+        Raises: InputError naming a tensor that it cannot use.
+        """
+
+    def coarsened(self, octaves: float) -> "JointQuantizer":
+        """With steps 2**octaves times as wide."""
+
+
+QUANTIZERS = Registry["Quantizer | JointQuantizer"]("treatment")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

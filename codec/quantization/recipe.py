@@ -6,14 +6,18 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, get_type_hints
 
 import numpy as np
 
 from codec.decoder import QuantizedTensor
 from codec.errors import InputError, UsageError
-from codec.quantization.quantizers import QUANTIZERS, Quantizer, finite_cast
+from codec.progress import Progress, silent
+from codec.quantization.quantizers import QUANTIZERS, JointQuantizer, Quantizer, finite_cast
+from codec.quantization.rate_distortion import quantizer as _registered  # noqa: F401 - its treatment has a name
 from codec.quantization.registry import checked, kind_of, one_of
+from codec.storage.calibration_file import Layers
 
 FLOATS = {"float16": np.float16, "float32": np.float32}
 SPECIAL = {("int8", None): "int8-clipped", ("int3", "five"): "five-levels"}  # treatment and step -> another quantizer
@@ -32,7 +36,7 @@ class Rule:
     treatment: str
     names: tuple[str, ...] = ("*",)
     max_weights: int | None = None
-    quantizer: Quantizer | None = None
+    quantizer: Quantizer | JointQuantizer | None = None
 
     def __post_init__(self) -> None:
         if self.quantizer is None and self.treatment not in FLOATS:
@@ -82,14 +86,16 @@ class Rule:
     def apply(self, weights: np.ndarray, hessian: np.ndarray | None = None) -> QuantizedTensor | np.ndarray:
         """The treated tensor.  hessian: see `Quantizer.quantize`.
 
-        Raises: InputError for weights that are not finite or do not fit.
+        Raises: InputError for weights that are not finite or do not fit; UsageError for a treatment of all tensors.
         """
+        if isinstance(self.quantizer, JointQuantizer):
+            raise UsageError(f"treatment `{self.treatment}` is for a whole checkpoint", hint="use quantize_checkpoint")
         if self.quantizer:
             return self.quantizer.quantize(weights, hessian)
         return finite_cast(weights, FLOATS[self.treatment])
 
 
-def _quantizer(treatment: str, table: dict[str, Any]) -> Quantizer | None:
+def _quantizer(treatment: str, table: dict[str, Any]) -> Quantizer | JointQuantizer | None:
     """table: its parameters.  Raises: UsageError for one that it does not have."""
     name = SPECIAL.get((treatment, str(table["step"]) if "step" in table else None), treatment)
     left = {key: value for key, value in table.items() if name == treatment or key != "step"}
@@ -131,38 +137,69 @@ class Recipe:
             hint="end the recipe with a rule without names",
         )
 
+    @property
+    def calibrates(self) -> bool:
+        """Whether one of its rules does better with a calibration."""
+        quantizers = [rule.quantizer for rule in self.rules if rule.quantizer]
+        return any(isinstance(each, JointQuantizer) or each.wants_hessian for each in quantizers)
+
     def gptq_tensors(self, tensors: Mapping[str, np.ndarray]) -> list[str]:
-        """Names of the matrices whose quantizer wants a Hessian."""
+        """Names of the matrices whose own quantizer wants a Hessian."""
         floats = {name: array for name, array in tensors.items() if array.dtype.kind == "f" and array.ndim > 1}
         chosen = {name: self.rule(name, array.size).quantizer for name, array in floats.items()}
-        return sorted(name for name, quantizer in chosen.items() if quantizer and quantizer.wants_hessian)
+        single = {name: each for name, each in chosen.items() if each and not isinstance(each, JointQuantizer)}
+        return sorted(name for name, quantizer in single.items() if quantizer.wants_hessian)
+
+    def joint_tensors(self, tensors: Mapping[str, np.ndarray]) -> dict[JointQuantizer, list[str]]:
+        """Names of the tensors that are quantized together, in order."""
+        found: dict[JointQuantizer, list[str]] = {}
+        for name in sorted(tensors):
+            if tensors[name].dtype.kind == "f":
+                quantizer = self.rule(name, tensors[name].size).quantizer
+                if isinstance(quantizer, JointQuantizer):
+                    found.setdefault(quantizer, []).append(name)
+        return found
 
 
 def quantize_checkpoint(
-    tensors: Mapping[str, np.ndarray], recipe: Recipe, hessians: Mapping[str, np.ndarray] | None = None
+    tensors: Mapping[str, np.ndarray], recipe: Recipe, layers: Layers | None = None, progress: Progress = silent
 ) -> dict[str, QuantizedTensor | np.ndarray]:
     """Every tensor through the treatment its recipe names; integers and bools are kept.
 
-    hessians: by tensor name, float (columns, columns), for gptq rules; None = round to nearest instead.
+    layers: what was calibrated; None = gptq rules round to nearest instead, and a joint quantizer guesses.
+    progress: told the weights done and the tensor at work.
 
     Raises: InputError naming the tensor that holds NaN or infinity, that float16 cannot hold, or that needs a Hessian
     of its own width.
     """
     if recipe.strict:
         _check_rules(recipe, {name: array.size for name, array in tensors.items() if array.dtype.kind == "f"})
-    if hessians is not None:
-        _check_hessians(recipe, tensors, hessians)
+    if layers is not None:
+        _check_hessians(recipe, tensors, layers.hessians)
     treated: dict[str, QuantizedTensor | np.ndarray] = {}
-    for name in sorted(tensors):
+    done = 0
+    for quantizer, names in recipe.joint_tensors(tensors).items():
+        treated |= quantizer.quantize_all(
+            {name: tensors[name] for name in names}, layers, partial(_shifted, progress, done)
+        )
+        done += sum(tensors[name].size for name in names)
+    for name in sorted(tensors.keys() - treated.keys()):
         weights = tensors[name]
+        progress(done, name)
+        done += weights.size
         if weights.dtype.kind != "f":
             treated[name] = weights
             continue
         try:
-            treated[name] = recipe.rule(name, weights.size).apply(weights, (hessians or {}).get(name))
+            hessian = layers.hessians.get(name) if layers else None
+            treated[name] = recipe.rule(name, weights.size).apply(weights, hessian)
         except InputError as error:
             raise InputError(error.message, where=f"tensor `{name}`", hint=error.hint) from None
     return treated
+
+
+def _shifted(progress: Progress, before: int, done: int, note: str) -> None:
+    progress(before + done, note)
 
 
 def _check_rules(recipe: Recipe, weights: dict[str, int]) -> None:
@@ -244,12 +281,26 @@ def _own_fields(kind: type, without: set[str]) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(kind) if field.name not in without}
 
 
-def rounding_notes(recipe: Recipe, tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """A note on what the recipe loses without Hessians; none when it has no use for them."""
-    names = recipe.gptq_tensors(tensors)
-    if not names:
-        return ()
-    return (
-        f"recipe {recipe.name} wants GPTQ for {len(names)} tensors, without Hessians they are rounded to nearest; "
-        "make some with `pgolf calibrate`",
-    )
+def rounding_notes(recipe: Recipe, tensors: Mapping[str, np.ndarray], layers: Layers | None = None) -> tuple[str, ...]:
+    """Notes on what the recipe loses without calibration, or where it does not reach."""
+    notes = []
+    if layers is None and (names := recipe.gptq_tensors(tensors)):
+        notes.append(
+            f"recipe {recipe.name} wants GPTQ for {len(names)} tensors, without Hessians they are rounded to nearest; "
+            "make some with `pgolf calibrate`"
+        )
+    joint = [name for names in recipe.joint_tensors(tensors).values() for name in names]
+    if layers is None and joint:
+        notes.append(
+            f"recipe {recipe.name} has no calibration: it still runs its trellis, but guesses that every row needs the "
+            "same signal over noise, and keeps small tensors as floats; make one with `pgolf calibrate`"
+        )
+    elif layers is not None:
+        unknown = [name for name in joint if not layers.terms(name) and layers.fisher(name) is None]
+        if unknown:
+            notes.append(
+                f"{len(unknown)} of {len(joint)} tensors were not calibrated, their importance is a guess: "
+                + ", ".join(f"`{name}`" for name in unknown[:4])
+                + (", ..." if len(unknown) > 4 else "")
+            )
+    return tuple(notes)

@@ -59,11 +59,6 @@ class Layers:
         return self.fishers[name] / np.float64(self.batch_tokens)
 
 
-def read_hessians(path: str | Path, checkpoint: str | Path, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The Hessians of a calibration file by tensor name.  As `read_layers`."""
-    return read_layers(path, checkpoint, tensors).hessians
-
-
 def read_layers(path: str | Path, checkpoint: str | Path, tensors: Mapping[str, np.ndarray]) -> Layers:
     """What a calibration file holds.  checkpoint: the file that `tensors` are of.
 
@@ -86,18 +81,18 @@ def read_layers(path: str | Path, checkpoint: str | Path, tensors: Mapping[str, 
             hint=again,
         )
 
-    for what, moments, need in (
-        ("Hessian", hessians, lambda shape: shape[1:] * 2 if len(shape) == 2 else None),
-        ("gradient moment", gradients, lambda shape: shape[1:] * 2 if len(shape) == 2 else None),
-        ("sensitivity", sensitivities, lambda shape: shape[:1]),
-        ("frequency", frequencies, lambda shape: shape[:1]),
-        ("Fisher moment", fishers, lambda shape: shape),
+    for what, moments in (
+        ("Hessian", hessians),
+        ("gradient moment", gradients),
+        ("sensitivity", sensitivities),
+        ("frequency", frequencies),
+        ("Fisher moment", fishers),
     ):
         for name, array in moments.items():
             reason = ""
             if name not in tensors:
                 reason = f"is {array.dtype} {array.shape}, the tensor is missing"
-            elif array.dtype.kind != "f" or array.shape != need(tensors[name].shape):
+            elif array.dtype.kind != "f" or array.shape != _shape(what, tensors[name].shape):
                 reason = f"is {array.dtype} {array.shape}, the tensor is {tensors[name].shape}"
             elif not np.isfinite(array).all():
                 reason = "holds values that are not finite"
@@ -113,6 +108,15 @@ def read_layers(path: str | Path, checkpoint: str | Path, tensors: Mapping[str, 
         fishers=fishers,
         batch_tokens=_batch_tokens(notes),
     )
+
+
+def _shape(what: str, tensor: tuple[int, ...]) -> tuple[int, ...]:
+    """Of what is known of a tensor of this shape; one that nothing has where the tensor is no matrix but should be."""
+    if what == "Fisher moment":
+        return tensor
+    if what in POSITIVE:
+        return tensor[:1]
+    return tensor[1:] * 2 if len(tensor) == 2 else (-1,)
 
 
 def _batch_tokens(notes: Mapping[str, object]) -> float | None:

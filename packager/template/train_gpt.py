@@ -196,10 +196,10 @@ def packed(run: Run, checkpoint: Path, say: Say) -> None:
         if run.ranks.first:
             started = time.perf_counter()
             tensors, notes = read_checkpoint(checkpoint)
-            layers = calibrated(run, checkpoint, tensors, notes, say) if RECIPE.gptq_tensors(tensors) else None
+            layers = calibrated(run, checkpoint, tensors, notes, say) if RECIPE.calibrates else None
             code, recipe = len(SOURCE), RECIPE
             if MARGIN is None:
-                treated = quantize_checkpoint(tensors, RECIPE, layers.hessians if layers else None)
+                treated = quantize_checkpoint(tensors, RECIPE, layers)
             else:
                 fitted = fit_recipe(tensors, RECIPE, CAP - MARGIN - code, artifact_meta(notes), layers)
                 recipe, treated = fitted.recipe, fitted.treated

@@ -1,6 +1,7 @@
 """`pgolf measure`: bits per weight, side by side."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from pgolf.console import echo, json_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from codec.measurement.measurement import Measurement
+    from codec.progress import Progress
 
 
 @click.command()
@@ -59,7 +61,7 @@ def measure(
     from codec.quantization.recipe import rounding_notes
     from codec.quantization.recipe_files import load_recipe
     from codec.storage.atomic_files import within
-    from codec.storage.calibration_file import read_hessians
+    from codec.storage.calibration_file import read_layers
     from packager.importers.imported import STORED
     from pgolf.checkpoints import read_weights
     from pgolf.plots import check_plot, draw_plot
@@ -72,8 +74,8 @@ def measure(
     loaded = [None if name == STORED else load_recipe(name) for name in recipes]
     imported = read_weights(Path(checkpoint))
     levels = imported.levels() if None in loaded else {}
-    moments = read_hessians(hessians, checkpoint, imported.tensors) if hessians else None
-    lost = [] if hessians else [note for each in loaded if each for note in rounding_notes(each, imported.tensors)]
+    layers = read_layers(hessians, checkpoint, imported.tensors) if hessians else None
+    lost = [note for each in loaded if each for note in rounding_notes(each, imported.tensors, layers)]
     absent = sorted({each.coder for each in loaded if each and not installed(each.coder)})
     lost += [
         f"{coder} is not installed, {FALLBACK} is measured instead (pip install 'parameter-golf-kit[brotli]')"
@@ -82,16 +84,16 @@ def measure(
     for note in (*imported.notes, *lost):
         echo(f"note: {note}", err=True)
     results = []
-    with progress("measure", len(loaded)) as step, within(checkpoint):
+    weights = sum(array.size for array in imported.tensors.values())
+    with progress("measure", weights * len(loaded)) as step, within(checkpoint):
         for done, recipe in enumerate(loaded):
-            step(done, recipe.name if recipe else STORED)
+            step(weights * done, recipe.name if recipe else STORED)
             results.append(
-                measure_recipe(imported.tensors, recipe, peers, moments)
+                measure_recipe(imported.tensors, recipe, peers, layers, partial(_shifted, step, weights * done))
                 if recipe
                 else measure_treated(levels, recipe=STORED, peers=peers)
             )
-        step(len(loaded), "")
-    weights = sum(array.size for array in imported.tensors.values())
+        step(weights * len(loaded), "")
     if plot:
         draw_plot(results, f"{Path(checkpoint).name}: {weights:,} weights", plot)
     if as_json:
@@ -108,6 +110,10 @@ def measure(
         _print_tensors(result, weighed=bool(hessians))
         click.echo()
     _print_recipes(results, weighed=bool(hessians))
+
+
+def _shifted(step: "Progress", before: int, done: int, note: str) -> None:
+    step(before + done, note)
 
 
 def _print_tensors(result: "Measurement", *, weighed: bool) -> None:

@@ -65,8 +65,7 @@ def new(
     training = Training(preset=chosen.to_toml(), recipe=recipe_text(named), cap=cap, margin=chosen_margin)
     made = scaffold(training, minified=not no_minify)
     write_scaffold(made, output)
-    asks = [rule for rule in loaded.rules if rule.quantizer and rule.quantizer.wants_hessian]
-    if asks and chosen.train.max_seconds and not chosen.train.reserve_seconds:
+    if loaded.calibrates and chosen.train.max_seconds and not chosen.train.reserve_seconds:
         echo(
             f"note: recipe {loaded.name} calibrates after the last step, for which preset {chosen.name} keeps no time; "
             "--set reserve_seconds=N",

@@ -7,7 +7,7 @@ from codec import load_recipe, quantize_checkpoint
 from codec.errors import InputError
 from codec.measurement.measurement import measure
 from codec.quantization.recipe import Recipe, Rule, rounding_notes
-from codec.storage.calibration_file import CHECKPOINT, HESSIAN, SENSITIVITY, read_hessians, read_layers, sha256
+from codec.storage.calibration_file import CHECKPOINT, HESSIAN, SENSITIVITY, read_layers, sha256
 from codec.storage.checkpoint import write_checkpoint
 
 NAME = "blocks.0.mlp.fc.weight"
@@ -44,7 +44,7 @@ def write(path, hessians, **metadata):
 
 def test_a_file_of_this_checkpoint_is_read(tmp_path, checkpoint, tensors, hessian):
     path = write(tmp_path / "calibration", {NAME: hessian}, **{CHECKPOINT: sha256(checkpoint)})
-    found = read_hessians(path, checkpoint, tensors)
+    found = read_layers(path, checkpoint, tensors).hessians
     assert found.keys() == {NAME}
     assert np.array_equal(found[NAME], hessian)
 
@@ -63,9 +63,9 @@ def test_what_does_not_belong_is_refused(tmp_path, checkpoint, tensors, hessian)
     ]:
         path = write(tmp_path / "calibration", hessians, **metadata)
         with pytest.raises(InputError, match=message):
-            read_hessians(path, checkpoint, tensors)
+            read_layers(path, checkpoint, tensors)
     with pytest.raises(InputError, match="is not a calibration file"):
-        read_hessians(checkpoint, checkpoint, tensors)
+        read_layers(checkpoint, checkpoint, tensors)
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ def matrices(seed=0, sizes=((48, 48), (44, 50), (36, 64)), spread=0.3):
     return {**tensors, "gain": random.normal(size=64).astype(np.float32), "ids": np.arange(9)}
 
 
-def encoded(tensors, recipe, hessians=None):
-    return encode(quantize_checkpoint(tensors, recipe, hessians), {"recipe": f"{recipe.name}"})
+def encoded(tensors, recipe, layers=None):
+    return encode(quantize_checkpoint(tensors, recipe, layers), {"recipe": f"{recipe.name}"})
 
 
 def share(tensors, part):
@@ -199,12 +199,12 @@ def test_gptq_is_fitted_along_its_hessians():
         if each.ndim == 2
     }
     recipe = dataclasses.replace(SIX, rules=(SIX.rules[0], Rule.of(treatment="int6", step="std", k=8.0, gptq=True)))
-    limit = int(0.85 * len(encoded(tensors, recipe, hessians)))
     layers = Layers(hessians=hessians, sensitivities={}, batch_tokens=None)
+    limit = int(0.85 * len(encoded(tensors, recipe, layers)))
     fitted = fit_recipe(tensors, recipe, limit, {}, layers)
     assert 0.97 * limit < fitted.artifact_bytes <= limit
     assert fitted.nats is None
-    assert encoded(tensors, fitted.recipe, hessians) == encode(fitted.treated, {"recipe": "six-fit"})
+    assert encoded(tensors, fitted.recipe, layers) == encode(fitted.treated, {"recipe": "six-fit"})
 
 
 def test_the_progress_never_goes_back():

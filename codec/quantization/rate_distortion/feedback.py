@@ -14,8 +14,8 @@ import numpy as np
 from codec.decoder import Trellis
 from codec.progress import Progress, silent
 from codec.quantization.gptq import Factor
-from codec.rate_distortion.rates import CLASSES, SPAN, SPREADS, level_costs, spread_classes
-from codec.rate_distortion.trellis import cheapest
+from codec.quantization.rate_distortion.rates import CLASSES, SPAN, SPREADS, level_costs, spread_classes
+from codec.quantization.rate_distortion.trellis import cheapest
 
 FARTHEST = 1 << 17  # levels; the format ends at 2 * (127 + 65535)
 
@@ -117,7 +117,8 @@ class _Sweep:
         taken = cheapest(self.trellis, self._sequences(np.stack(costs).astype(np.float32)))
         matrices, rows = wanted.shape
         remainders = taken.T.reshape(matrices, -1)[:, :rows].astype(np.int64)
-        return np.take_along_axis(np.stack(best), remainders[None], 0)[0].astype(np.int32)
+        levels: np.ndarray = np.take_along_axis(np.stack(best), remainders[None], 0)[0]
+        return levels.astype(np.int32)
 
     def _bits(self, wanted: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
         """(rate_weight times the bits of levels, by matrix and class of the row; where a row's begin), flat."""
@@ -129,7 +130,7 @@ class _Sweep:
         return np.float32(self.rate_weight) * level_costs(spread[:, None] * SPREADS).ravel(), place
 
     def _sequences(self, costs: np.ndarray) -> np.ndarray:
-        """(4, matrices, rows) -> (length, 4, sequences): rows cut where the trellis begins anew, zeros behind the last."""
+        """(4, matrices, rows) -> (length, 4, sequences): rows cut where the trellis begins anew, then zeros."""
         _, matrices, rows = costs.shape
         length = min(self.trellis.restart, rows)
         pieces = -(-rows // length)

@@ -28,9 +28,9 @@ class Importance:
     @classmethod
     def calibrated(cls, terms: list[tuple[np.ndarray, np.ndarray]]) -> "Importance":
         """terms: of `Layers.terms`.  An embedding that is the output matrix too sums both, under common moments."""
-        total = sum(rows.mean() * moments for rows, moments in terms)
-        size = max(_mean_diagonal(total), TINY)
-        return cls(moments=total / size, rows=sum(rows * _mean_diagonal(moments) for rows, moments in terms))
+        total = np.sum([rows.mean() * moments for rows, moments in terms], 0)
+        rows = np.sum([rows * _mean_diagonal(moments) for rows, moments in terms], 0)
+        return cls(moments=total / max(_mean_diagonal(total), TINY), rows=rows)
 
     @classmethod
     def by_spread(cls, weights: np.ndarray, every: int) -> "Importance":
@@ -94,7 +94,8 @@ class Steps:
 
 
 def _eighths(octaves: np.ndarray) -> np.ndarray:
-    return (np.rint(8 * octaves) + UNIT).clip(0, 255).astype(np.uint8)
+    steps: np.ndarray = np.rint(8 * octaves) + UNIT
+    return steps.clip(0, 255).astype(np.uint8)
 
 
 def _mean_diagonal(moments: np.ndarray) -> float:

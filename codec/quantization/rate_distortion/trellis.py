@@ -58,7 +58,8 @@ def cheapest(trellis: Trellis, costs: np.ndarray) -> np.ndarray:
         ways += branches[place]
         np.less(ways[1], ways[0], out=chosen[place])
         np.minimum(ways[0], ways[1], out=total)
-    return remainders.ravel()[_traced(chosen, previous, total.argmin(0))].astype(np.uint8)
+    taken: np.ndarray = remainders.ravel()[_traced(chosen, previous, total.argmin(0))]
+    return taken.astype(np.uint8)
 
 
 def _traced(chosen: np.ndarray, previous: np.ndarray, last: np.ndarray) -> np.ndarray:

@@ -5,9 +5,7 @@ The encoder's own tables are only known when all levels are.  Decisions need dif
 
 import numpy as np
 
-SPAN = (
-    128  # levels beyond cost what the last one does: there a step is below 1/60 of the spread, and bits hardly differ
-)
+SPAN = 128  # levels beyond cost what the last does: there a step is below 1/60 of the spread, bits hardly differ
 CLASSES, LOWEST = 20, -12  # of the rows' spread, half an octave each, around the matrix's own
 TAIL, TAIL_WIDTH = 0.003, 4.0  # part of the weights that is spread so much wider
 LEAST = 1e-9  # probability
@@ -18,7 +16,8 @@ def normal_cdf(x: np.ndarray) -> np.ndarray:
     t = 1 / (1 + 0.3275911 / np.sqrt(2) * np.abs(x))
     series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
     tail = series * np.exp(-x * x / 2) / 2
-    return np.where(x > 0, 1 - tail, tail)
+    below: np.ndarray = np.where(x > 0, 1 - tail, tail)
+    return below
 
 
 def level_costs(spread: np.ndarray) -> np.ndarray:
@@ -30,14 +29,16 @@ def level_costs(spread: np.ndarray) -> np.ndarray:
     for part, width in ((1 - TAIL, 1.0), (TAIL, TAIL_WIDTH)):
         step = 1 / (width * np.maximum(spread, 1e-3))[..., None]
         chances = chances + part * (normal_cdf((levels + 1) * step) - normal_cdf((levels - 1) * step))
-    return (-np.log2(chances)).astype(np.float32)
+    bits: np.ndarray = -np.log2(chances)
+    return bits.astype(np.float32)
 
 
 def spread_classes(weights: np.ndarray) -> np.ndarray:
     """weights: float (..., rows, columns), in steps -> int64 (..., rows), the class of each row's spread."""
     rows = np.square(weights).mean(-1)
     relative = rows / np.maximum(rows.mean(-1, keepdims=True), 1e-30)
-    return (np.rint(np.log2(np.maximum(relative, 1e-30))) - LOWEST).clip(0, CLASSES - 1).astype(np.int64)
+    found: np.ndarray = np.rint(np.log2(np.maximum(relative, 1e-30))) - LOWEST
+    return found.clip(0, CLASSES - 1).astype(np.int64)
 
 
 SPREADS = 2.0 ** ((np.arange(CLASSES) + LOWEST) / 2)  # of the classes, relative

@@ -1,5 +1,6 @@
 """The treatment `rate-distortion`: one knob for a whole model, and every bit where it saves most."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,9 +13,9 @@ from codec.progress import Progress, silent
 from codec.quantization.array_ops import LARGEST_FLOAT16
 from codec.quantization.gptq import Factor, factorize
 from codec.quantization.quantizers import QUANTIZERS, finite_cast
-from codec.rate_distortion.feedback import Matrices, quantize
-from codec.rate_distortion.importance import UNIT, Steps, importance
-from codec.rate_distortion.trellis import trellis_of
+from codec.quantization.rate_distortion.feedback import Matrices, quantize
+from codec.quantization.rate_distortion.importance import UNIT, Steps, importance
+from codec.quantization.rate_distortion.trellis import trellis_of
 from codec.storage.calibration_file import Layers
 
 FEWEST = 2048  # weights of a matrix; below, steps of rows and columns cost more than they save
@@ -32,9 +33,11 @@ class RateDistortion:
     nats: what the rounding may add to the loss of a token, as predicted from calibration at fine steps; the one knob.
     Without calibration an error counts by the spread of its row, and 2 * nats is the noise over the signal.
     states: of the trellis, 1 for a uniform quantizer.  restart: rows after which it starts anew.
-    rate_weight: see codec.rate_distortion.feedback.  column_exponent: of the columns' steps; 0 makes all equal.
-    row_exponent: of the rows' importance relative to their tensor's; 0 makes all rows alike, 1 believes all that was
-    calibrated.  row_noise: the noise over the signal of a row is kept below about this, whatever its importance.
+    rate_weight: what a bit costs, in squared steps; see the module `feedback`.
+    column_exponent: of the columns' steps; 0 makes all equal.
+    row_exponent: of the rows' importance relative to their tensor's; 0 makes all rows alike.
+    row_noise: the noise over the signal of a row is kept below about this, whatever its importance.  token_noise: that
+    of a token's row, which calibration may never have met.
     gptq: whether errors are passed on.
 
     Raises: UsageError for parameters out of range.
@@ -45,37 +48,26 @@ class RateDistortion:
     restart: int = 1024
     rate_weight: float = 0.3
     column_exponent: float = 1.0
-    row_exponent: float = 0.75
+    row_exponent: float = 1.0
     row_noise: float = 0.25
+    token_noise: float = 0.08
     gptq: bool = True
 
     def __post_init__(self) -> None:
         if not self.nats > 0:
             raise UsageError(f"a loss of {self.nats} nats", hint="it is a positive number; 0.005 is the default")
-        if self.restart < 1 or not self.row_noise > 0 or self.rate_weight < 0:
-            raise UsageError("restart is at least 1, row_noise above 0, rate_weight not below 0")
+        if self.restart < 1 or not min(self.row_noise, self.token_noise) > 0 or self.rate_weight < 0:
+            raise UsageError("restart is at least 1, noises are above 0, rate_weight is not below 0")
         trellis_of(self.states, self.restart)
 
-    @property
-    def wants_hessian(self) -> bool:
-        return True
-
-    def quantize(self, weights: np.ndarray, hessian: np.ndarray | None = None) -> QuantizedTensor:
-        """A tensor alone, by its Hessian.  Raises: InputError as `quantize_all`."""
-        layers = None
-        if hessian is not None:
-            layers = Layers(hessians={"": hessian}, sensitivities={"": np.ones(len(weights))}, batch_tokens=1.0)
-        found = self.quantize_all({"": weights}, layers)[""]
-        assert isinstance(found, QuantizedTensor)
-        return found
+    def coarsened(self, octaves: float) -> "RateDistortion":
+        """With steps 2**octaves times as wide, which loses 4**octaves as much."""
+        return dataclasses.replace(self, nats=self.nats * 4.0**octaves)
 
     def quantize_all(
         self, tensors: Mapping[str, np.ndarray], layers: Layers | None, progress: Progress = silent
     ) -> dict[str, Treated]:
-        """All tensors that share the knob.  progress: told the weights done and the tensor at work.
-
-        Raises: InputError naming a tensor with NaN or infinity, or whose moments cannot be factorized.
-        """
+        """See `JointQuantizer`: its moments must be finite and positive definite, as its weights are finite."""
         every = sum(weights.size for weights in tensors.values())
         multiplier = (24 * self.nats / max(every, 1)) ** 0.5  # a uniform step s costs s^2 / 24 nats of importance 1
         found: dict[str, Treated] = {}
@@ -106,7 +98,8 @@ class RateDistortion:
         values = finite_cast(weights, np.float32).reshape(len(weights), -1)
         known, calibrated = importance(name, values, layers, every)
         factor = factorize(known.moments, values.shape[1])
-        rows = known.tempered(values, multiplier, self.row_exponent if calibrated else 1.0, self.row_noise)
+        most = self.token_noise if layers and name in layers.frequencies else self.row_noise
+        rows = known.tempered(values, multiplier, self.row_exponent if calibrated else 1.0, most)
         fine = multiplier / (FINE_STEP if self.states > 1 else 2)  # a uniform quantizer uses every other level
         return _Matrix(
             name=name, weights=values, factor=factor, steps=Steps.of(rows, factor, fine, self.column_exponent)
@@ -150,8 +143,9 @@ def _with_one_step(name: str, weights: np.ndarray, layers: Layers | None, multip
     scale = np.float32(multiplier / known**0.5 / 2)
     halves = np.rint(values.astype(np.float64) / (2 * scale))
     rows = len(weights) if weights.ndim > 1 else 1
-    flat = [np.full(count, UNIT, np.uint8) for count in (weights.size // max(rows, 1), rows)]
-    return QuantizedTensor((2 * halves).astype(np.int32), np.array([scale], np.float32), *flat, trellis_of(1, 1))
+    columns = np.full(weights.size // max(rows, 1), UNIT, np.uint8)
+    levels, flat = (2 * halves).astype(np.int32), np.full(rows, UNIT, np.uint8)
+    return QuantizedTensor(levels, np.array([scale], np.float32), columns, flat, trellis_of(1, 1))
 
 
 def _batches(groups: Mapping[tuple[int, ...], list[_Matrix]]) -> Iterator[list[_Matrix]]:
