@@ -26,7 +26,7 @@ class Matrix:
     """levels: int8 (rows, columns), as they are coded: predicted rows as differences, of a trellis halves.
 
     Of a trellis, odd: uint8 (rows, columns), whether a level's state is odd, which is a context of its own.
-    far: int64, in the order of levels, what is beyond each of those at an end of int8; None for no such level.
+    far: int64, in the order of levels, what goes beyond symbol 255 wherever it stands; None for nothing at all.
     """
 
     levels: np.ndarray
