@@ -63,7 +63,8 @@ class QuantizedTensor(NamedTuple):
 
     column_steps: uint8 (columns,), None for all equal: the step of column j is that of the row times
     2**((column_steps[j] - 128) / 8).
-    trellis: None, or levels are int32, and scales float32 (1,).  row_steps: of a trellis, uint8 (rows,), as column_steps.
+    trellis: None, or levels are int32, and scales float32 (1,).
+    row_steps: of a trellis, uint8 (rows,), as column_steps.
     """
 
     levels: np.ndarray

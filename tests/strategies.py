@@ -7,6 +7,7 @@ from hypothesis.extra import numpy as hnp
 from codec import QuantizedTensor
 from codec.decoder import Trellis
 from codec.encoder import FARTHEST
+from tests.golden.regenerate import MOVES, walk
 
 names = st.text(min_size=0, max_size=40) | st.from_regex(
     r"blocks\.\d{1,2}\.(attn|mlp)\.[a-z_]{1,8}\.weight", fullmatch=True
@@ -45,26 +46,13 @@ def stepped_tensors(draw):
     return QuantizedTensor(levels, draw(hnp.arrays(np.float16, (rows,))), column_steps)
 
 
-MOVES = {1: (0, 0), 8: (5, 2), 64: (33, 10)}  # of a trellis, by its states
-
-
-def walk(halves: np.ndarray, trellis: Trellis) -> np.ndarray:
-    """int32 (rows, columns): levels that a trellis allows, from what is to be coded of them."""
-    levels, states = np.zeros(halves.shape, np.int32), np.zeros(halves.shape[1], np.int64)
-    for row, own in enumerate(halves):
-        states *= row % trellis.restart > 0
-        levels[row] = 2 * own + (states & 1)
-        states = trellis.after(states, levels[row])
-    return levels
-
-
 @st.composite
 def trellis_tensors(draw):
     """Levels that a trellis allows, near 0 or as far as they go; column steps often those of another tensor."""
     shape = draw(matrix_shapes)
     rows = shape[0] if len(shape) > 1 else 1
     columns = int(np.prod(shape)) // max(rows, 1)
-    trellis = Trellis(*MOVES[draw(st.sampled_from([1, 8, 64]))], draw(st.sampled_from([1, 3, 512])))
+    trellis = Trellis(*MOVES[draw(st.sampled_from([*MOVES]))], draw(st.sampled_from([1, 3, 512])))
     top = draw(st.sampled_from([0, 3, 127, 128, FARTHEST // 2 - 1]))
     halves = draw(hnp.arrays(np.int64, (rows, columns), elements=st.integers(-top - 1, top)))
     steps = np.full(columns, draw(st.sampled_from([0, 128, 255])), np.uint8)

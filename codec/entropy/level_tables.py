@@ -156,8 +156,9 @@ def split_by_state(fitted: Fitted) -> Fitted:
     counts = np.zeros((2 * tables, 256), np.int64)
     for place, (matrix, contexts) in enumerate(zip(fitted.matrices, fitted.contexts, strict=True)):
         rows, columns = matrix.levels.shape
-        segments, symbols = fitted.segments(place), fitted.code(place)
-        classes = contexts.rows.reshape(rows, segments).repeat(columns // max(segments, 1), 1) + contexts.columns
+        segments = max(len(contexts.rows) // max(rows, 1), 1)  # more than are stored where all are of class 0
+        classes = contexts.rows.reshape(rows, segments).repeat(columns // segments, 1) + contexts.columns
+        symbols = fitted.code(place)
         for block in blocks(rows, columns):
             odd = np.zeros(1, np.int64) if matrix.odd is None else matrix.odd[block].astype(np.int64)
             found = histograms(symbols[block], contexts.base + classes[block] + odd * tables, 256)

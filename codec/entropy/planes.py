@@ -16,8 +16,8 @@ FEWEST_GROUPED = 2048  # floats, below which classes of rows cost more than they
 class TensorPlanes:
     """kind, shape: of the form (docs/format.md).  content: uint8 (bytes, count), a plane for each byte of an item.
 
-    column_steps, row_steps: uint8 (columns,) and (rows,), None where the tensor has none.  matrix: None where nothing is
-    one.  trellis: of the tensor.
+    column_steps, row_steps: uint8 (columns,) and (rows,), None where the tensor has none.  trellis: of the tensor.
+    matrix: None where nothing is one.
     group: matrices of one group share their tables.
     """
 

@@ -20,7 +20,8 @@ LEVELS = ("levels", "low_far", "high_far")
 class TensorCost:
     """One tensor.  *_bytes are exact code lengths (fractions of a byte included); entropy_bits is the empirical
     order-0 entropy of its own levels (of a trellis: of their halves) times their number: what an ideal static coder
-    with free tables would need (0 for a plain tensor, which has no levels).  quantized: whether it has levels; a tie has neither.
+    with free tables would need (0 for a plain tensor, which has no levels).
+    quantized: whether it has levels; a tie has neither.
     stored_as: the smallest integer that holds its levels, or its dtype, or `tied`.
     """
 

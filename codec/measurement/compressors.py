@@ -52,7 +52,7 @@ def plain_bytes(tensors: Tensors) -> bytes:
         if isinstance(tensor, QuantizedTensor) and tensor.trellis:
             halves = coded_levels(tensor)
             arrays[0] = halves.astype(
-                next(each for each in ("<i1", "<i2", "<i4") if level_bits(halves) <= 8 * int(each[2]))
+                "<i1" if level_bits(halves) <= 8 else "<i2" if level_bits(halves) <= 16 else "<i4"
             )
         parts.extend(np.ascontiguousarray(array).tobytes() for array in arrays)
     return b"".join(parts)
