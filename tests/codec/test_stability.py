@@ -1,6 +1,7 @@
 """Bytes are an interface: golden artifacts, other processes, the decoder as shipped, time and memory bounds."""
 
 import hashlib
+import itertools
 import json
 import lzma
 import os
@@ -18,12 +19,24 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from codec import CodecError, QuantizedTensor, decode, encode, unpack
-from codec.decoder import parse_form
+from codec.decoder import Trellis, parse_form
 from codec.encoder import _assemble, _plan
 from packager.script.bundle import bundle
 from packager.script.minify import minify
 from packager.script.wrapper import wrap
-from tests.golden.regenerate import FOLDER, GOLDEN, META, column_steps, decoded, digests, grouped, tensors, trellis
+from tests.golden.regenerate import (
+    FOLDER,
+    GOLDEN,
+    META,
+    MOVES,
+    column_steps,
+    decoded,
+    digests,
+    grouped,
+    tensors,
+    trellis,
+    walk,
+)
 from tests.strategies import lattices, patterned_tensors, state_dicts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -247,6 +260,46 @@ def test_fuzzing_the_header_finds_nothing(originals):
             yield _assemble(plan, json.dumps(changed).encode())
 
     assert fuzz(damaged())["refused"] > 500
+
+
+@pytest.fixture
+def two_trellises() -> dict:
+    rule, steps = Trellis(*MOVES[8], 512), np.arange(100, 104, dtype=np.uint8)
+    levels = walk(np.array([[0, 1, -2, 3], [1, -1, 0, 0], [2, 0, 1, 1]]), rule)
+    first = QuantizedTensor(levels, np.ones(1, np.float32), steps, steps[:3], rule)
+    return {"a": first, "b": first._replace(levels=walk(np.array([[1, -300, 2, 3]] * 3), rule))}
+
+
+@pytest.mark.parametrize("place", range(18))
+def test_every_number_of_a_trellis_is_checked(place, two_trellises):
+    """Sides, tables and numbers, each with every odd value, before the honest planes."""
+    plan = _plan(two_trellises)
+    header = json.dumps({"forms": plan.forms, "meta": {}, "names": plan.names})
+    tracemalloc.start()
+
+    def damaged():
+        for form, odd in itertools.product(range(2), ODD):
+            changed = json.loads(header)
+            flat = changed["forms"][form]
+            kind, shape, tables, *numbers = flat
+            values = [*shape, *tables, *numbers]
+            values[place] = odd
+            changed["forms"][form] = [kind, values[:2], values[2:8], *values[8:]]
+            yield _assemble(plan, json.dumps(changed).encode())
+
+    outcomes = fuzz(damaged())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert outcomes["refused"] >= 2 * 11  # of 26: what is no integer of 0 to 2**28
+    assert peak < 50_000_000
+
+
+def test_every_truncation_of_a_trellis_is_refused(two_trellises):
+    blob = encode(two_trellises, {})
+    words = blob[:-4]
+    for length in range(len(words)):
+        body = words[:length]
+        assert fuzz([body, body + zlib.crc32(body).to_bytes(4, "little")])["refused"] == 2
 
 
 def change(value, source: random.Random) -> None:
