@@ -15,7 +15,7 @@ from codec.quantization.gptq import Factor
 from codec.storage.calibration_file import Layers
 
 UNIT = 128  # the step that stands for 1, in eighths of an octave
-TINY = 1e-300
+TINY = 1e-60  # in place of 0: steps of 1e-30, which float32 holds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,9 +28,9 @@ class Importance:
     @classmethod
     def calibrated(cls, terms: list[tuple[np.ndarray, np.ndarray]]) -> "Importance":
         """terms: of `Layers.terms`.  An embedding that is the output matrix too sums both, under common moments."""
-        total = np.sum([rows.mean() * moments for rows, moments in terms], 0)
+        total = np.sum([max(rows.mean(), TINY) * moments for rows, moments in terms], 0)
         rows = np.sum([rows * _mean_diagonal(moments) for rows, moments in terms], 0)
-        return cls(moments=total / max(_mean_diagonal(total), TINY), rows=rows)
+        return cls(moments=total / (_mean_diagonal(total) or 1.0), rows=rows)
 
     @classmethod
     def by_spread(cls, weights: np.ndarray, every: int) -> "Importance":
