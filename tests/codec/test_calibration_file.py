@@ -193,7 +193,11 @@ def test_what_is_known_of_tables_and_small_parameters(tmp_path, hessian):
         (FISHER + "gain", -np.ones(16, np.float32), "the Fisher moment of `gain` holds values below 0"),
         (FISHER + "gain", holes, "the Fisher moment of `gain` holds values that are not finite"),
         (FISHER + "gain", np.ones(16, np.int32), "the Fisher moment of `gain` is int32"),
-        (FISHER + "other", np.ones(16, np.float32), "the Fisher moment of `other` is float32 .*, the tensor is missing"),
+        (
+            FISHER + "other",
+            np.ones(16, np.float32),
+            "the Fisher moment of `other` is float32 .*, the tensor is missing",
+        ),
     ]:
         write_checkpoint(tmp_path / "calibration", known | {key: bad}, notes)
         with pytest.raises(InputError, match=message):

@@ -107,7 +107,9 @@ def test_sequences_do_not_touch_each_other():
     trellis, costs = trellis_of(16, 1024), np.random.default_rng(3).random((40, 4, 6)).astype(np.float32)
     whole = best_levels(trellis, costs)
     for lane in range(6):
-        assert np.array_equal(best_levels(trellis, np.ascontiguousarray(costs[:, :, lane : lane + 1]))[:, 0], whole[:, lane])
+        assert np.array_equal(
+            best_levels(trellis, np.ascontiguousarray(costs[:, :, lane : lane + 1]))[:, 0], whole[:, lane]
+        )
 
 
 def test_other_numbers_of_states_are_refused():
