@@ -271,18 +271,18 @@ def test_what_is_not_finite_is_named(name, value):
 def test_moments_that_do_not_fit_are_named():
     tensors, layers = toy_model()
     layers.hessians["q"] = moments(40, np.random.default_rng(0))
-    with pytest.raises(InputError, match="^tensor `q`: has 48 columns, its Hessian is"):
+    with pytest.raises(InputError, match=r"^tensor `q`: has 48 columns, its Hessian is"):
         treat(tensors, layers)
     layers.hessians["q"] = np.full((48, 48), np.nan, np.float32)
-    with pytest.raises(InputError, match="^tensor `q`: its Hessian is not finite"):
+    with pytest.raises(InputError, match=r"^tensor `q`: its Hessian is not finite"):
         treat(tensors, layers)
     layers.hessians["q"] = -np.eye(48, dtype=np.float32)
-    with pytest.raises(InputError, match="^tensor `q`: its Hessian is not positive definite"):
+    with pytest.raises(InputError, match=r"^tensor `q`: its Hessian is not positive definite"):
         treat(tensors, layers)
 
 
 def test_without_calibration_the_trellis_runs_and_the_notes_say_what_is_guessed():
-    tensors, layers = toy_model()
+    tensors, _ = toy_model()
     treated = treat(tensors, None, nats=0.005)
     for name in ("up", "down", "q", "k", "emb", "table"):
         assert isinstance(treated[name], QuantizedTensor)
