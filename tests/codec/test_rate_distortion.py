@@ -130,6 +130,17 @@ def test_outliers_are_not_clipped(calibrated):
         error = np.abs(treated[name].dequantize().astype(float) - tensors[name])
         assert (error <= 6 * steps).all()  # the trellis and the rate may choose the second nearest
         assert np.mean(error <= 2 * steps) > 0.97
+    encode(treated, {})  # which refuses levels beyond the format's
+
+
+def test_the_finest_steps_end_where_the_format_does():
+    tensors, layers = toy_model()
+    for name in ("up", "gain"):
+        tensors[name].reshape(-1)[3] *= 1e4
+    values = decode(encode(treat(tensors, layers, nats=1e-30), {}))
+    for name in ("up", "down", "table", "gain"):
+        largest = np.abs(tensors[name]).max()
+        assert np.abs(values[name] - tensors[name]).max() < largest / 5_000
 
 
 def test_the_order_of_tensors_changes_nothing():

@@ -17,7 +17,7 @@ from codec.quantization.gptq import Factor
 from codec.quantization.rate_distortion.rates import CLASSES, SPAN, SPREADS, level_costs, spread_classes
 from codec.quantization.rate_distortion.trellis import best_levels
 
-FARTHEST = 1 << 17  # levels; the format ends at 2 * (127 + 65535)
+FARTHEST = 1 << 16  # level; the format's end
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
