@@ -102,7 +102,7 @@ class Steps:
         """
         sizes = (abs(weights) / octaves(self.column_steps)).max(1, initial=0) / (self.scale * octaves(self.row_steps))
         wider = np.ceil(8 * np.log2(np.maximum(sizes / REACH, 1)))
-        common = wider.min(initial=wider.max(initial=0))
+        common = wider.min()
         return Steps(
             scale=np.float32(self.scale * 2.0 ** (common / 8)),
             row_steps=(self.row_steps + wider - common).clip(0, 255).astype(np.uint8),
