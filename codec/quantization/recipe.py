@@ -15,7 +15,7 @@ from codec.decoder import QuantizedTensor
 from codec.errors import InputError, UsageError
 from codec.progress import Progress, silent
 from codec.quantization.quantizers import QUANTIZERS, JointQuantizer, Quantizer, finite_cast
-from codec.quantization.rate_distortion.quantizer import RateDistortion  # noqa: F401 - it registers itself
+from codec.quantization.rate_distortion.quantizer import FEWEST  # and the module registers its treatment
 from codec.quantization.registry import checked, kind_of, one_of
 from codec.storage.calibration_file import Layers
 
@@ -295,11 +295,12 @@ def rounding_notes(recipe: Recipe, tensors: Mapping[str, np.ndarray], layers: La
             f"recipe {recipe.name} has no calibration: it still runs its trellis, but guesses that every row needs the "
             "same signal over noise, and keeps small tensors as floats; make one with `pgolf calibrate`"
         )
-    elif layers is not None:
-        unknown = [name for name in joint if not layers.terms(name) and layers.fisher(name) is None]
+    elif layers is not None:  # of what is not calibrated, small tensors stay floats
+        matrices = [name for name in joint if tensors[name].ndim > 1 and tensors[name].size > FEWEST]
+        unknown = [name for name in matrices if not layers.terms(name) and layers.fisher(name) is None]
         if unknown:
             notes.append(
-                f"{len(unknown)} of {len(joint)} tensors were not calibrated, their importance is a guess: "
+                f"{len(unknown)} of {len(matrices)} matrices were not calibrated, their importance is a guess: "
                 + ", ".join(f"`{name}`" for name in unknown[:4])
                 + (", ..." if len(unknown) > 4 else "")
             )

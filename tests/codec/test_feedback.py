@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from codec import encoder
 from codec.quantization.gptq import factorize, propagate
 from codec.quantization.granularity import Grid
 from codec.quantization.rate_distortion.feedback import FARTHEST, Matrices, quantize
@@ -168,7 +169,7 @@ def test_what_is_far_is_clipped_at_the_formats_end():
     own = batch(1, 6, 3, hessians=[np.eye(3)])
     own.weights[0, 2] = 1e9
     levels = quantize(own, trellis_of(8, 1024), 0.3, propagate=False)
-    assert FARTHEST - 8 <= levels.max() <= FARTHEST
+    assert FARTHEST - 8 <= levels.max() <= FARTHEST == encoder.FARTHEST
 
 
 def entropy(levels):

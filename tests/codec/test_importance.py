@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from codec.decoder import octaves
 from codec.quantization.gptq import factorize
-from codec.quantization.rate_distortion.importance import Importance, Steps, importance
+from codec.quantization.rate_distortion.importance import REACH, Importance, Steps, importance
 from codec.storage.calibration_file import Layers
 
 EIGHTH = 2.0 ** (1 / 16)  # the most that rounding to eighths of an octave moves a step
@@ -158,3 +158,21 @@ def test_a_guess_gives_every_row_the_same_signal_over_noise():
     layers = Layers(hessians={"v": moments(64)}, sensitivities={"v": np.ones(12)}, batch_tokens=1.0)
     assert not importance("w", weights, layers, 1)[1]
     assert importance("v", weights, layers, 1)[1]
+
+
+def test_rows_with_an_outlier_reach_it_and_the_others_keep_their_steps():
+    random = np.random.default_rng(6)
+    weights = random.normal(size=(30, 16)).astype(np.float32)
+    steps, _ = steps_of(Importance(moments=moments(16), rows=np.ones(30)), 1e-3)
+    assert steps.reaching(weights).row_steps.tolist() == steps.row_steps.tolist()
+    weights[4, 7] *= 1e5
+    wider = steps.reaching(weights)
+    assert (wider.row_steps != steps.row_steps).nonzero()[0].tolist() == [4]
+    every = wider.scale * np.outer(octaves(wider.row_steps), octaves(wider.column_steps))
+    assert 0.4 * REACH < (abs(weights) / every).max() <= REACH * 1.001
+    # where all rows need it, it is the scale that grows
+    far = steps.reaching(weights * np.float32(1e12))
+    assert far.scale > 1e6 * steps.scale
+    every = far.scale * np.outer(octaves(far.row_steps), octaves(far.column_steps))
+    assert (abs(weights) * 1e12 / every).max() <= REACH * 1.001
+    assert steps.reaching(np.zeros((30, 16), np.float32)).scale == steps.scale

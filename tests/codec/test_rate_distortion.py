@@ -130,6 +130,17 @@ def test_outliers_are_not_clipped(calibrated):
         error = np.abs(treated[name].dequantize().astype(float) - tensors[name])
         assert (error <= 6 * steps).all()  # the trellis and the rate may choose the second nearest
         assert np.mean(error <= 2 * steps) > 0.97
+    encode(treated, {})  # which refuses levels beyond the format's
+
+
+def test_the_finest_steps_end_where_the_format_does():
+    tensors, layers = toy_model()
+    for name in ("up", "gain"):
+        tensors[name].reshape(-1)[3] *= 1e4
+    values = decode(encode(treat(tensors, layers, nats=1e-30), {}))
+    for name in ("up", "down", "table", "gain"):
+        largest = np.abs(tensors[name]).max()
+        assert np.abs(values[name] - tensors[name]).max() < largest / 5_000
 
 
 def test_the_order_of_tensors_changes_nothing():
@@ -297,17 +308,16 @@ def test_without_calibration_the_trellis_runs_and_the_notes_say_what_is_guessed(
 
 def test_what_a_calibration_lacks_is_named():
     tensors, layers = toy_model()
-    full = {name: each for name, each in tensors.items() if name != "empty"}
-    assert rounding_notes(recipe(), full, layers) == ()
-    del layers.hessians["up"], layers.sensitivities["q"], layers.fishers["gain"]
-    (note,) = rounding_notes(recipe(), full, layers)
-    assert note == "3 of 9 tensors were not calibrated, their importance is a guess: `gain`, `q`, `up`"
-    treated = treat(tensors, layers)
-    assert isinstance(treated["up"], QuantizedTensor)
-    assert treated["gain"].dtype == np.float16
-    none = replace(layers, batch_tokens=None)
-    (note,) = rounding_notes(recipe(), full, none)
-    assert note.startswith("9 of 9 tensors were not calibrated")
+    assert rounding_notes(recipe(), tensors, layers) == ()
+    del layers.fishers["gain"]  # which then stays a float, nothing is guessed
+    assert rounding_notes(recipe(), tensors, layers) == ()
+    assert treat(tensors, layers)["gain"].dtype == np.float16
+    del layers.hessians["up"], layers.sensitivities["q"]
+    (note,) = rounding_notes(recipe(), tensors, layers)
+    assert note == "2 of 6 matrices were not calibrated, their importance is a guess: `q`, `up`"
+    assert isinstance(treat(tensors, layers)["up"], QuantizedTensor)
+    (note,) = rounding_notes(recipe(), tensors, replace(layers, batch_tokens=None))
+    assert note.startswith("6 of 6 matrices were not calibrated")
     assert note.endswith(", ...")
 
 

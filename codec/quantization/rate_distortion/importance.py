@@ -7,7 +7,7 @@ wherever it is spent when all these costs are equal: step = multiplier * U_jj / 
 is the rule of WaterSIC (arXiv 2603.04956).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -102,7 +102,12 @@ class Steps:
         """
         sizes = (abs(weights) / octaves(self.column_steps)).max(1, initial=0) / (self.scale * octaves(self.row_steps))
         wider = np.ceil(8 * np.log2(np.maximum(sizes / REACH, 1)))
-        return replace(self, row_steps=(self.row_steps + wider).clip(0, 255).astype(np.uint8))
+        common = wider.min()
+        return Steps(
+            scale=np.float32(self.scale * 2.0 ** (common / 8)),
+            row_steps=(self.row_steps + wider - common).clip(0, 255).astype(np.uint8),
+            column_steps=self.column_steps,
+        )
 
 
 def _eighths(octaves: np.ndarray) -> np.ndarray:
