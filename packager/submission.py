@@ -105,8 +105,12 @@ class PackedSubmission:
         return len(self.files[SCRIPT])
 
     @property
+    def artifact(self) -> bytes:
+        return self.files[ARTIFACT]
+
+    @property
     def artifact_bytes(self) -> int:
-        return len(self.files[ARTIFACT])
+        return len(self.artifact)
 
     @property
     def total_bytes(self) -> int:

@@ -81,7 +81,9 @@ def demo(
     calibration = _calibrate(output, result)
     submission = _pack(output, result, calibration)
     verdict = _verify(output, result, heldout, threads)
-    report = _report(output, summary, result, submission, verdict, heldout, _recipes(result, calibration, heldout))
+    report = _report(
+        output, summary, result, submission, verdict, heldout, _recipes(result, submission, calibration, heldout)
+    )
     if as_json:
         print_json(report)
     else:
@@ -239,14 +241,16 @@ def _byte_models(data: Path, heldout: "HeldOut") -> dict[str, float]:
     return {**orders, "xz -9": xz_bits_per_byte(scored)}
 
 
-def _recipes(result: "TrainResult", calibration: Path, heldout: "HeldOut") -> list[dict[str, Any]]:
+def _recipes(
+    result: "TrainResult", submission: "PackedSubmission", calibration: Path, heldout: "HeldOut"
+) -> list[dict[str, Any]]:
     """Recipes side by side: bytes under their own compressor and ours, and what they add to the bits per byte.
 
     The penalty is that of windows that do not overlap, which is quick, of the float model and the quantized ones alike.
     """
     import torch
 
-    from codec.decoder import QuantizedTensor
+    from codec.decoder import QuantizedTensor, unpack
     from codec.measurement.compressors import FALLBACK, installed
     from codec.measurement.measurement import measure_treated
     from codec.quantization.recipe import quantize_checkpoint
@@ -270,15 +274,16 @@ def _recipes(result: "TrainResult", calibration: Path, heldout: "HeldOut") -> li
         for done, name in enumerate(COMPARED):
             step(done, name)
             recipe = load_recipe(name)
-            treated = quantize_checkpoint(tensors, recipe, layers)
+            packed = name == RECIPE
+            treated = unpack(submission.artifact)[1] if packed else quantize_checkpoint(tensors, recipe, layers)
             coder = recipe.coder if installed(recipe.coder) else FALLBACK
             measured = measure_treated(treated, recipe=name, coder=coder, tensors=tensors)
             back = {
                 key: each.dequantize() if isinstance(each, QuantizedTensor) else each.astype("float32")
                 for key, each in treated.items()
             }
-            own = name == RECIPE  # levels of a trellis mean nothing to a compressor of bytes
-            peer = {"coder": None if own else coder, "coder_bytes": None if own else measured.peer_bytes[coder]}
+            # A compressor of bytes never had the levels of a trellis to compress.
+            peer = {"coder": None if packed else coder, "coder_bytes": None if packed else measured.peer_bytes[coder]}
             rows.append({**measured.to_dict(), **peer, "penalty": bpb(back) - floats})
     return rows
 
