@@ -54,7 +54,7 @@ def best_levels(trellis: Trellis, costs: np.ndarray) -> np.ndarray:
     total[0] = 0
     ways = np.empty(branches.shape[1:], np.float32)
     for place in range(length):
-        np.take(total, previous, axis=0, out=ways, mode="clip")
+        total.take(previous, axis=0, out=ways, mode="clip")
         ways += branches[place]
         np.less(ways[1], ways[0], out=chosen[place])
         np.minimum(ways[0], ways[1], out=total)
