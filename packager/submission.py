@@ -15,17 +15,20 @@ from importlib.util import decode_source
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from codec.allocation.damage import added_nats
 from codec.allocation.fit import STAGES as FIT_STAGES
 from codec.allocation.plan import FittedRecipe
 from codec.budget import PARAMETER_GOLF
-from codec.encoder import artifact_meta, encode
+from codec.encoder import Tensor, artifact_meta, encode
 from codec.errors import InputError, LimitError, UsageError
 from codec.measurement.byte_ledger import ByteLedger, ledger, of_submission
 from codec.progress import Progress, silent
 from codec.quantization.recipe import quantize_checkpoint, rounding_notes
 from codec.quantization.recipe_files import load_recipe, recipe_text
 from codec.storage.atomic_files import new_folder, read_bytes, within
-from codec.storage.calibration_file import read_layers, sha256
+from codec.storage.calibration_file import Layers, read_layers, sha256
 from packager.fitting import check_fit, fitted
 from packager.importers.imported import STORED, Imported
 from packager.importers.read_any import read_any
@@ -89,7 +92,8 @@ class PackedSubmission:
     """A packed submission in memory.  files: name -> content; recipe: its name; notes: of import and rounding.
 
     trains: whether the script trains, packs and scores, or evaluates only; None = it is the user's own.
-    fitted: the plan behind a recipe whose steps were fitted.
+    fitted: the plan behind a recipe whose steps were fitted.  nats: that rounding is predicted to add to the loss of a
+    token, over the calibrated tensors; None without calibration.
     """
 
     files: dict[str, bytes]
@@ -99,6 +103,7 @@ class PackedSubmission:
     cap: int
     notes: tuple[str, ...]
     fitted: FittedRecipe | None = None
+    nats: float | None = None
 
     @property
     def code_bytes(self) -> int:
@@ -202,7 +207,14 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
         cap=options.cap,
         notes=(*imported.notes, *lost, *left_out),
         fitted=plan,
+        nats=_predicted(imported.tensors, treated, layers),
     )
+
+
+def _predicted(tensors: Mapping[str, np.ndarray], treated: Mapping[str, Tensor], layers: Layers | None) -> float | None:
+    found = [added_nats(name, tensors[name], each, layers) for name, each in treated.items() if name in tensors]
+    known = [each for each in found if each is not None]
+    return sum(known) if known else None
 
 
 def stages(options: PackOptions) -> int:

@@ -203,6 +203,7 @@ def pack(
                 "total_bytes": submission.total_bytes,
                 "cap_bytes": cap,
                 "sha256": submission.sha256,
+                "predicted_nats": submission.nats,
                 **({"margin_bytes": options.margin, "fit": plan.to_dict()} if plan else {}),
             }
         )
@@ -220,6 +221,8 @@ def pack(
     click.echo(f"{submission.ledger.bits_per_weight:.3f} bits per weight, recipe {submission.recipe}")
     if plan:
         print_fit(plan)
+    elif submission.nats is not None:
+        click.echo(f"predicted: rounding adds {submission.nats:.6f} nats to the loss of a token")
     click.echo(f"sha256 {submission.sha256}  {written or '(nothing written)'}")
 
 
