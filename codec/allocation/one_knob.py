@@ -88,7 +88,9 @@ def fit_knob(
             measured = (len(before.blob) - len(at.blob)) / (octaves - before.octaves)
             slope = min(max(measured, slope / 8), slope * 2)
     if best is None:
-        raise cannot_fit(ledger(at.blob), limit)
+        best = trial(WIDEST, TRIES)
+        if len(best.blob) > limit:
+            raise cannot_fit(ledger(best.blob), limit, f"with steps {2**WIDEST:.0f} times the recipe's")
     return FittedRecipe(
         recipe=dataclasses.replace(
             best.recipe, about=f"Recipe {recipe.name} with its knob fitted to an artifact of {limit:,} bytes."

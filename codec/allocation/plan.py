@@ -104,15 +104,17 @@ class FittedRecipe:
         }
 
 
-def cannot_fit(costs: ByteLedger, limit: int) -> LimitError:
-    """costs: of the coarsest artifact."""
+def cannot_fit(
+    costs: ByteLedger, limit: int, at: str = "with the coarsest steps, which leave 6 dB of every matrix"
+) -> LimitError:
+    """costs: of the coarsest artifact.  at: what that is."""
     kept = [row for row in costs.rows if not row.quantized and row.stored_as != "tied"]
     dearest = sorted(costs.rows, key=lambda row: (-row.bytes, row.name))[:3]
     names = ", ".join(f"{row.name} ({row.stored_as}, {row.bytes:,.0f} bytes)" for row in dearest)
     floats = sum(row.bytes for row in kept)
     give_up = f"the recipe keeps {len(kept)} tensors as they are, {floats:,.0f} bytes: give the largest fewer bits, or "
     return LimitError(
-        f"with the coarsest steps, which leave 6 dB of every matrix, the artifact has {costs.artifact_bytes:,} bytes, "
+        f"{at}, the artifact has {costs.artifact_bytes:,} bytes, "
         f"{costs.artifact_bytes - limit:,} over its limit of {limit:,}",
         hint=f"{give_up if floats > costs.artifact_bytes / 8 else ''}train fewer layers, a smaller vocabulary or "
         f"smaller tables; the dearest are {names}",
