@@ -102,7 +102,7 @@ def test_noise_of_no_row_drowns_it():
         tensors[name] *= 2.0 ** np.random.default_rng(1).uniform(-4, 4, (len(tensors[name]), 1)).astype(np.float32)
     layers.sensitivities["q"] *= 1e-6
     layers.frequencies["table"][::2] = 0
-    treated = treat(tensors, layers, nats=0.05)
+    treated = treat(tensors, layers, nats=0.05, row_noise=0.25)
     for name, weights, most in (
         ("q", layers.hessians["q"].astype(np.float64), 0.25),
         ("table", layers.gradients["table"].astype(np.float64), 0.08),
@@ -256,7 +256,7 @@ def test_zeros_and_what_nothing_depends_on_are_harmless():
     layers.frequencies["table"][:] = 0
     for known in (layers, None):
         with np.errstate(all="raise", under="ignore"):
-            treated = treat(tensors, known)
+            treated = treat(tensors, known, row_noise=0.25)
             values = decode(encode(treated, {}))
         assert not values["q"].any()
         assert np.abs(values["up"][3:9]).max() < 0.02 * tensors["up"].std()  # a trellis may have to take an odd level
