@@ -203,7 +203,7 @@ def pack(
                 "total_bytes": submission.total_bytes,
                 "cap_bytes": cap,
                 "sha256": submission.sha256,
-                "predicted_nats": submission.nats,
+                **({} if submission.nats is None else {"predicted_nats": submission.nats}),
                 **({"margin_bytes": options.margin, "fit": plan.to_dict()} if plan else {}),
             }
         )

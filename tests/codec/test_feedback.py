@@ -1,5 +1,6 @@
 """GPTQ with a trellis: what levels the format allows, what plain GPTQ does, and what the trellis is worth."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -22,6 +23,11 @@ from codec.quantization.rate_distortion.rates import (
     spread_classes,
 )
 from codec.quantization.rate_distortion.trellis import CHECKS, trellis_of
+
+
+def alone(batch):
+    """The same without feedback."""
+    return dataclasses.replace(batch, factors=None)
 
 
 def moments(columns, seed=0, inputs=400):
@@ -97,7 +103,7 @@ def test_one_state_is_gptq():
 
 def test_without_propagation_every_weight_is_rounded_alone():
     own = batch(2, 60, 20)
-    levels = quantize(own, trellis_of(1, 1), 0.0, propagate=False)
+    levels = quantize(alone(own), trellis_of(1, 1), 0.0)
     wanted = own.weights / own.row_steps[:, :, None].astype(np.float64) / own.column_steps[:, None]
     assert np.abs(levels - wanted).max() <= 1 + 1e-4
     near = np.abs(np.abs(wanted / 2 % 1 - 0.5)) < 1e-5  # ties
@@ -110,7 +116,8 @@ def test_propagation_leaves_less_where_it_counts():
     for states in (1, 8):
         costs = []
         for propagated in (True, False):
-            error = values(own, quantize(own, trellis_of(states, 1024), 0.0, propagated)) - own.weights
+            passed = own if propagated else alone(own)
+            error = values(own, quantize(passed, trellis_of(states, 1024), 0.0)) - own.weights
             costs.append(np.einsum("ij,jk,ik", error[0], hessians[0], error[0]))
         assert costs[0] < 0.7 * costs[1]
 
@@ -153,7 +160,7 @@ def test_rows_after_a_restart_do_not_know_those_before():
 
 def test_a_rate_buys_smaller_levels():
     own, trellis = batch(1, 400, 30, step=1.0), trellis_of(8, 1024)
-    sizes = [np.abs(quantize(own, trellis, weight, False)).mean() for weight in (0.0, 0.1, 0.3, 1.0)]
+    sizes = [np.abs(quantize(alone(own), trellis, weight)).mean() for weight in (0.0, 0.1, 0.3, 1.0)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[2] < 0.97 * sizes[0]
 
@@ -168,7 +175,7 @@ def test_zeros_stay_zeros_without_a_warning():
 def test_what_is_far_is_clipped_at_the_formats_end():
     own = batch(1, 6, 3, hessians=[np.eye(3)])
     own.weights[0, 2] = 1e9
-    levels = quantize(own, trellis_of(8, 1024), 0.3, propagate=False)
+    levels = quantize(alone(own), trellis_of(8, 1024), 0.3)
     assert FARTHEST - 8 <= levels.max() <= FARTHEST == encoder.FARTHEST
 
 
@@ -187,7 +194,7 @@ def excess_db(states, step, rate_weight):
         row_steps=np.full((1, 4096), step, np.float32),
         column_steps=np.ones((1, 24), np.float32),
     )
-    levels = quantize(own, trellis_of(states, 4096), rate_weight, propagate=False)
+    levels = quantize(alone(own), trellis_of(states, 4096), rate_weight)
     odd = levels % 2 == 1
     bits = sum(entropy(each) * each.size for each in (levels[odd], levels[~odd]) if each.size) / levels.size
     error = np.square(values(own, levels) - weights).mean()

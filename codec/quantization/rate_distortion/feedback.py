@@ -24,31 +24,32 @@ FARTHEST = 1 << 16  # levels, the largest that an artifact holds
 class Matrices:
     """Matrices of one shape, and their steps.
 
-    weights: float32 (matrices, rows, columns).  factors: of their moments.  row_steps: float32 (matrices, rows).
-    column_steps: float32 (matrices, columns).
+    weights: float32 (matrices, rows, columns).  factors: of their moments, None where columns do not depend on each
+    other.  row_steps: float32 (matrices, rows).  column_steps: float32 (matrices, columns).
     """
 
     weights: np.ndarray
-    factors: Sequence[Factor]
+    factors: Sequence[Factor] | None
     row_steps: np.ndarray
     column_steps: np.ndarray
 
 
-def quantize(
-    batch: Matrices, trellis: Trellis, rate_weight: float, propagate: bool = True, progress: Progress = silent
-) -> np.ndarray:
+def quantize(batch: Matrices, trellis: Trellis, rate_weight: float, progress: Progress = silent) -> np.ndarray:
     """int32 (matrices, rows, columns): the levels.
 
     rate_weight: what a bit costs, in squared steps; 0 looks at the error alone.
-    propagate: False leaves an error where it is made.  progress: told the columns done.
+    Without factors an error stays where it is made.  progress: told the columns done.
     """
-    order = np.stack([factor.order for factor in batch.factors])
-    dead = np.stack([factor.dead for factor in batch.factors])
-    weights = np.where(dead[:, None], np.float32(0), batch.weights / batch.row_steps[:, :, None])
+    matrices, _, columns = batch.weights.shape
+    order = np.broadcast_to(np.arange(columns), (matrices, columns))
+    weights = batch.weights / batch.row_steps[:, :, None]
+    if batch.factors:
+        order = np.stack([factor.order for factor in batch.factors])
+        weights[np.broadcast_to(np.stack([factor.dead for factor in batch.factors])[:, None], weights.shape)] = 0
     sweep = _Sweep(
         left=np.ascontiguousarray(np.take_along_axis(weights, order[:, None], 2).transpose(0, 2, 1)),
         steps=np.take_along_axis(batch.column_steps, order, 1),
-        upper=np.stack([factor.upper for factor in batch.factors]) if propagate else None,
+        upper=np.stack([factor.upper for factor in batch.factors]) if batch.factors else None,
         classes=spread_classes(weights / batch.column_steps[:, None]),
         trellis=trellis,
         rate_weight=rate_weight,

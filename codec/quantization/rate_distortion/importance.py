@@ -23,9 +23,9 @@ TINY = 1e-60  # in place of 0: steps of 1e-30, which float32 holds
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Importance:
-    """moments: float64 (columns, columns), mean diagonal 1.  rows: float64 (rows,), nats per token."""
+    """moments: float64 (columns, columns), mean diagonal 1; None for the identity.  rows: float64 (rows,), in nats."""
 
-    moments: np.ndarray
+    moments: np.ndarray | None
     rows: np.ndarray
 
     @classmethod
@@ -42,7 +42,7 @@ class Importance:
         weights: float (rows, columns).  every: weights of the whole model.
         """
         energy = np.square(weights, dtype=np.float64).mean(1)
-        return cls(moments=np.eye(weights.shape[1]), rows=1 / (every * np.maximum(energy, energy.mean() * 1e-6 + TINY)))
+        return cls(moments=None, rows=1 / (every * np.maximum(energy, energy.mean() * 1e-6 + TINY)))
 
     def tempered(self, weights: np.ndarray, multiplier: float, exponent: float, most_noise: float) -> "Importance":
         """Rows drawn to their mean, and none so unimportant that noise drowns it.
@@ -54,22 +54,20 @@ class Importance:
         """
         mean = max(self.rows.mean(), TINY)
         exact = weights.astype(np.float64)
-        signal = np.einsum("ij,ij->i", exact @ self.moments, exact)
+        signal = np.einsum("ij,ij->i", exact if self.moments is None else exact @ self.moments, exact)
         noise = weights.shape[1] * multiplier**2 / 12
         bound = noise / (most_noise * np.maximum(signal, signal.mean() * 1e-6 + TINY))
         return Importance(moments=self.moments, rows=mean * (self.rows / mean) ** exponent + bound)
 
     def mean(self) -> float:
         """Of a weight."""
-        return float(self.rows.mean() * _mean_diagonal(self.moments))
+        return float(self.rows.mean() * (1.0 if self.moments is None else _mean_diagonal(self.moments)))
 
 
-def importance(name: str, weights: np.ndarray, layers: Layers | None, every: int) -> tuple[Importance, bool]:
-    """(of the matrix, whether it was calibrated)."""
+def importance(name: str, weights: np.ndarray, layers: Layers | None, every: int) -> Importance:
+    """As it was calibrated, or by spread.  every: weights of the whole model."""
     terms = layers.terms(name) if layers else []
-    if terms:
-        return Importance.calibrated(terms), True
-    return Importance.by_spread(weights, every), False
+    return Importance.calibrated(terms) if terms else Importance.by_spread(weights, every)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,19 +79,22 @@ class Steps:
     column_steps: np.ndarray
 
     @classmethod
-    def of(cls, known: Importance, factor: Factor, multiplier: float, column_exponent: float) -> "Steps":
+    def of(
+        cls, known: Importance, columns: int, factor: Factor | None, multiplier: float, column_exponent: float
+    ) -> "Steps":
         """The rule above, rounded to eighths of an octave, which costs 0.005 dB.
 
-        factor: of the moments.  column_exponent: 1 is the rule, 0 makes all columns alike.
+        factor: of the moments, None for the identity.  column_exponent: 1 is the rule, 0 makes all columns alike.
         """
-        columns = np.zeros(len(known.moments))
-        columns[factor.order] = np.log2(np.diag(factor.upper).astype(np.float64))
-        alive = ~factor.dead
-        middle = columns[alive].mean() if alive.any() else 0.0
-        columns = np.where(alive, column_exponent * (columns - middle), 0.0)
+        wide, alive = np.zeros(columns), np.ones(columns, bool)
+        if factor:
+            alive = ~factor.dead
+            wide[factor.order] = np.log2(np.diag(factor.upper).astype(np.float64))
+        middle = wide[alive].mean() if alive.any() else 0.0
+        wide = np.where(alive, column_exponent * (wide - middle), 0.0)
         rows = -np.log2(known.rows) / 2
         scale = np.float32(multiplier * 2.0 ** (middle + rows.mean()))
-        return cls(scale=scale, row_steps=_eighths(rows - rows.mean()), column_steps=_eighths(columns))
+        return cls(scale=scale, row_steps=_eighths(rows - rows.mean()), column_steps=_eighths(wide))
 
     def reaching(self, weights: np.ndarray) -> "Steps":
         """Rows with wider steps where a weight is beyond the farthest level: an outlier's own bits are lost first.

@@ -75,13 +75,13 @@ class RateDistortion:
         every = sum(weights.size for weights in tensors.values())
         multiplier = (24 * self.nats / max(every, 1)) ** 0.5  # a uniform step s costs s^2 / 24 nats of importance 1
         found: dict[str, Treated] = {}
-        groups: dict[tuple[int, ...], list[_Matrix]] = {}
+        groups: dict[tuple[int, int, bool], list[_Matrix]] = {}
         for name in sorted(tensors):
             try:
                 one = self._with_one_step(name, tensors[name], layers, multiplier)
                 if one is None:
                     matrix = self._matrix(name, tensors[name], layers, multiplier, every)
-                    groups.setdefault(matrix.weights.shape, []).append(matrix)
+                    groups.setdefault(matrix.group, []).append(matrix)
                 else:
                     found[name] = one
             except InputError as error:
@@ -100,12 +100,12 @@ class RateDistortion:
         self, name: str, weights: np.ndarray, layers: Layers | None, multiplier: float, every: int
     ) -> "_Matrix":
         values = finite_cast(weights, np.float32).reshape(len(weights), -1)
-        known, calibrated = importance(name, values, layers, every)
-        factor = factorize(known.moments, values.shape[1])
+        known, columns = importance(name, values, layers, every), values.shape[1]
+        factor = None if known.moments is None else factorize(known.moments, columns)
         most = self.token_noise if layers and name in layers.frequencies else self.row_noise
-        rows = known.tempered(values, multiplier, self.row_exponent if calibrated else 1.0, most)
+        rows = known.tempered(values, multiplier, self.row_exponent if factor else 1.0, most)
         fine = multiplier / (FINE_STEP if self.states > 1 else 2)  # a uniform quantizer uses every other level
-        steps = Steps.of(rows, factor, fine, self.column_exponent).reaching(values)
+        steps = Steps.of(rows, columns, factor, fine, self.column_exponent).reaching(values)
         return _Matrix(name=name, weights=values, factor=factor, steps=steps)
 
     def _with_one_step(
@@ -116,7 +116,7 @@ class RateDistortion:
         if weights.size > FEWEST and weights.ndim > 1 and (terms or fisher is None):
             return None
         values = finite_cast(weights, np.float32)
-        known = importance(name, values, layers, 1)[0].mean() if terms else 0.0
+        known = importance(name, values, layers, 1).mean() if terms else 0.0
         known += float(fisher.mean()) if fisher is not None and fisher.size else 0.0
         largest = float(abs(values).max(initial=0))
         if not known or weights.size < FEWEST_STEPPED or not largest:
@@ -134,11 +134,11 @@ class RateDistortion:
         steps, trellis = [each.steps for each in batch], trellis_of(self.states, self.restart)
         matrices = Matrices(
             weights=np.stack([each.weights for each in batch]),
-            factors=[each.factor for each in batch],
+            factors=[each.factor for each in batch if each.factor] if self.gptq else None,
             row_steps=np.stack([each.scale * octaves(each.row_steps) for each in steps]),
             column_steps=np.stack([octaves(each.column_steps) for each in steps]),
         )
-        levels = quantize(matrices, trellis, self.rate_weight, self.gptq, progress)
+        levels = quantize(matrices, trellis, self.rate_weight, progress)
         for each, own in zip(batch, levels, strict=True):
             scales = np.array([each.steps.scale], np.float32)
             yield each.name, QuantizedTensor(own, scales, each.steps.column_steps, each.steps.row_steps, trellis)
@@ -146,16 +146,22 @@ class RateDistortion:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Matrix:
-    """weights: float32 (rows, columns).  factor: of the moments of its importance."""
+    """weights: float32 (rows, columns).  factor: of the moments of its importance, None where nothing is known."""
 
     name: str
     weights: np.ndarray
-    factor: Factor
+    factor: Factor | None
     steps: Steps
 
+    @property
+    def group(self) -> tuple[int, int, bool]:
+        """What matrices that are worked on together have in common."""
+        rows, columns = self.weights.shape
+        return rows, columns, self.factor is not None
 
-def _batches(groups: Mapping[tuple[int, ...], list[_Matrix]]) -> Iterator[list[_Matrix]]:
-    for (rows, columns), group in sorted(groups.items()):
+
+def _batches(groups: Mapping[tuple[int, int, bool], list[_Matrix]]) -> Iterator[list[_Matrix]]:
+    for (rows, columns, _), group in sorted(groups.items()):
         most = max(AT_ONCE // max(rows * columns, 1), 1)
         yield from (group[start : start + most] for start in range(0, len(group), most))
 
