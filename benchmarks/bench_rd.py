@@ -30,7 +30,6 @@ from benchmarks.schemes import (
     best,
     equal_rates,
     joint,
-    lmmse,
     multiplied,
     rows_alone,
     scalar,
@@ -54,6 +53,7 @@ VERSIONS = ("parameter-golf-kit", "numpy", "torch", "brotli", "nncodec")
 RUNS = ("curves", "files", "ablation", "paid", "bound", "speed")
 RATES = (5.0, 4.2, 3.3, 2.5, 2.0, 1.5, 1.0)  # bits per quantized weight; the knob turns towards each in turn
 KEYS = ("kind", "subject", "scope", "scheme", "seed", "aim")  # what tells rows apart
+NEAR = 0.12  # bits per weight: so near an aim a curve has its point
 CLOSE = 0.02  # bits per weight: so near an aim a variant is compared
 TRIES = 4
 LEAST_BITS = 0.5  # per weight; below, a tensor is mostly zeros and its distance to the bound says little
@@ -134,9 +134,11 @@ class Bench:
     ) -> Iterator[tuple[float, float, Packed, float]]:
         """(rate aimed at or 0 for the recipe itself, octaves, what came out, seconds); a file begins by itself."""
         weights = sum(array.size for array in tensors.values())
-        octaves, slope, before = 0.0, 1.0, None
+        octaves, slope = 0.0, 1.0
+        before: tuple[float, float] | None = None
         for aim in ((0.0,) if scope == "file" else ()) + self.rates:
-            for _ in range(1 if before or not aim else 2):  # the first way is far, from an unknown start
+            stuck = False
+            for _ in range(2 if aim else 1):
                 started = time.perf_counter()
                 if aim and before:
                     octaves = before[0] + (before[1] - aim) / slope
@@ -146,6 +148,8 @@ class Bench:
                     slope = min(max((before[1] - bits) / (octaves - before[0]), 0.3), 1.2)
                 stuck = before is not None and bits == before[1]
                 before = octaves, bits
+                if abs(bits - aim) < NEAR:
+                    break
             if stuck and aim:
                 continue
             yield aim, octaves, packed, time.perf_counter() - started
@@ -154,7 +158,8 @@ class Bench:
         """The scheme with its knob turned until it comes near the rate."""
         tensors = self.part
         weights = sum(array.size for array in tensors.values())
-        octaves, slope, found = start, 0.8, {}
+        octaves, slope = start, 0.8
+        found: dict[float, float] = {}
         for _ in range(TRIES):
             packed = scheme(tensors, self.layers, octaves)
             bits = 8 * packed.bytes / weights
@@ -183,16 +188,13 @@ class Bench:
 
     def paid(self, rate: float) -> None:
         """What else was tried on `best`: see `benchmarks/README.md`."""
-        own, layers = best(), self.layers
-        self.compare("paid", {"best": partial(joint, quantizer=own)}, rate)
-        self.compare(
-            "paid", {"best + LMMSE row factors, not counted": partial(joint, quantizer=own, rescaled=True)}, rate
-        )
-        octaves, first = self.at_rate(partial(joint, quantizer=own), rate, 0.0)
+        own = partial(joint, quantizer=best())
+        self.compare("paid", {"best": own, "best + LMMSE row factors, not counted": partial(own, rescaled=True)}, rate)
+        first = self.at_rate(own, rate, 0.0)[1]
         drifted = self.subject.calibrate(seed=self.seed, weights=first.weights)
         more = self.subject.calibrate(seed=self.seed, times=4)
         for name, other in (("best, calibrated again on the quantized model", drifted), ("best, 4x the tokens", more)):
-            self.compare("paid", {name: lambda tensors, _, at, other=other: joint(tensors, other, at, own)}, rate)
+            self.compare("paid", {name: partial(own, seen=lambda *_, other=other: other)}, rate)
 
     def bound(self, octaves: float) -> None:
         """Distance to the Gaussian bound, tensor by tensor.
@@ -276,23 +278,23 @@ def ablation() -> dict[str, Scheme]:
     flat = changed(own, states=1, rate_weight=0.0, row_exponent=0.0, row_noise=UNBOUND, token_noise=UNBOUND)
     rows = changed(own, states=1, rate_weight=0.0)
     bounded = {"row_noise": own.row_noise, "token_noise": own.token_noise}
-    sd = {"seen": equal_rates}
+    even = partial(joint, seen=equal_rates)
     return {
-        "0 scalar, steps by the rows' spread": partial(joint, quantizer=plain, **sd),
-        "1 + columns": partial(joint, quantizer=changed(plain, column_exponent=1.0), **sd),
+        "0 scalar, steps by the rows' spread": partial(even, quantizer=plain),
+        "1 + columns": partial(even, quantizer=changed(plain, column_exponent=1.0)),
         "2 + importance of tensors": partial(joint, quantizer=flat),
         "3 + importance of rows, bounded noise": partial(joint, quantizer=rows),
         "4 + trellis, 8 states": partial(joint, quantizer=changed(rows, states=8)),
         "5 + trellis, 64 states": partial(joint, quantizer=changed(rows, states=64)),
         "6 + rate-aware (best)": partial(joint, quantizer=own),
-        "0 alone: columns": partial(joint, quantizer=changed(plain, column_exponent=1.0), **sd),
+        "0 alone: columns": partial(even, quantizer=changed(plain, column_exponent=1.0)),
         "0 alone: importance of tensors": partial(joint, quantizer=plain, seen=tensors_alone),
         "0 alone: importance of rows, bounded noise": partial(
             joint, quantizer=changed(plain, **bounded), seen=rows_alone
         ),
-        "0 alone: trellis, 8 states": partial(joint, quantizer=changed(plain, states=8), **sd),
-        "0 alone: trellis, 64 states": partial(joint, quantizer=changed(plain, states=64), **sd),
-        "0 alone: rate-aware": partial(joint, quantizer=changed(plain, rate_weight=own.rate_weight), **sd),
+        "0 alone: trellis, 8 states": partial(even, quantizer=changed(plain, states=8)),
+        "0 alone: trellis, 64 states": partial(even, quantizer=changed(plain, states=64)),
+        "0 alone: rate-aware": partial(even, quantizer=changed(plain, rate_weight=own.rate_weight)),
         "best without columns": partial(joint, quantizer=changed(own, column_exponent=0.0)),
         "best without importance of tensors": partial(joint, quantizer=own, seen=rows_alone),
         "best without importance of rows": partial(joint, quantizer=changed(own, row_exponent=0.0)),

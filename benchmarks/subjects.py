@@ -36,8 +36,11 @@ Arrays = Mapping[str, np.ndarray]
 class Subject(Protocol):
     """tensors: all that a file of the model holds, float32 by name."""
 
-    name: str
-    tensors: Arrays
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tensors(self) -> Arrays: ...
 
     def calibrate(self, *, seed: int = 0, times: int = 1, weights: Arrays | None = None) -> Layers:
         """On training text.  times: as many tokens.  weights: those of a changed model."""
