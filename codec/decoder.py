@@ -22,10 +22,23 @@ MAX_TABLES = 512  # 64 MiB of lookup; a full-size artifact uses about 60
 MAX_WEIGHTS = 1 << 28  # 0.5 bits per weight at the 16 MB cap; a constant tensor costs no bits, so bytes bound nothing
 MAX_TEXT = 1 << 22  # characters of header
 LANE_WEIGHTS = 1 << 18  # for one lane at most: decoding takes 8 microseconds per step, 2 seconds of them
+MAX_ROWS = 1 << 18  # of all trellises, whose rows are decoded one by one; a full-size artifact has about 70,000
 MALFORMED = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)  # what lying headers cause
 DAMAGED = "the file is damaged"
 # Kinds of quantized tensors: dtype of the scales.
 SCALES = {"row": "<f2", "row*": "<f2", "row=": "<f2", "all": "<f4", "trellis": "<f4"}
+STEPS = {"row*": 1, "trellis": 2}  # tables of steps
+# Names of the numbers that describe the matrix of a form, by how many there are.
+MATRIX = "base row_table column_table "
+PREDICTED = "multiple_table high_table "
+NUMBERS = {
+    0: "",
+    4: "lowest " + MATRIX,
+    5: "lowest " + MATRIX + "segments",
+    6: "lowest " + MATRIX + PREDICTED,
+    7: "lowest " + MATRIX + PREDICTED + "segments",
+    10: MATRIX + "segments if_odd if_half_odd restart odd_tables far_table earlier",
+}
 EIGHTHS = [round(2 ** (16 + eighth / 8)) for eighth in range(8)]  # none lies within 0.01 of a half
 
 
@@ -33,7 +46,7 @@ class Trellis(NamedTuple):
     """Which levels a column may hold: even ones where its state is even, odd ones elsewhere; row by row.
 
     if_odd, if_half_odd: what moves the state; 0 and 0 allow even levels only, a uniform quantizer.
-    restart: after so many rows every state is 0 again.
+    restart: after so many rows every state is 0 again; at least 1.
     """
 
     if_odd: int
@@ -50,7 +63,7 @@ class QuantizedTensor(NamedTuple):
 
     column_steps: uint8 (columns,), None for all equal: the step of column j is that of the row times
     2**((column_steps[j] - 128) / 8).
-    trellis: None, or levels are int32 and scales float32 (1,).
+    trellis: None, or levels are int32, and scales float32 (1,).
     row_steps: of a trellis, uint8 (rows,), as column_steps.
     """
 
@@ -68,15 +81,14 @@ class QuantizedTensor(NamedTuple):
     def dequantize(self) -> np.ndarray:
         """float32, same shape: level times the steps of its column and row, which is exact, times the scale."""
         rows = self.levels.reshape(self.rows, self.levels.size // max(self.rows, 1))
-        values: Any = rows.astype(np.float64 if self.trellis else np.float32)
+        values: np.ndarray = rows.astype(np.float64 if self.trellis else np.float32)
         if self.column_steps is not None:
             values *= octaves(self.column_steps)
         if self.row_steps is not None:
             values *= octaves(self.row_steps)[:, None]
         with np.errstate(all="ignore"):  # a scale may be infinite in a forged artifact
             values *= self.scales.astype(np.float32)[:, None]
-            floats: np.ndarray = values.astype(np.float32)
-            return floats.reshape(self.levels.shape)
+            return values.astype(np.float32).reshape(self.levels.shape)
 
 
 def octaves(steps: np.ndarray, /) -> np.ndarray:
@@ -123,11 +135,12 @@ class Form(NamedTuple):
 
     kind: one of SCALES, else the dtype of a plain tensor.  dtype: of the scales, or of the plain tensor.
     rows, columns: of the matrix.  byte_tables: of the scales or plain tensor, lowest byte first.
-    step_table: -1 without column steps of its own.  segments: equal parts of a row, with a class each.
-    base: first table of the matrix, -1 without one.  multiple_table: -1 where no row is predicted.
+    step_tables: of the row steps of a trellis, and of column steps; of column steps; or none.
+    base: first table of the matrix, -1 without one.  segments: equal parts of a row, with a class each.
+    multiple_table: -1 where no row is predicted.
 
-    Of kind `trellis`: row_step_table.  odd_tables: how many tables further on odd states have theirs.
-    far_table: 0 where no level is beyond an int8.  earlier: 0, or column steps are those stored so many before.
+    Of a trellis, the last six; restart is 0 elsewhere.  odd_tables: how many tables further on odd states have theirs.
+    far_table: 0 where every level is a symbol.  earlier: 0, or column steps are those stored so many before.
     """
 
     kind: str
@@ -136,19 +149,24 @@ class Form(NamedTuple):
     rows: int
     columns: int
     byte_tables: list[int]
-    step_table: int
-    segments: int
+    step_tables: list[int]
     lowest: int = 0
     base: int = -1
     row_table: int = 0
     column_table: int = 0
+    segments: int = 1
     multiple_table: int = -1
     high_table: int = 0
-    row_step_table: int = 0
-    trellis: Trellis | None = None
+    if_odd: int = 0
+    if_half_odd: int = 0
+    restart: int = 0
     odd_tables: int = 0
     far_table: int = 0
     earlier: int = 0
+
+    @property
+    def trellis(self) -> Trellis | None:
+        return Trellis(self.if_odd, self.if_half_odd, self.restart) if self.restart else None
 
 
 def parse_form(stored: list[Any], /) -> Form:
@@ -156,40 +174,29 @@ def parse_form(stored: list[Any], /) -> Form:
 
     Raises: ValueError, or one of its kin that `read_tensors` catches, for what no tensor can have.
     """
-    kind, shape, tables, *model = stored
-    coded = kind == "trellis"
-    model, code = (model[:4], model[4:]) if coded else (model, [])
-    segments = code.pop(0) if coded else model.pop() if len(model) in (5, 7) else 1
-    sizes = (*shape, *tables, *model[1:], segments, *code)
-    rows = shape[0] if model and kind != "all" and len(shape) > coded else 1
+    kind, shape, tables, *numbers = stored
+    named = dict(zip(NUMBERS[len(numbers)].split(), numbers, strict=True))
+    sizes = [*shape, *tables, *(value for name, value in named.items() if name != "lowest")]
+    coded, dtype = kind == "trellis", np.dtype(SCALES.get(kind, str(kind)))
+    by_row = numbers and kind != "all" and (shape[1:] or not coded)  # a vector is one row of a trellis
+    rows = shape[0] if by_row else 1
     columns = math.prod(shape[:64]) // max(rows, 1)
-    *tables, step_table = tables if coded or kind == "row*" else (*tables, -1)
-    *tables, row_step_table = tables if coded else (*tables, 0)
-    dtype = np.dtype(SCALES.get(kind, str(kind)))
+    count = dtype.itemsize - (bool(numbers) and kind not in SCALES)
+    form = Form(kind, dtype, shape, rows, columns, tables[:count], tables[count:], **named)
     if (
-        {*map(type, (*sizes, *model))} != {int}
+        {*map(type, (*sizes, *numbers))} != {int}
         or not 0 <= min(sizes) <= max(sizes) <= MAX_WEIGHTS
         or shape[64:]  # numpy's limit
-        or len(model) not in ((4, 6) if kind in SCALES else (0, 4, 6))
-        or len(code) != 6 * coded
         or dtype.kind not in "fiub"
-        or dtype.itemsize != len(tables) + (bool(model) and kind not in SCALES)
-        or segments > max(columns, 1)
-        or columns % segments
+        or (kind in SCALES and not numbers)
+        or coded != ("restart" in named)
+        or coded > form.restart
+        or len(tables) != count + STEPS.get(kind, 0)
+        or form.segments > max(columns, 1)
+        or columns % form.segments
     ):
         raise ValueError(f"form {stored}")
-    form = Form(kind, dtype, shape, rows, columns, tables, step_table, segments, *model)
-    return (
-        form._replace(
-            row_step_table=row_step_table,
-            trellis=Trellis(*code[:3]),
-            odd_tables=code[3],
-            far_table=code[4],
-            earlier=code[5],
-        )
-        if coded
-        else form
-    )
+    return form
 
 
 class Stream:
@@ -293,8 +300,8 @@ def read_tensors(stream: Stream, header: dict[str, Any], /) -> dict[str, Quantiz
         # Empty sides count as 1: scales and classes take memory too.
         weights = sum(math.prod(max(side, 1) for side in forms[form].shape) for _, _, form in names if form >= 0)
         rows = sum(forms[form].rows for _, _, form in names if form >= 0 and forms[form].trellis)
-        if weights > min(MAX_WEIGHTS, LANE_WEIGHTS * len(stream.states)) or rows > LANE_WEIGHTS:
-            raise ValueError(f"{weights} weights")
+        if weights > min(MAX_WEIGHTS, LANE_WEIGHTS * len(stream.states)) or rows > MAX_ROWS:
+            raise ValueError(f"{weights} weights, {rows} rows of trellises")
         for shared, suffix, form in names:
             name = name[:shared] + suffix
             # A negative form is a tie: the same tensor as an earlier one.
@@ -318,22 +325,22 @@ def build_tensor(
     to code, the ledger's what it costs.
     steps: the column steps stored so far, by how many they are.
     """
-    rows, columns, quantized = form.rows, form.columns, form.kind in SCALES
-    items = (1 if form.trellis else rows) if quantized else rows * columns
+    rows, columns, trellis, quantized = form.rows, form.columns, form.trellis, form.kind in SCALES
+    items = (1 if trellis else rows) if quantized else rows * columns
     content = [plane(f"byte_{place}", (items,), table) for place, table in enumerate(form.byte_tables)]
     stored = steps.setdefault(columns, [])
-    if form.step_table >= 0 and not form.earlier:
-        stored.append(plane("column_steps", (columns,), form.step_table))
-    row_steps = plane("row_steps", (rows,), form.row_step_table) if form.trellis else None
+    if form.step_tables and not form.earlier:
+        stored.append(plane("column_steps", (columns,), form.step_tables[-1]))
+    row_steps = plane("row_steps", (rows,), form.step_tables[0]) if trellis else None
     if form.base >= 0:
-        levels = (_trellis_levels if form.trellis else _levels)(form, plane)
+        levels = _trellis_levels(form, trellis, plane) if trellis else _levels(form, plane)
         if not quantized:
             content.append(levels.view(np.uint8).ravel())
     array = np.stack(content, 1).ravel().view(form.dtype)
     if not quantized:
         return array.reshape(form.shape)
-    column_steps = stored[-form.earlier or -1] if form.kind[3:] else None
-    return QuantizedTensor(levels.reshape(form.shape), array, column_steps, row_steps, form.trellis)
+    column_steps = None if form.kind in ("row", "all") else stored[-form.earlier or -1]
+    return QuantizedTensor(levels.reshape(form.shape), array, column_steps, row_steps, trellis)
 
 
 def _tables(form: Form, plane: Callable[[str, tuple[int, ...], Any], np.ndarray], /) -> np.ndarray:
@@ -347,21 +354,22 @@ def _tables(form: Form, plane: Callable[[str, tuple[int, ...], Any], np.ndarray]
     return tables
 
 
-def _trellis_levels(form: Form, plane: Callable[[str, tuple[int, ...], Any], np.ndarray], /) -> np.ndarray:
+def _trellis_levels(
+    form: Form, trellis: Trellis, plane: Callable[[str, tuple[int, ...], Any], np.ndarray], /
+) -> np.ndarray:
     """int32 (rows, columns).  A level is twice what is coded, and one more where the state of its column is odd."""
-    trellis = form.trellis or Trellis(0, 0, 1)
     tables = _tables(form, plane)
     levels, states = np.empty(tables.shape, np.int32), np.zeros(form.columns, np.int64)
-    for row in range(form.rows):
+    for row in range(form.rows if form.columns else 0):
         states *= row % trellis.restart > 0
         odd = states & 1
-        coded = plane("levels", odd.shape, tables[row] + odd * form.odd_tables).astype(np.int64)
-        halves = coded >> 1 ^ -(coded & 1)  # 0, -1, 1, -2, ...: so a table is as long as its levels are far from 0
+        folded = plane("levels", odd.shape, tables[row] + odd * form.odd_tables).astype(np.int64)
         if form.far_table:
-            ends = np.flatnonzero((halves == 127) | (halves == -128))
-            far = plane("low_far", ends.shape, 0) + 256 * plane("high_far", ends.shape, form.far_table).astype(np.int64)
-            halves[ends] += np.where(halves[ends] < 0, -far, far)
-        levels[row] = 2 * halves + odd
+            far = np.flatnonzero(folded == 255)
+            folded[far] += plane("low_far", far.shape, 0)
+            folded[far] += plane("high_far", far.shape, form.far_table).astype(np.int64) << 8
+        # Halves 0, -1, 1, -2, ... are 0, 1, 2, 3, ...: so a table is as long as its levels are far from 0.
+        levels[row] = 2 * (folded >> 1 ^ -(folded & 1)) + odd
         states = trellis.after(states, levels[row])
     return levels
 

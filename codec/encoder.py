@@ -14,6 +14,7 @@ import numpy as np
 
 from codec.decoder import (
     MAGIC,
+    MAX_ROWS,
     MAX_TABLES,
     MAX_TEXT,
     MAX_WEIGHTS,
@@ -38,7 +39,7 @@ MAX_EARLIER = 8  # stored column steps that a trellis looks back over: q, k, v, 
 TEXT_TABLE = 1  # table 0 is the uniform one
 COMMON_TABLES = 64  # zeros, text, and 62 for the byte planes of all kinds of tensors
 SIDE_PLANES = ("row_classes", "column_classes", "multiples", "high_references", "high_far")  # a table each per group
-FARTHEST = 127 + 0xFFFF  # half a level of a trellis; its two bytes beyond an int8 hold no more
+FARTHEST = 1 << 16  # level of a trellis: a symbol and its two bytes reach to 255 + 0xFFFF
 
 
 def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
@@ -119,6 +120,9 @@ def _plan(tensors: dict[str, Tensor]) -> _Plan:
     weights = sum(_weights(tensor) for tensor in distinct.values())
     if weights > MAX_WEIGHTS:
         raise CodecError(f"the tensors have {weights} weights, an artifact holds at most {MAX_WEIGHTS}")
+    rows = sum(each.rows for each in distinct.values() if isinstance(each, QuantizedTensor) and each.trellis)
+    if rows > MAX_ROWS:
+        raise CodecError(f"the trellises have {rows} rows, an artifact holds at most {MAX_ROWS}")
     pieces = {name: cut(tensor) for name, tensor in distinct.items()}
     kinds, earlier = _kinds(pieces)
     fitted = _fitted(pieces)
@@ -221,11 +225,12 @@ def _models(
     models = {}
     for place, name in enumerate(names):
         side, segments = fitted.side_information(place), fitted.segments(place)
-        numbers = [fitted.lowest, first + fitted.contexts[place].base]
+        trellis = pieces[name].trellis
+        numbers = [] if trellis else [fitted.lowest]  # halves of a trellis are folded
+        numbers.append(first + fitted.contexts[place].base)
         numbers += [tables[plane] if plane in side else 0 for plane in ("row_classes", "column_classes")]
         if "multiples" in side:
             numbers += [tables["multiples"], tables["high_references"]]
-        trellis = pieces[name].trellis
         if segments > 1 or trellis:
             numbers.append(segments)
         if trellis:
@@ -264,22 +269,29 @@ def _check(name: str, tensor: Tensor) -> None:
 
 def _check_trellis(where: str, tensor: QuantizedTensor, trellis: Trellis) -> None:
     levels, scales = tensor.levels, tensor.scales
+    if any(type(each) is not int or not 0 <= each <= MAX_WEIGHTS for each in trellis) or not trellis.restart:
+        reason = f"its {trellis} has numbers that an artifact cannot hold"
+        raise CodecError(reason, where=where, hint=f"they are int, 0 to {MAX_WEIGHTS}, restart at least 1")
     if levels.dtype != np.int32 or scales.dtype != np.float32 or scales.shape != (1,):
         reason = f"levels {levels.dtype} do not go with scales {scales.dtype} {scales.shape}"
         raise CodecError(reason, where=where, hint="levels of a trellis are int32, beside one float32 scale")
     rows, columns = tensor.rows, levels.size // max(tensor.rows, 1)
-    for steps, count in ((tensor.row_steps, rows), (tensor.column_steps, columns)):
+    for axis, steps, count in (("row", tensor.row_steps, rows), ("column", tensor.column_steps, columns)):
         if steps is None or steps.dtype != np.uint8 or steps.shape != (count,):
-            raise CodecError(
-                f"its steps are no uint8 ({count},)", where=where, hint="a trellis has row and column steps"
-            )
-    if abs((levels >> 1).astype(np.int64)).max(initial=0) > FARTHEST:
-        raise CodecError(f"levels beyond {2 * FARTHEST}", where=where, hint="widen its steps")
+            has = "no" if steps is None else f"{steps.dtype} {steps.shape} as"
+            raise CodecError(f"has {has} {axis} steps", where=where, hint=f"a trellis has some, uint8 ({count},)")
+    farthest = max(int(levels.max(initial=0)), -int(levels.min(initial=0)))
+    if farthest > FARTHEST:
+        raise CodecError(f"has a level of {farthest}, at most {FARTHEST} fits", where=where, hint="widen its steps")
     states = np.zeros(columns, np.int64)
     for row, own in enumerate(levels.reshape(rows, columns)):
         states *= row % trellis.restart > 0
         if ((own ^ states) & 1).any():
-            raise CodecError(f"the levels of row {row} are not those that its trellis allows", where=where)
+            raise CodecError(
+                f"the levels of row {row} are not those that its trellis allows",
+                where=where,
+                hint="a level is even where the state of its column is, and odd elsewhere",
+            )
         states = trellis.after(states, own)
 
 
@@ -299,6 +311,8 @@ def _check_steps(where: str, tensor: QuantizedTensor) -> None:
             hint="levels are int8; scales float16 (rows,) or float32 (1,)",
         )
     columns = tensor.levels.size // max(rows, 1)
+    if tensor.row_steps is not None:
+        raise CodecError("has row steps and no trellis", where=where, hint="only a trellis has row steps")
     steps = tensor.column_steps
     if steps is not None and not (per_row and steps.dtype == np.uint8 and steps.shape == (columns,)):
         raise CodecError(

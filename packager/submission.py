@@ -54,6 +54,7 @@ class PackOptions:
     minified: False carries the sources as they are written.  form: of the wrapper.
     hessians: a calibration file, for recipes with GPTQ.
     margin: fit the recipe's steps so that this many bytes are left under the cap; None leaves the recipe as it is.
+    artifact_bytes, bits_per_weight: instead of a margin, what the artifact may have, in all or for each float weight.
     read: opens the checkpoint; the commands pass a reader that also tells the model of a file without config.
     """
 
@@ -68,7 +69,19 @@ class PackOptions:
     form: Form = "safe"
     hessians: Path | None = None
     margin: int | None = None
+    artifact_bytes: int | None = None
+    bits_per_weight: float | None = None
     read: Callable[[Path], Imported] = read_any
+
+    @property
+    def fits(self) -> bool:
+        return any(each is not None for each in (self.margin, self.artifact_bytes, self.bits_per_weight))
+
+    def goal(self, code_bytes: int, weights: int) -> int:
+        """What code and artifact may have together when steps are fitted."""
+        if self.bits_per_weight is not None:
+            return code_bytes + int(self.bits_per_weight * weights / 8)
+        return self.cap - (self.margin or 0) if self.artifact_bytes is None else code_bytes + self.artifact_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +132,7 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
     """
     if options.cap < 1:
         raise UsageError(f"the cap is {options.cap} bytes, it must be at least 1")
-    check_fit(options.recipe, options.cap, options.margin)
+    check_fit(options.recipe, options.cap, (options.margin or 0) if options.fits else None)
     if options.recipe == STORED and options.hessians:
         raise UsageError(f"recipe `{STORED}` keeps the file's own levels, Hessians cannot change them")
     recipe = None if options.recipe == STORED else load_recipe(options.recipe)
@@ -146,13 +159,16 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
     layers = read_layers(options.hessians, options.checkpoint, imported.tensors) if options.hessians else None
     plan = None
     with within(options.checkpoint):
-        if recipe and options.margin is not None:
+        if recipe and options.fits:
             report = partial(_shifted, progress)
-            goal = options.cap - options.margin
+            goal = options.goal(
+                len(code), sum(each.size for each in imported.tensors.values() if each.dtype.kind == "f")
+            )
             plan = fitted(imported, recipe, layers, goal=goal, code_bytes=len(code), meta=meta, progress=report)
             recipe, treated = plan.recipe, plan.treated
         elif recipe:
-            treated = quantize_checkpoint(imported.tensors, recipe, layers)
+            weights = sum(each.size for each in imported.tensors.values())
+            treated = quantize_checkpoint(imported.tensors, recipe, layers, partial(_quantizing, progress, weights))
         else:
             treated = imported.decodable_levels()
     progress(stages(options) - 2, "encode")
@@ -187,7 +203,11 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
 
 def stages(options: PackOptions) -> int:
     """How many a plan has."""
-    return STAGES if options.margin is None else STAGES + FIT_STAGES
+    return STAGES + FIT_STAGES if options.fits else STAGES
+
+
+def _quantizing(progress: Progress, weights: int, done: int, tensor: str) -> None:
+    progress(1, f"quantize, {100 * done // max(weights, 1)} %, {tensor}")
 
 
 def _shifted(progress: Progress, done: int, note: str) -> None:

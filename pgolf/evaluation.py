@@ -23,7 +23,7 @@ def fit_vocabulary(preset: "Preset", tokenizer: Path) -> "Preset":
     return preset.with_vocabulary(len(TokenBytes.from_tokenizer(tokenizer).length), str(tokenizer))
 
 
-def sliding_evaluation(heldout: "HeldOut", length: int) -> "Evaluate":
+def sliding_evaluation(heldout: "HeldOut", length: int, stride: int = STRIDE) -> "Evaluate":
     """(val_loss, val_bpb) of a model by exact sliding windows over the held-out targets, which ranks share."""
     import torch
 
@@ -40,7 +40,7 @@ def sliding_evaluation(heldout: "HeldOut", length: int) -> "Evaluate":
             model=model,
             vocab_size=model.config.vocab_size,
             length=length,
-            stride=min(STRIDE, length),
+            stride=min(stride, length),
             device=model.tok_emb.weight.device,
         )
         ranks = Ranks.joined(failures_mean_loss) if torch.distributed.is_initialized() else 1

@@ -5,6 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from codec import QuantizedTensor
+from codec.decoder import Trellis
+from codec.encoder import FARTHEST
+from tests.golden.regenerate import MOVES, walk
 
 names = st.text(min_size=0, max_size=40) | st.from_regex(
     r"blocks\.\d{1,2}\.(attn|mlp)\.[a-z_]{1,8}\.weight", fullmatch=True
@@ -44,6 +47,25 @@ def stepped_tensors(draw):
 
 
 @st.composite
+def trellis_tensors(draw):
+    """Levels that a trellis allows, near 0 or as far as they go; column steps often those of another tensor."""
+    shape = draw(matrix_shapes)
+    rows = shape[0] if len(shape) > 1 else 1
+    columns = int(np.prod(shape)) // max(rows, 1)
+    trellis = Trellis(*MOVES[draw(st.sampled_from([*MOVES]))], draw(st.sampled_from([1, 3, 512])))
+    top = draw(st.sampled_from([0, 3, 127, 128, FARTHEST // 2 - 1]))
+    halves = draw(hnp.arrays(np.int64, (rows, columns), elements=st.integers(-top - 1, top)))
+    steps = np.full(columns, draw(st.sampled_from([0, 128, 255])), np.uint8)
+    return QuantizedTensor(
+        walk(halves, trellis).reshape(shape),
+        draw(hnp.arrays(np.float32, (1,))),
+        draw(hnp.arrays(np.uint8, (columns,))) if draw(st.booleans()) else steps,
+        draw(hnp.arrays(np.uint8, (rows,))),
+        trellis,
+    )
+
+
+@st.composite
 def patterned_tensors(draw):
     """Large enough for classes of segments and for rows predicted from earlier ones, which small tensors never need."""
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -59,7 +81,9 @@ plain_tensors = shapes.flatmap(
     )
 )
 
-state_dicts = st.dictionaries(names, quantized_tensors() | stepped_tensors() | plain_tensors, max_size=6)
+state_dicts = st.dictionaries(
+    names, quantized_tensors() | stepped_tensors() | trellis_tensors() | plain_tensors, max_size=6
+)
 float_matrices = hnp.arrays(
     np.float32, hnp.array_shapes(min_dims=1, max_dims=2, max_side=20), elements=st.floats(-1000, 1000, width=32)
 )

@@ -26,7 +26,7 @@ class Matrix:
     """levels: int8 (rows, columns), as they are coded: predicted rows as differences, of a trellis halves.
 
     Of a trellis, odd: uint8 (rows, columns), whether a level's state is odd, which is a context of its own.
-    far: int64, in the order of levels, what is beyond each of those at an end of int8; None for no such level.
+    far: int64, in the order of levels, what goes beyond symbol 255 wherever it stands; None for nothing at all.
     """
 
     levels: np.ndarray
@@ -156,8 +156,9 @@ def split_by_state(fitted: Fitted) -> Fitted:
     counts = np.zeros((2 * tables, 256), np.int64)
     for place, (matrix, contexts) in enumerate(zip(fitted.matrices, fitted.contexts, strict=True)):
         rows, columns = matrix.levels.shape
-        segments, symbols = fitted.segments(place), fitted.code(place)
-        classes = contexts.rows.reshape(rows, segments).repeat(columns // max(segments, 1), 1) + contexts.columns
+        segments = max(len(contexts.rows) // max(rows, 1), 1)  # more than are stored where all are of class 0
+        classes = contexts.rows.reshape(rows, segments).repeat(columns // segments, 1) + contexts.columns
+        symbols = fitted.code(place)
         for block in blocks(rows, columns):
             odd = np.zeros(1, np.int64) if matrix.odd is None else matrix.odd[block].astype(np.int64)
             found = histograms(symbols[block], contexts.base + classes[block] + odd * tables, 256)

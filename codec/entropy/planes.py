@@ -16,8 +16,8 @@ FEWEST_GROUPED = 2048  # floats, below which classes of rows cost more than they
 class TensorPlanes:
     """kind, shape: of the form (docs/format.md).  content: uint8 (bytes, count), a plane for each byte of an item.
 
-    column_steps, row_steps: uint8 (columns,) and (rows,), None where the tensor has none.
-    matrix: None where nothing is one.  trellis: of the tensor.
+    column_steps, row_steps: uint8 (columns,) and (rows,), None where the tensor has none.  trellis: of the tensor.
+    matrix: None where nothing is one.
     group: matrices of one group share their tables.
     """
 
@@ -47,7 +47,7 @@ def cut(tensor: QuantizedTensor | np.ndarray) -> TensorPlanes:
             row_steps=tensor.row_steps,
             trellis=tensor.trellis,
             matrix=_halved(tensor.levels.reshape(tensor.rows, tensor.levels.size // max(tensor.rows, 1))),
-            group=TRELLIS if tensor.trellis.if_odd else "even",
+            group=TRELLIS if any(tensor.trellis[:2]) else "even",
         )
     if isinstance(tensor, QuantizedTensor):
         rows = len(tensor.scales)
@@ -75,15 +75,19 @@ def arrays_of(tensor: QuantizedTensor | np.ndarray) -> list[np.ndarray]:
     )
 
 
+def coded_levels(tensor: QuantizedTensor) -> np.ndarray:
+    """Levels, or halves of those of a trellis, whose states tell the rest."""
+    return tensor.levels >> 1 if tensor.trellis else tensor.levels
+
+
 def _halved(levels: np.ndarray) -> Matrix:
     """int32 (rows, columns) -> what is coded of levels whose parity the state tells."""
-    halves = levels >> 1
-    near = halves.clip(-128, 127).astype(np.int8)
-    far = None
-    if (near != halves).any():
-        ends = (near == -128) | (near == 127)
-        far = abs(halves[ends].astype(np.int64) - near[ends])
-    return Matrix(levels=near, odd=(levels & 1).astype(np.uint8), far=far)
+    halves = (levels >> 1).astype(np.int64)
+    symbols = halves << 1 ^ halves >> 63  # 0, -1, 1, -2, ... become 0, 1, 2, 3, ...
+    odd, near = (levels & 1).astype(np.uint8), symbols.clip(0, 255)
+    far = symbols[near == 255] - 255
+    folded = (near >> 1 ^ -(near & 1)).astype(np.int8)
+    return Matrix(levels=folded, odd=odd, far=far if far.any() else None)
 
 
 def _byte_planes(array: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from codec.decoder import PRECISION, Form, QuantizedTensor, Stream, open_artifact, read_tensors
 from codec.entropy.level_tables import level_bits
+from codec.entropy.planes import arrays_of, coded_levels
 
 SIDE_INFORMATION = ("row_classes", "column_classes", "multiples", "low_references", "high_references")
 LEVELS = ("levels", "low_far", "high_far")
@@ -18,8 +19,9 @@ LEVELS = ("levels", "low_far", "high_far")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorCost:
     """One tensor.  *_bytes are exact code lengths (fractions of a byte included); entropy_bits is the empirical
-    order-0 entropy of its own levels times their number: what an ideal static coder with free tables would need
-    (0 for a plain tensor, which has no levels).  quantized: whether it has levels; a tie has neither.
+    order-0 entropy of its own levels (of a trellis: of their halves) times their number: what an ideal static coder
+    with free tables would need (0 for a plain tensor, which has no levels).
+    quantized: whether it has levels; a tie has neither.
     stored_as: the smallest integer that holds its levels, or its dtype, or `tied`.
     """
 
@@ -226,20 +228,19 @@ def _quantized_table_bytes(blob: bytes, users: np.ndarray) -> int:
 
 def _row(name: str, tensor: QuantizedTensor | np.ndarray, tied: bool, cost: dict[str, float]) -> TensorCost:
     """cost: bytes of each of its planes, by name."""
-    quantized = isinstance(tensor, QuantizedTensor)
-    levels = tensor.levels if isinstance(tensor, QuantizedTensor) else tensor
+    levels = coded_levels(tensor) if isinstance(tensor, QuantizedTensor) else None
     content = sum(each for plane, each in cost.items() if plane.startswith("byte_"))
     matrix = sum(cost.get(plane, 0.0) for plane in LEVELS)
     return TensorCost(
         name=name,
         stored_as="tied" if tied else _stored_as(tensor),
-        quantized=quantized and not tied,
-        weights=levels.size,
-        payload_bytes=matrix if quantized else content + matrix,
-        scale_bytes=content + cost.get("row_steps", 0.0) if quantized else 0.0,
+        quantized=levels is not None and not tied,
+        weights=arrays_of(tensor)[0].size,
+        payload_bytes=content + matrix if levels is None else matrix,
+        scale_bytes=0.0 if levels is None else content + cost.get("row_steps", 0.0),
         column_step_bytes=cost.get("column_steps", 0.0),
         class_bytes=sum(cost.get(plane, 0.0) for plane in SIDE_INFORMATION),
-        entropy_bits=empirical_entropy_bits(levels) if quantized and not tied else 0.0,
+        entropy_bits=0.0 if levels is None or tied else empirical_entropy_bits(levels),
     )
 
 
@@ -247,6 +248,6 @@ def _stored_as(tensor: QuantizedTensor | np.ndarray) -> str:
     if not isinstance(tensor, QuantizedTensor):
         return str(tensor.dtype)
     if tensor.trellis:
-        return "trellis" if tensor.trellis.if_odd else "uniform"
+        return "trellis" if any(tensor.trellis[:2]) else "uniform"
     per_tensor = tensor.scales.dtype == np.float32
     return f"int{level_bits(tensor.levels)}{' per tensor' if per_tensor else ''}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from codec.decoder import QuantizedTensor
 from codec.entropy.level_tables import level_bits
-from codec.entropy.planes import arrays_of
+from codec.entropy.planes import arrays_of, coded_levels
 from codec.errors import EnvironmentLacks
 
 Tensors = Mapping[str, QuantizedTensor | np.ndarray]
@@ -39,27 +39,38 @@ def installed(name: str) -> bool:
 
 
 def plain_bytes(tensors: Tensors) -> bytes:
-    """In name order levels one byte each, then scales, then column steps, or the plain array: what a compressor gets.
+    """In name order levels, then scales, then steps, or the plain array: what a compressor gets.
 
+    Levels have one byte each.  Those of a trellis are halved, since its states tell the rest, and have as many bytes as
+    the farthest of a tensor needs.
     No container around it, which is kinder to the peers than torch.save (about 0.5 kB per tensor before compression).
     """
     parts: list[bytes] = []
     for name in sorted(tensors):
         tensor = tensors[name]
-        parts.extend(np.ascontiguousarray(array).tobytes() for array in arrays_of(tensor))
+        arrays = arrays_of(tensor)
+        if isinstance(tensor, QuantizedTensor) and tensor.trellis:
+            halves = coded_levels(tensor)
+            arrays[0] = halves.astype(
+                "<i1" if level_bits(halves) <= 8 else "<i2" if level_bits(halves) <= 16 else "<i4"
+            )
+        parts.extend(np.ascontiguousarray(array).tobytes() for array in arrays)
     return b"".join(parts)
 
 
 def packed_bytes(tensors: Tensors) -> int:
     """Levels at the fewest two's complement bits that hold all of their tensor, scales and plain arrays as they are.
 
-    Column steps as they are, too, but equal ones once: matrices of one input share them.
+    Levels of a trellis are halved.  Steps as they are, too, but equal ones of columns once: matrices of one input share
+    them.
     """
     total = 0
     steps: set[bytes] = set()
     for tensor in tensors.values():
         if isinstance(tensor, QuantizedTensor):
-            total += -(-tensor.levels.size * level_bits(tensor.levels) // 8) + tensor.scales.nbytes
+            levels = coded_levels(tensor)
+            total += -(-levels.size * level_bits(levels) // 8) + tensor.scales.nbytes
+            total += 0 if tensor.row_steps is None else tensor.row_steps.nbytes
             if tensor.column_steps is not None:
                 steps.add(tensor.column_steps.tobytes())
         else:

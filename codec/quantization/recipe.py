@@ -15,7 +15,7 @@ from codec.decoder import QuantizedTensor
 from codec.errors import InputError, UsageError
 from codec.progress import Progress, silent
 from codec.quantization.quantizers import QUANTIZERS, JointQuantizer, Quantizer, finite_cast
-from codec.quantization.rate_distortion import quantizer as _registered  # noqa: F401 - its treatment has a name
+from codec.quantization.rate_distortion.quantizer import RateDistortion  # noqa: F401 - it registers itself
 from codec.quantization.registry import checked, kind_of, one_of
 from codec.storage.calibration_file import Layers
 

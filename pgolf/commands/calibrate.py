@@ -66,7 +66,8 @@ def calibrate(
     device: str,
     as_json: bool,
 ) -> None:
-    """Second moments of every layer's inputs (Hessians) and of the gradients of its outputs, for `pack --hessians`.
+    """What the tensors of CHECKPOINT matter to the loss, for `pack`: second moments of every layer's inputs (Hessians)
+    and of the gradients of its outputs; of lookup tables and small parameters those of their gradients.
 
     Validation text is never read. The time this takes counts as training time: it is printed beside the checkpoint's
     own, and a line goes into train.log where one lies beside the checkpoint.
@@ -78,24 +79,48 @@ def calibrate(
     """
     if source == "data" and data_dir is None:
         raise UsageError("--data DIR is missing", hint="or let the model write its own text: --source self")
+    from pgolf.checkpoints import read_model
+
+    imported = read_model(checkpoint)
+    for note in imported.notes:
+        echo(f"note: {note}", err=True)
+    output = output or checkpoint.parent / DEFAULT_NAME
+    found, seconds = write_calibration(
+        checkpoint, imported, output, data_dir if source == "data" else None, sequences, batch, seed, device
+    )
+    trained = imported.metadata.get("train_seconds")
+    _print(output, found, source, seconds, trained if isinstance(trained, int | float) else None, as_json)
+
+
+def write_calibration(
+    checkpoint: Path,
+    imported: "Imported",
+    output: Path,
+    data_dir: str | None,
+    sequences: int | None = None,
+    batch: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> "tuple[Calibration, float]":
+    """(what was found, seconds).  imported: of the checkpoint.  data_dir: None lets the model write its own text."""
     from codec.storage.atomic_files import check_writable
     from codec.storage.calibration_file import CHECKPOINT, sha256
-    from pgolf.checkpoints import read_model
     from trainer.calibration import calibrate as run_calibration
     from trainer.calibration import default_sequences, own_samples, sequences_per_pass
 
-    imported = read_model(checkpoint)
-    output = output or checkpoint.parent / DEFAULT_NAME
     check_writable(output)
-    for note in imported.notes:
-        echo(f"note: {note}", err=True)
     model = _model(imported, checkpoint, device)
     sequences = sequences or default_sequences(model.config)
     batch = min(batch or sequences_per_pass(model.config, model.tok_emb.weight.device), sequences)
-    metadata = {"source": source, "batch": batch, "seed": seed, CHECKPOINT: sha256(checkpoint)}
+    metadata = {
+        "source": "self" if data_dir is None else "data",
+        "batch": batch,
+        "seed": seed,
+        CHECKPOINT: sha256(checkpoint),
+    }
     started = time.perf_counter()
     with progress("calibrate", sequences) as report:
-        if source == "data" and data_dir is not None:
+        if data_dir is not None:
             batches = _windows(model, imported.metadata, data_dir, sequences, batch, seed)
         else:
             batches = own_samples(model, sequences=sequences, batch=batch, seed=seed, progress=report)
@@ -104,8 +129,7 @@ def calibrate(
     seconds = time.perf_counter() - started
     found.write(output, metadata)
     _log(checkpoint.parent, seconds)
-    trained = imported.metadata.get("train_seconds")
-    _print(output, found, source, seconds, trained if isinstance(trained, int | float) else None, as_json)
+    return found, seconds
 
 
 def _model(imported: "Imported", checkpoint: Path, device: str) -> "GPT":

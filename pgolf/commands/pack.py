@@ -12,15 +12,30 @@ from pgolf.options import cap_option, fit_margin, fit_options
 if TYPE_CHECKING:
     from packager.script.wrapper import Form
 
+DEFAULT_RECIPE = "best"
+
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path), required=False)
-@click.option("--recipe", help="A recipe's name, a TOML file, or `stored`.")
+@click.option("--recipe", help="A recipe's name, a TOML file, or `stored`.  [default: best]")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Folder to write; an earlier submission there is replaced."
 )
 @cap_option
 @fit_options
+@click.option(
+    "--bytes",
+    "artifact_bytes",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Choose the steps so that the artifact alone has N bytes.",
+)
+@click.option(
+    "--bits-per-weight",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    help="Choose the steps so that the artifact has X bits for each weight.",
+)
 @click.option(
     "--write-recipe", type=click.Path(path_type=Path), metavar="FILE", help="The fitted recipe as TOML, for --recipe."
 )
@@ -43,7 +58,11 @@ if TYPE_CHECKING:
 @click.option("--author", help="For submission.json.")
 @click.option("--name", "title", help="For submission.json and README.md.")
 @click.option(
-    "--hessians", type=click.Path(path_type=Path), metavar="FILE", help="Of `pgolf calibrate`, for recipes with GPTQ."
+    "--hessians",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Of `pgolf calibrate`, for recipe best and those with GPTQ.  [default without --recipe: "
+    "calibration.safetensors beside CHECKPOINT]",
 )
 @click.option("--no-minify", is_flag=True, help="Carry the sources as they are written.")
 @click.option("--dry-run", is_flag=True, help="Show the plan, write nothing.")
@@ -55,6 +74,8 @@ def pack(
     cap: int,
     fit: bool,
     margin: int | None,
+    artifact_bytes: int | None,
+    bits_per_weight: float | None,
     write_recipe: Path | None,
     script: Path | None,
     preset: str | None,
@@ -76,16 +97,21 @@ def pack(
     CHECKPOINT: safetensors, a .pt state dict, or a quantized .ptz of the challenge, whose own levels `--recipe
     stored` keeps as they are.  A file of a seed system or the baseline needs no config: its shapes tell the model.
 
-    --fit: over the cap, matrices get wider steps than the recipe's; with bytes to spare finer ones, down to int8. Those
-    move most where it harms least: harm is squared error in units of the recipe's own, or with --hessians predicted
-    nats. What the recipe keeps as floats stays so. --dry-run lists what each step costs.
+    Recipe `best` wants a calibration: make one with `pgolf calibrate CHECKPOINT --data DIR`. It has one knob for all
+    tensors, the nats that rounding may add to the loss. Without calibration it guesses, and says so.
+
+    --fit: turns that knob, or moves the steps of another recipe's matrices, until code and artifact just fit the cap.
+    Steps of other recipes get wider or, down to int8, finer where it harms least: harm is squared error in units of the
+    recipe's own, or with --hessians predicted nats. What a recipe keeps as floats stays so. --dry-run lists what each
+    tensor costs. --bytes and --bits-per-weight fit the artifact alone.
 
     The script trains the model again, as the checkpoint says it was trained, packs and scores it; of a checkpoint that
     does not say, it evaluates only.
 
     \b
     Example:
-      pgolf pack out/run/checkpoint.safetensors --recipe pr162 -o out/submission
+      pgolf pack out/run/checkpoint.safetensors --fit -o out/submission
+      pgolf pack out/run/checkpoint.safetensors --bits-per-weight 3.5 -o out/submission
       pgolf pack out/run/checkpoint.safetensors --recipe pr1716 --fit --margin 2000 -o out/submission
       pgolf pack run/checkpoint.safetensors --recipe pr1716 --hessians run/calibration.safetensors -o submission
       pgolf pack --script train_gpt_human.py --artifact final_model.int6.ptz -o submission
@@ -101,6 +127,8 @@ def pack(
             "--hessians": hessians,
             "--fit": fit or None,
             "--margin": margin,
+            "--bytes": artifact_bytes,
+            "--bits-per-weight": bits_per_weight,
             "--write-recipe": write_recipe,
             "--preset": preset,
             "--eval-only": eval_only or None,
@@ -109,16 +137,22 @@ def pack(
             raise click.UsageError(f"--artifact goes without {', '.join(given)}: they are for a checkpoint.")
         _pack_own(script, artifact, artifact_from, form, output, cap, author, title, no_minify, dry_run, as_json)
         return
-    if checkpoint is None or recipe is None:
-        raise click.UsageError("Missing CHECKPOINT and '--recipe' (or --script with --artifact).")
+    if checkpoint is None:
+        raise click.UsageError("Missing CHECKPOINT (or --script with --artifact).")
     if preset and (eval_only or script):
         raise UsageError(
             f"--preset is for the script that trains, not for {'--eval-only' if eval_only else '--script'}"
         )
     if eval_only and script:
         raise UsageError("--eval-only is for the toolkit's own script, --script names another")
-    if write_recipe and not fit:
+    ways = {"--fit": fit or None, "--bytes": artifact_bytes, "--bits-per-weight": bits_per_weight}
+    chosen = [name for name, value in ways.items() if value is not None]
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(chosen)} are two sizes", hint="choose one")
+    if write_recipe and not chosen:
         raise UsageError("--write-recipe without --fit", hint="it writes the recipe that is fitted")
+    if recipe is None:
+        recipe, hessians = DEFAULT_RECIPE, hessians or _calibration(checkpoint)
     from codec.storage.atomic_files import check_writable, write_bytes
     from packager.submission import PackOptions, build_submission, plan_submission, stages
     from pgolf.checkpoints import preset_toml, read_model, read_weights
@@ -136,11 +170,13 @@ def pack(
         form=form,
         hessians=hessians,
         margin=fit_margin(fit, margin),
+        artifact_bytes=artifact_bytes,
+        bits_per_weight=bits_per_weight,
         read=read_weights if script else read_model,  # a script of one's own knows its model
     )
     if write_recipe:
         check_writable(write_recipe)
-    with progress("pack", stages(options), left=not fit) as step:  # a fit needs fewer stages than it may
+    with progress("pack", stages(options), left=not options.fits) as step:  # a fit needs fewer stages than it may
         if output is None or dry_run:
             submission = plan_submission(options, step)
         else:
@@ -185,6 +221,17 @@ def pack(
     if plan:
         print_fit(plan)
     click.echo(f"sha256 {submission.sha256}  {written or '(nothing written)'}")
+
+
+def _calibration(checkpoint: Path) -> Path | None:
+    """The file that `pgolf calibrate` leaves beside the checkpoint, if it is there."""
+    from pgolf.commands.calibrate import DEFAULT_NAME
+
+    path = checkpoint.parent / DEFAULT_NAME
+    if not path.is_file():
+        return None
+    echo(f"note: calibrated by {path}", err=True)
+    return path
 
 
 def _pack_own(

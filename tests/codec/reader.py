@@ -11,23 +11,23 @@ from pathlib import Path
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "format.md").read_text()
 EIGHTHS = [round(2 ** (16 + i / 8)) for i in range(8)]
-MODEL = {
-    0: "",
-    4: "lowest base row_table column_table",
-    5: "lowest base row_table column_table segments",
-    6: "lowest base row_table column_table multiple_table high_table",
-    7: "lowest base row_table column_table multiple_table high_table segments",
-}
 
 
-def page_schedule() -> list[tuple[str, ...]]:
+def rows_of(section: str) -> list[list[str]]:
+    """The cells of the first table of a part of the page whose rows begin with code."""
+    table = section[section.index("|---") :].partition("\n\n")[0]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[1:]]
+
+
+def page_schedule(section: str) -> list[tuple[str, ...]]:
     """(plane, how many, shape, table) of each row of the page's table, the last three as expressions."""
-    lines = PAGE.partition("## The planes of a tensor")[2].partition("\n\n-")[0].splitlines()
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
-    return [(plane.split("`")[1], *(cell.strip("`") for cell in rest)) for plane, *rest in cells]
+    return [(plane.split("`")[1], *(cell.strip("`") for cell in rest)) for plane, *rest in rows_of(section)]
 
 
-SCHEDULE = page_schedule()
+MODEL = {int(count): names.strip("`") for count, names in rows_of(PAGE.partition("numbers of a matrix:")[2])}
+MODEL[0] = ""
+SCHEDULE = page_schedule(PAGE.partition("## The planes of a tensor")[2])
+ROW_SCHEDULE = page_schedule(PAGE.partition("A `trellis` goes on with these")[2])
 
 
 def frequencies(stored: bytes) -> list[int]:
@@ -49,7 +49,7 @@ class Reader:
             at += 2 + blob[at]
         self.states = list(struct.unpack_from(f"<{lanes}I", blob, at))
         self.words = list(struct.unpack_from(f"<{words}H", blob, at + 4 * lanes))[::-1]
-        self.column_steps: dict[int, list[int]] = {}
+        self.column_steps: dict[int, list[list[int]]] = {}
 
     def plane(self, tables: list[int]) -> list[int]:
         symbols = []
@@ -69,23 +69,26 @@ class Reader:
                     self.states[lane] = self.states[lane] * 2**16 + self.words.pop()
         return symbols
 
-    def planes(self, names: dict) -> dict[str, list[int]]:
-        """The planes of a tensor by name, as the page's table tells them.  names: what its expressions may mention."""
-        planes: dict[str, list[int]] = {}
-        for plane, how_many, shape, table in SCHEDULE:
+    def planes(self, names: dict, schedule, planes: dict[str, list[int]], row: int | None = None) -> None:
+        """Read planes as a table of the page tells them.  names: what its expressions may mention.
+
+        planes: gets them by name.  row: that the table is for, None where it is for the tensor.
+        """
+        for plane, how_many, shape, table in schedule:
             for k in range(int(eval(how_many, {}, names))):
                 names["k"] = k
                 sides = eval(f"[{shape}]", {}, names)
                 if plane == "levels":
-                    tables = self.level_tables(names, planes, compile(table, plane, "eval"))
+                    tables = self.level_tables(names, planes, compile(table, plane, "eval"), row)
                 else:
                     tables = [eval(table, {}, names)] * math.prod(sides)
                 planes[plane.replace("_k", f"_{k}")] = self.plane(tables)
             if plane == "multiples":
                 names["referring"] = sum(1 for multiple in planes.get("multiples", []) if multiple)
-        return planes
+            if row is not None and plane == "levels":
+                names["far"] = planes["levels"].count(255)
 
-    def level_tables(self, names: dict, planes: dict[str, list[int]], table) -> list[int]:
+    def level_tables(self, names: dict, planes: dict[str, list[int]], table, only: int | None) -> list[int]:
         rows, columns, segments = names["rows"], names["columns"], names["segments"]
         row = planes.get("row_classes", [0] * rows * segments)
         column = planes.get("column_classes", [0] * columns)
@@ -93,25 +96,59 @@ class Reader:
             eval(
                 table,
                 {},
-                {**names, "row_class": row[r * segments + c * segments // columns], "column_class": column[c]},
+                {
+                    **names,
+                    "row_class": row[r * segments + c * segments // columns],
+                    "column_class": column[c],
+                    "odd": names["states"][c] % 2,
+                },
             )
-            for r in range(rows)
+            for r in (range(rows) if only is None else [only])
             for c in range(columns)
         ]
 
+    def trellis_levels(self, names: dict, planes: dict[str, list[int]]) -> list[int]:
+        levels = []
+        for row in range(names["rows"]):
+            if row % names["restart"] == 0:
+                names["states"] = [0] * names["columns"]
+            self.planes(names, ROW_SCHEDULE, planes, row)
+            far = iter(zip(planes.get("low_far", []), planes.get("high_far", []), strict=True))
+            for c, v in enumerate(planes["levels"]):
+                if v == 255 and names["far_table"]:
+                    low, high = next(far)
+                    v += low + 256 * high
+                half = -(v + 1) // 2 if v % 2 else v // 2
+                state = names["states"][c]
+                levels.append(2 * half + state % 2)
+                moves = (state % 2 * names["if_odd"]) ^ (half % 2 * names["if_half_odd"])
+                names["states"][c] = state // 2 ^ moves
+        return levels
+
     def tensor(self, kind: str, shape: list[int], tables: list[int], *model: int):
-        """(dtype, shape, bytes) of a plain tensor; (kind, shape, scale bytes, levels, column steps) if quantized."""
-        numbers = dict(zip(MODEL[len(model)].split(), model, strict=True))
-        quantized, count = kind in ("row", "row*", "row=", "all"), math.prod(shape)
+        """(dtype, shape, bytes) of a plain tensor; of a quantized one (kind, shape, scale bytes, levels, column steps),
+        and of a trellis row steps and what moves and restarts it behind them."""
+        numbers = dict(zip(MODEL[len(model)].split(", ") if model else [], model, strict=True))
+        trellis, quantized = kind == "trellis", kind in ("row", "row*", "row=", "all", "trellis")
+        count = math.prod(shape)
         assert not quantized or model
-        rows = shape[0] if model and kind != "all" else 1
-        names = {"row_table": 0, "column_table": 0, "segments": 1, **numbers, "kind": kind, "rows": rows}
-        names |= {"matrix": bool(model), "predicted": "multiple_table" in numbers}
-        names |= {"columns": count // rows if rows else 0, "items": rows if quantized else count}
-        names["byte_tables"] = tables[:2] if kind == "row*" else tables
-        names["step_table"] = tables[-1] if kind == "row*" else None
-        planes = self.planes(names)
-        if model:
+        rows = shape[0] if model and kind != "all" and (len(shape) > 1 or not trellis) else 1
+        names = {"row_table": 0, "column_table": 0, "segments": 1, "earlier": 0, **numbers, "kind": kind, "rows": rows}
+        names |= {"matrix": bool(model), "trellis": trellis, "predicted": "multiple_table" in numbers}
+        names |= {"columns": count // rows if rows else 0, "items": count}
+        if quantized:
+            names["items"] = 1 if kind in ("all", "trellis") else rows
+        names["states"] = [0] * names["columns"]
+        names["byte_tables"] = tables
+        if kind == "row*":
+            *names["byte_tables"], names["step_table"] = tables
+        if trellis:
+            *names["byte_tables"], names["row_step_table"], names["step_table"] = tables
+        planes: dict[str, list[int]] = {}
+        self.planes(names, SCHEDULE, planes)
+        if trellis:
+            levels = self.trellis_levels(names, planes)
+        elif model:
             levels = predicted_levels(planes, rows, names["columns"], numbers["lowest"])
             if not quantized:
                 planes[f"byte_{len(tables)}"] = [level % 256 for level in levels]
@@ -119,9 +156,31 @@ class Reader:
         content = bytes(plane[item] for item in range(names["items"]) for plane in content)
         if not quantized:
             return kind, shape, content
-        if kind == "row*":
-            self.column_steps[names["columns"]] = planes["column_steps"]
-        return kind, shape, content, levels, self.column_steps[names["columns"]] if kind in ("row*", "row=") else None
+        steps = self.column_steps.setdefault(names["columns"], [])
+        if "column_steps" in planes:
+            steps.append(planes["column_steps"])
+        found = kind, shape, content, levels, None if kind in ("row", "all") else steps[-(names["earlier"] or 1)]
+        if trellis:
+            found += planes["row_steps"], tuple(numbers[name] for name in ("if_odd", "if_half_odd", "restart"))
+        return found
+
+
+def values(tensor: tuple) -> list[float]:
+    """Of a trellis as the reader gives it: its weights, float32."""
+    _, _, scale, levels, columns, rows, _ = tensor
+    (scale,) = struct.unpack("<f", scale)
+
+    def step(s: int) -> float:
+        return math.ldexp(EIGHTHS[s % 8], s // 8 - 32)
+
+    found = []
+    for place, level in enumerate(levels):
+        value = level * step(columns[place % len(columns)]) * step(rows[place // len(columns)]) * scale
+        try:
+            found.append(struct.unpack("<f", struct.pack("<f", value))[0])
+        except OverflowError:
+            found.append(math.copysign(math.inf, value))
+    return found
 
 
 def predicted_levels(planes: dict[str, list[int]], rows: int, columns: int, lowest: int) -> list[int]:

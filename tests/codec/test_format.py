@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from codec import QuantizedTensor, decode, encode, unpack
 from codec.decoder import Stream, open_artifact, read_tensors
-from tests.codec.reader import PAGE, SCHEDULE, read
+from tests.codec.reader import PAGE, ROW_SCHEDULE, SCHEDULE, read, values
 from tests.golden.regenerate import FOLDER, GOLDEN
 from tests.strategies import lattices, patterned_tensors, state_dicts
 
@@ -22,11 +22,16 @@ def test_the_independent_reader_agrees(tensors):
     assert list(back) == sorted(tensors)
     for name, tensor in tensors.items():
         if isinstance(tensor, QuantizedTensor):
-            kind, shape, scales, levels, steps = back[name]
-            assert kind.strip("*=") == ("row" if tensor.scales.dtype == np.float16 else "all")
+            kind, shape, scales, levels, steps, *more = back[name]
+            per_row = "row" if tensor.scales.dtype == np.float16 else "all"
+            assert kind.strip("*=") == ("trellis" if tensor.trellis else per_row)
             assert scales == tensor.scales.tobytes()
             assert levels == tensor.levels.ravel().tolist()
             assert steps == (None if tensor.column_steps is None else tensor.column_steps.tolist())
+            if tensor.trellis:
+                assert more == [tensor.row_steps.tolist(), tensor.trellis]
+                expected = np.array(values(back[name]), np.float32).reshape(tensor.levels.shape)
+                assert np.array_equal(tensor.dequantize(), expected, equal_nan=True)
         else:
             dtype, shape, content = back[name]
             assert (np.dtype(dtype), content) == (tensor.dtype, tensor.tobytes())
@@ -59,22 +64,27 @@ class Noted(Stream):
         return symbols
 
 
+ORDER = [plane for plane, *_ in (*SCHEDULE, *ROW_SCHEDULE[1:])]  # both tables begin or end with the levels
+LEVELS = ORDER.index("levels")
+
+
 def planes_of(golden: str) -> list[int]:
-    """The rows of the page's schedule that the planes of an artifact belong to, in the order of the stream."""
+    """The rows of the page's tables that the planes of an artifact belong to, in the order of the stream."""
     stream, header = open_artifact((FOLDER / f"{golden}.bin").read_bytes(), Noted)
     read_tensors(stream, header)
-    order = [plane for plane, *_ in SCHEDULE]
-    return [order.index(name) for name in stream.names]
+    return [ORDER.index(name) for name in stream.names]
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_library_follows_the_schedule_of_the_page(name):
-    # A plane comes after those above it in the table; going back means that the next tensor has begun.
-    assert all(after == 0 for before, after in itertools.pairwise(planes_of(name)) if after < before)
+    assert (SCHEDULE[-1][0], ROW_SCHEDULE[0][0]) == ("levels", "levels")
+    # A plane comes after those above it in the table; going back means that the next tensor has begun, or the next row.
+    for before, after in itertools.pairwise(planes_of(name)):
+        assert after > before or after == 0 or (name == "trellis" and before >= after == LEVELS) or before == after == 0
 
 
 def test_golden_artifacts_have_every_plane_of_the_page():
-    assert {place for name in GOLDEN for place in planes_of(name)} == set(range(len(SCHEDULE)))
+    assert {place for name in GOLDEN for place in planes_of(name)} == set(range(len(ORDER)))
 
 
 def test_the_example_of_the_page_is_what_encode_gives():
