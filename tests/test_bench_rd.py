@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
     (path / "words.model").write_bytes(train_tokenizer(documents, 300, or_fewer=True))
     for split in ("train", "val"):
         (path / f"text_{split}_000000.bin").write_bytes(shard_bytes(random.integers(300, size=5000)))
-    model = GPT(GPTConfig(vocab_size=300, seq_len=32, layers=1, dim=64, heads=2, kv_heads=2, mlp_hidden=64))
+    model = GPT(GPTConfig(vocab_size=300, seq_len=32, layers=2, dim=32, heads=2, kv_heads=2, mlp_hidden=96))
     tensors = {}
     for name, value in model.state_dict().items():
         spread = random.uniform(*SPREADS, (len(value), 1)) if value.ndim == 2 else 0.1
