@@ -54,6 +54,8 @@ RUNS = ("curves", "files", "ablation", "paid", "bound", "speed")
 RATES = (5.0, 4.2, 3.3, 2.5, 2.0, 1.5, 1.0)  # bits per quantized weight; the knob turns towards each in turn
 KEYS = ("kind", "subject", "scope", "scheme", "seed", "aim")  # what tells rows apart
 NEAR = 0.12  # bits per weight: so near an aim a curve has its point
+FAR = 0.5  # bits per weight: what ends so far from its aim is at an end of its knob, and no point
+FARTHEST = 4.5  # octaves
 CLOSE = 0.02  # bits per weight: so near an aim a variant is compared
 TRIES = 4
 LEAST_BITS = 0.5  # per weight; below, a tensor is mostly zeros and its distance to the bound says little
@@ -141,7 +143,7 @@ class Bench:
             for _ in range(2 if aim else 1):
                 started = time.perf_counter()
                 if aim and before:
-                    octaves = before[0] + (before[1] - aim) / slope
+                    octaves = min(max(before[0] + (before[1] - aim) / slope, -FARTHEST), FARTHEST)
                 packed = pack(octaves)
                 bits = 8 * packed.bytes / weights
                 if before and abs(octaves - before[0]) > 0.1:
@@ -150,7 +152,7 @@ class Bench:
                 before = octaves, bits
                 if abs(bits - aim) < NEAR:
                     break
-            if stuck and aim:
+            if aim and (stuck or abs(bits - aim) > FAR):
                 continue
             yield aim, octaves, packed, time.perf_counter() - started
 
