@@ -29,9 +29,9 @@ WINGS = {
         "decoder": {"errors"},
         "storage": {"errors"},
         "entropy": {"decoder", "errors"},
-        "quantization": {"decoder", "errors", "storage", "suggestion", "toml_text"},
+        "quantization": {"decoder", "errors", "progress", "storage", "suggestion", "toml_text"},
         "encoder": {"decoder", "entropy", "errors"},
-        "measurement": {"decoder", "encoder", "entropy", "errors", "quantization"},
+        "measurement": {"decoder", "encoder", "entropy", "errors", "progress", "quantization", "storage"},
         "allocation": {"decoder", "encoder", "errors", "measurement", "progress", "quantization", "storage"},
     },
     "trainer": {

@@ -220,6 +220,7 @@ class _Moments:
         finally:
             for hook in hooks:
                 hook.remove()
+            model.requires_grad_(False)
             for weight in asking:
                 weight.requires_grad_()
 

@@ -16,7 +16,8 @@ from functools import cached_property
 
 import numpy as np
 
-from codec.entropy.code_length import class_costs, smooth_costs, table_cost
+from codec.entropy.code_length import COST_UNIT, class_costs, smooth_costs, table_cost
+from codec.entropy.rans import table_logs
 from codec.entropy.row_classes import Contexts, blocks, folded, histograms, row_histograms, symbols_of
 from codec.entropy.row_prediction import Predictions, prediction_planes
 
@@ -146,8 +147,15 @@ def fit_contexts(group: MatrixGroup, choices: Sequence[Sequence[Contexts]]) -> F
         lowest=group.lowest,
         contexts=[dataclasses.replace(each, base=each.base - lowest) for each in picked],
         counts=totals,
-        cost=sum(table_cost(counts) for counts in (*totals, *classes) if counts.any()),
+        cost=sum(table_cost(counts) for counts in (*totals, *classes) if counts.any()) + _second_tables(group, totals),
     )
+
+
+def _second_tables(group: MatrixGroup, totals: np.ndarray) -> int:
+    """What storing a second table for each costs, where states need one."""
+    if all(each.odd is None for each in group.matrices):
+        return 0
+    return sum((1 + len(table_logs(counts))) * 8 * COST_UNIT for counts in totals)
 
 
 def split_by_state(fitted: Fitted) -> Fitted:

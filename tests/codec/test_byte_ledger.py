@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given, settings
 
 from codec import QuantizedTensor, encode, ledger
+from codec.decoder import Trellis
 from codec.measurement.byte_ledger import empirical_entropy_bits
 from codec.measurement.compressors import packed_bytes, plain_bytes
 from codec.measurement.measurement import measure_treated
+from tests.golden.regenerate import MOVES, walk
 from tests.strategies import state_dicts
 
 
@@ -84,3 +86,30 @@ def test_column_steps_are_side_information_by_name_and_count_in_every_baseline()
     assert packed_bytes(stepped) == packed_bytes(plain) + 2000  # one vector, shared
     assert plain_bytes(stepped).count(steps.tobytes()) == 2  # a compressor finds the repeat by itself
     assert measure_treated(stepped, recipe="stepped").to_dict()["column_step_bytes"] == costs.column_step_bytes
+
+
+def test_a_trellis_is_measured_by_halves_since_its_states_tell_the_rest():
+    random = np.random.default_rng(0)
+    halves = random.normal(0, 2, (200, 300)).round().astype(np.int64)
+    trellis, steps = Trellis(*MOVES[8], 512), random.integers(120, 136, 300).astype(np.uint8)
+    scale, row_steps = np.ones(1, np.float32), np.zeros(200, np.uint8)
+    tensor = QuantizedTensor(walk(halves, trellis), scale, steps, row_steps, trellis)
+    tensors = {"a": tensor, "b": tensor._replace(levels=walk(-halves, trellis))}
+    (row, other) = (costs := ledger(encode(tensors, {}))).rows
+    assert (row.stored_as, other.column_step_bytes) == ("trellis", 0)
+    assert row.entropy_bits == pytest.approx(empirical_entropy_bits(halves))
+    assert row.payload_bytes == pytest.approx(row.entropy_bits / 8, rel=0.01)
+    assert row.column_step_bytes == pytest.approx(300 * 4 / 8, rel=0.05)
+    assert costs.overhead_percent < 1
+    bits = int(halves.max()).bit_length() + 1
+    side = 4 + 200
+    assert packed_bytes(tensors) == 2 * (200 * 300 * bits // 8 + side) + 300
+    assert len(plain_bytes(tensors)) == 2 * (200 * 300 + side + 300)
+    halves[0, 0] = 128
+    tensors = {"a": tensor._replace(levels=walk(halves, trellis))}
+    assert len(plain_bytes(tensors)) == 2 * 200 * 300 + side + 300
+    assert packed_bytes(tensors) == 200 * 300 * 9 // 8 + side + 300
+    even = tensor._replace(levels=walk(halves, Trellis(0, 0, 512)), trellis=Trellis(0, 0, 512))
+    found = measure_treated({"a": even}, recipe="uniform").ledger.rows[0]
+    assert (found.stored_as, found.quantized) == ("uniform", True)
+    assert measure_treated(tensors, recipe="far").ledger.rows[0].payload_bytes > row.payload_bytes

@@ -7,7 +7,17 @@ from codec import load_recipe, quantize_checkpoint
 from codec.errors import InputError
 from codec.measurement.measurement import measure
 from codec.quantization.recipe import Recipe, Rule, rounding_notes
-from codec.storage.calibration_file import CHECKPOINT, HESSIAN, SENSITIVITY, read_layers, sha256
+from codec.storage.calibration_file import (
+    CHECKPOINT,
+    FISHER,
+    FREQUENCY,
+    GRADIENT,
+    HESSIAN,
+    SENSITIVITY,
+    Layers,
+    read_layers,
+    sha256,
+)
 from codec.storage.checkpoint import write_checkpoint
 
 NAME = "blocks.0.mlp.fc.weight"
@@ -40,6 +50,10 @@ def checkpoint(tmp_path, tensors):
 def write(path, hessians, **metadata):
     write_checkpoint(path, {HESSIAN + name: array for name, array in hessians.items()}, metadata)
     return path
+
+
+def of(hessians):
+    return Layers(hessians=hessians, sensitivities={}, batch_tokens=None)
 
 
 def test_a_file_of_this_checkpoint_is_read(tmp_path, checkpoint, tensors, hessian):
@@ -94,8 +108,8 @@ def test_sensitivities_and_the_tokens_that_a_hessian_sums(tmp_path, checkpoint, 
 
 def test_a_missing_layer_is_named(tensors):
     with pytest.raises(InputError, match=r"tensor `blocks\.0\.mlp\.fc\.weight`: has no Hessian.* 1 of 1 are missing"):
-        quantize_checkpoint(tensors, RECIPE, {})
-    assert quantize_checkpoint(tensors, load_recipe("pr162"), {}).keys() == tensors.keys()
+        quantize_checkpoint(tensors, RECIPE, of({}))
+    assert quantize_checkpoint(tensors, load_recipe("pr162"), of({})).keys() == tensors.keys()
 
 
 def test_only_recipes_with_gptq_have_something_to_say(tensors):
@@ -108,11 +122,11 @@ def test_only_recipes_with_gptq_have_something_to_say(tensors):
 def test_the_weighted_ratio_is_that_of_real_outputs(tensors):
     """Against outputs computed one input at a time, and GPTQ against rounding."""
     inputs = np.random.default_rng(1).normal(size=(300, 16)) @ np.random.default_rng(2).normal(size=(16, 16))
-    hessians = {NAME: inputs.T @ inputs}
-    rounded = measure(tensors, Recipe(name="r", about="", coder="zstd-22", rules=(_plain(),)), hessians=hessians)
-    better = measure(tensors, RECIPE, hessians=hessians)
+    layers = of({NAME: inputs.T @ inputs})
+    rounded = measure(tensors, Recipe(name="r", about="", coder="zstd-22", rules=(_plain(),)), layers=layers)
+    better = measure(tensors, RECIPE, layers=layers)
     assert better.hessian_snr_db > rounded.hessian_snr_db + 1
-    levels = quantize_checkpoint(tensors, RECIPE, hessians)[NAME].dequantize()
+    levels = quantize_checkpoint(tensors, RECIPE, layers)[NAME].dequantize()
     outputs, error = inputs @ tensors[NAME].T, inputs @ (levels - tensors[NAME]).T
     assert better.tensor_hessian_snr_db[NAME] == pytest.approx(10 * np.log10((outputs**2).sum() / (error**2).sum()))
     assert better.to_dict()["hessian_snr_db"] == better.hessian_snr_db
@@ -121,3 +135,70 @@ def test_the_weighted_ratio_is_that_of_real_outputs(tensors):
 
 def _plain():
     return Rule.of(treatment="int4", step="std", k=6.0)
+
+
+TABLE = "tok_emb.weight"
+
+
+def test_what_is_known_of_tables_and_small_parameters(tmp_path, hessian):
+    random = np.random.default_rng(3)
+    tensors = {
+        NAME: random.normal(size=(24, 16)).astype(np.float32),
+        TABLE: random.normal(size=(9, 16)).astype(np.float32),
+        "gain": np.ones(16, np.float32),
+        "skip": np.ones((2, 3, 4), np.float32),
+        "scale": np.float32(2.0).reshape(()),
+    }
+    write_checkpoint(tmp_path / "model", tensors, {})
+    known = {
+        HESSIAN + NAME: hessian,
+        SENSITIVITY + NAME: np.arange(24, dtype=np.float32),
+        HESSIAN + TABLE: 2 * hessian,
+        SENSITIVITY + TABLE: np.arange(9, dtype=np.float32),
+        GRADIENT + TABLE: 3 * hessian,
+        FREQUENCY + TABLE: np.arange(9, dtype=np.float32) / 36,
+        FISHER + "gain": random.random(16).astype(np.float32),
+        FISHER + "skip": random.random((2, 3, 4)).astype(np.float32),
+        FISHER + "scale": np.float32(0.5).reshape(()),
+    }
+    notes = {CHECKPOINT: sha256(tmp_path / "model"), "tokens": 80, "sequences": 4, "batch": 2}
+    write_checkpoint(tmp_path / "calibration", known, notes)
+    layers = read_layers(tmp_path / "calibration", tmp_path / "model", tensors)
+    rows, moments = zip(*layers.terms(TABLE), strict=True)
+    for found, wanted in zip(rows, (SENSITIVITY, FREQUENCY), strict=True):
+        assert found.dtype == np.float64
+        assert np.array_equal(found, known[wanted + TABLE])
+    for found, wanted in zip(moments, (HESSIAN, GRADIENT), strict=True):
+        assert found.dtype == np.float64
+        assert np.array_equal(found, known[wanted + TABLE] / np.float64(40))  # tokens of a batch
+    assert len(layers.terms(NAME)) == 1
+    for name in ("gain", "skip", "scale"):
+        assert layers.terms(name) == []
+        assert np.array_equal(layers.fisher(name), known[FISHER + name] / np.float64(40))
+    assert layers.fisher(NAME) is None
+    write_checkpoint(tmp_path / "calibration", known, {CHECKPOINT: notes[CHECKPOINT]})
+    blind = read_layers(tmp_path / "calibration", tmp_path / "model", tensors)
+    assert blind.terms(TABLE) == []
+    assert blind.fisher("gain") is None
+
+    holes = np.full(16, np.nan, np.float32)
+    for key, bad, message in [
+        (GRADIENT + TABLE, hessian[:5], r"the gradient moment of `tok_emb\.weight` is float32 \(5, 16\)"),
+        (GRADIENT + "gain", hessian, r"the gradient moment of `gain` is float32 \(16, 16\), the tensor is \(16,\)"),
+        (GRADIENT + "skip", hessian, "the gradient moment of `skip` is"),
+        (HESSIAN + "scale", np.ones((1, 1), np.float32), "the Hessian of `scale` is"),
+        (FREQUENCY + TABLE, known[FREQUENCY + TABLE][:-1], r"the frequency of `tok_emb\.weight` is float32 \(8,\)"),
+        (FREQUENCY + TABLE, -known[FREQUENCY + TABLE], "the frequency of .* holds values below 0"),
+        (FISHER + "gain", np.ones((4, 4), np.float32), r"the Fisher moment of `gain` is float32 \(4, 4\)"),
+        (FISHER + "gain", -np.ones(16, np.float32), "the Fisher moment of `gain` holds values below 0"),
+        (FISHER + "gain", holes, "the Fisher moment of `gain` holds values that are not finite"),
+        (FISHER + "gain", np.ones(16, np.int32), "the Fisher moment of `gain` is int32"),
+        (
+            FISHER + "other",
+            np.ones(16, np.float32),
+            "the Fisher moment of `other` is float32 .*, the tensor is missing",
+        ),
+    ]:
+        write_checkpoint(tmp_path / "calibration", known | {key: bad}, notes)
+        with pytest.raises(InputError, match=message):
+            read_layers(tmp_path / "calibration", tmp_path / "model", tensors)

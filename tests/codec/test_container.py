@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec import CodecError, QuantizedTensor, decode, encode, ledger, read_meta, unpack
-from codec.decoder import Stream, Trellis
-from tests.strategies import state_dicts
+from codec.decoder import Stream, Trellis, octaves
+from tests.golden.regenerate import walk
+from tests.strategies import state_dicts, trellis_tensors
 
 
 def same(left, right) -> bool:
@@ -107,6 +108,62 @@ def test_what_an_artifact_cannot_hold_is_refused(tensor):
         encode({"bad": tensor}, {})
 
 
+def allowed() -> QuantizedTensor:
+    trellis = Trellis(5, 2, 512)
+    levels = walk(np.arange(-12, 12).reshape(4, 6), trellis)
+    steps = np.arange(6, dtype=np.uint8)
+    return QuantizedTensor(levels, np.ones(1, np.float32), steps, steps[:4], trellis)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"levels": allowed().levels + np.eye(4, 6, dtype=np.int32)}, "levels of row 0 are not those that its trellis"),
+        ({"levels": allowed().levels[::-1]}, "levels of row . are not those that its trellis"),
+        ({"levels": allowed().levels + np.int32(1 << 17)}, "level of 1310.., at most 65536 fits"),
+        ({"levels": np.full((4, 6), -(1 << 31), np.int32)}, "level of 2147483648, at most 65536 fits"),
+        ({"levels": np.zeros((4, 6), np.int8)}, "levels int8 do not go with scales float32"),
+        ({"levels": np.zeros((4, 6), np.int64)}, "levels int64 do not go with scales float32"),
+        ({"scales": np.ones(4, np.float16)}, r"levels int32 do not go with scales float16 \(4,\)"),
+        ({"scales": np.ones(4, np.float32)}, r"levels int32 do not go with scales float32 \(4,\)"),
+        ({"row_steps": None}, r"has no row steps; a trellis has some, uint8 \(4,\)"),
+        ({"column_steps": None}, r"has no column steps; a trellis has some, uint8 \(6,\)"),
+        ({"row_steps": np.zeros(3, np.uint8)}, r"has uint8 \(3,\) as row steps"),
+        ({"column_steps": np.zeros(4, np.uint8)}, r"has uint8 \(4,\) as column steps"),
+        ({"row_steps": np.zeros(4, np.int8)}, r"has int8 \(4,\) as row steps"),
+        ({"trellis": Trellis(5, 2, 0)}, "restart=0.* restart at least 1"),
+        ({"trellis": Trellis(-1, 2, 512)}, "if_odd=-1.* cannot hold"),
+        ({"trellis": Trellis(5, 1 << 29, 512)}, "if_half_odd=536870912.* cannot hold"),
+        ({"trellis": Trellis(5, np.int64(2), 512)}, "numbers that an artifact cannot hold"),
+        ({"trellis": None}, "levels int32"),
+        ({"trellis": None, "levels": np.zeros((4, 6), np.int8), "column_steps": None}, "row steps and no trellis"),
+    ],
+)
+def test_what_a_trellis_does_not_allow_is_refused(changed, reason):
+    encode({"good": allowed()}, {})
+    with pytest.raises(CodecError, match=reason) as caught:
+        encode({"bad": allowed()._replace(**changed)}, {})
+    assert "tensor `bad`" in str(caught.value)
+
+
+@given(trellis_tensors())
+@settings(max_examples=60)
+def test_a_trellis_has_the_values_of_its_formula(tensor):
+    found = decode(encode({"w": tensor}, {}))["w"]
+    rows = tensor.levels.reshape(tensor.rows, -1 if tensor.levels.size else tensor.levels.size)
+    steps = octaves(tensor.column_steps).astype(np.float64) * octaves(tensor.row_steps).astype(np.float64)[:, None]
+    with np.errstate(all="ignore"):
+        expected = (rows * steps * tensor.scales.astype(np.float64)).astype(np.float32).reshape(tensor.levels.shape)
+    assert np.array_equal(found, expected, equal_nan=True)
+
+
+@given(trellis_tensors())
+@settings(max_examples=60)
+def test_a_trellis_encodes_to_the_same_bytes_again(tensor):
+    blob = encode({"w": tensor, "tied": tensor}, {})
+    assert encode(unpack(blob)[1], {}) == blob
+
+
 def test_matrices_of_one_input_share_their_column_steps():
     random = np.random.default_rng(0)
 
@@ -174,7 +231,7 @@ def test_random_bytes_are_refused(noise, keep_magic):
         decode(b"PGA1" + noise if keep_magic else noise)
 
 
-def forge(header: dict, more_tables: int = 0, planes: Sequence[Sequence[int]] = ()) -> bytes:
+def forge(header: dict, more_tables: int = 0, planes: Sequence[Sequence[int]] = (), lanes: int = 1) -> bytes:
     """An artifact with a valid checksum around any header text and planes, coded with 8 flat bits per symbol."""
     from codec.decoder import frequencies
     from codec.entropy.rans import rans_encode
@@ -184,9 +241,13 @@ def forge(header: dict, more_tables: int = 0, planes: Sequence[Sequence[int]] = 
     table = bytes([255]) + flat.tobytes() + more_tables * bytes([0, 1])
     symbols = [np.array(plane, np.uint8) for plane in planes[::-1]]
     coded = [(each, np.ones(len(each), np.int64)) for each in (*symbols, text)]
-    states, words = rans_encode(coded, np.stack([frequencies(flat)] * 2), 1)
+    states, words = rans_encode(coded, np.stack([frequencies(flat)] * 2), lanes)
     body = (
-        b"PGA1" + struct.pack("<4I", len(text), len(table), 1, len(words)) + table + states.tobytes() + words.tobytes()
+        b"PGA1"
+        + struct.pack("<4I", len(text), len(table), lanes, len(words))
+        + table
+        + states.tobytes()
+        + words.tobytes()
     )
     return body + struct.pack("<I", zlib.crc32(body))
 
@@ -233,6 +294,33 @@ def test_forged_header_helper_is_accepted_when_honest():
         {"meta": {}, "forms": [["row", [0, 4], [0, 0]]], "names": [[0, "w", 0]]},
         {"meta": {}, "forms": [["row", [0, 4], [0, 0], 0, 0]], "names": [[0, "w", 0]]},
         {"meta": {}, "forms": [["<f4", [1 << 18], [0] * 5000]], "names": [[0, "w", 0]]},
+        *(
+            {"meta": {}, "forms": [["trellis", shape, tables, *numbers]], "names": [[0, "w", 0]]}
+            for shape, tables, numbers in [
+                ([2, 4], [0] * 6, [0, 0, 0, 1, 5, 2, 0, 0, 0, 0]),  # restart 0
+                ([0, 4], [0] * 6, [0, 0, 0, 1, 5, 2, 0, 0, 0, 0]),
+                ([2, 4], [0] * 6, [0, 0, 0, 1, 5, 2, -1, 0, 0, 0]),
+                ([2, 4], [0] * 6, [0, 0, 0, 1, 5, 2, 512, 0, 0, 1]),  # column steps of nobody
+                ([2, 4], [0] * 6, [0, 0, 0, 1, 5, 2, 512, 0, 0, 1 << 28]),
+                ([0, 0], [0] * 6, [0, 0, 0, 1, 5, 2, 512, 0, 0, 3]),
+                ([2, 4], [0] * 6, [0, 0, 0, 1, 1 << 29, 2, 512, 0, 0, 0]),  # moves
+                ([2, 4], [0] * 6, [0, 0, 0, 1, 5, 1 << 70, 512, 0, 0, 0]),
+                ([2, 4], [0] * 6, [0, 0, 0, 1, 5, -2, 512, 0, 0, 0]),
+                ([2, 4], [0] * 6, [0, 0, 0, 3, 5, 2, 512, 0, 0, 0]),  # segments
+                ([2, 4], [0] * 6, [0, 0, 0, 0, 5, 2, 512, 0, 0, 0]),
+                ([2, 4], [0] * 5, [0, 0, 0, 1, 5, 2, 512, 0, 0, 0]),  # tables
+                ([2, 4], [0] * 7, [0, 0, 0, 1, 5, 2, 512, 0, 0, 0]),
+                ([2, 4], [0] * 5 + [9], [0, 0, 0, 1, 5, 2, 512, 0, 0, 0]),
+                ([2, 4], [0] * 6, [1 << 28, 0, 0, 1, 5, 2, 512, 0, 0, 0]),
+                ([2, 4], [0] * 6, [0, 0, 0, 0, 0, 0]),  # numbers of other kinds
+                ([2, 4], [0] * 6, []),
+                ([(1 << 18) + 1, 1], [0] * 6, [0, 0, 0, 1, 5, 2, 512, 0, 0, 0]),  # rows
+                ([1 << 28, 0], [0] * 6, [0, 0, 0, 1, 5, 2, 512, 0, 0, 0]),
+                ([1 << 20, 1 << 20], [0] * 6, [0, 0, 0, 1, 5, 2, 512, 0, 0, 0]),
+            ]
+        ),
+        {"meta": {}, "forms": [["row", [2, 4], [0, 0], 0, 0, 0, 1, 5, 2, 512, 0, 0, 0]], "names": [[0, "w", 0]]},
+        {"meta": {}, "forms": [["row", [2, 4], [0, 0], 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]], "names": [[0, "w", 0]]},
         {"meta": {}, "forms": [], "names": [[0, "w", 0]]},
         {"meta": {}, "forms": [], "names": [[0, "w", -1]]},
         {"meta": {}, "forms": [["<f4", [0], [0, 0, 0, 0]]], "names": [[0, "w", 0], [1, "", 0]]},
@@ -249,6 +337,30 @@ def test_a_lying_header_is_refused_before_anything_large_is_allocated(header):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10_000_000
+
+
+def test_rows_of_all_trellises_together_are_bounded(monkeypatch):
+    """More lanes allow more weights, not more rows."""
+    rows = (1 << 17) + 1
+    form = ["trellis", [rows, 1], [0] * 6, 0, 0, 0, 1, 5, 2, 512, 0, 0, 0]
+    with pytest.raises(CodecError, match="262146 rows of trellises"):
+        decode(forge({"meta": {}, "forms": [form], "names": [[0, "a", 0], [0, "b", 0]]}, lanes=2))
+    monkeypatch.setattr("codec.encoder.MAX_ROWS", 7)
+    with pytest.raises(CodecError, match="trellises have 8 rows, an artifact holds at most 7"):
+        encode({"a": allowed(), "b": allowed()._replace(scales=np.zeros(1, np.float32))}, {})
+
+
+@pytest.mark.parametrize("odd_tables", [0, 1, 1 << 28])
+def test_a_table_of_odd_states_that_is_not_there_is_refused(odd_tables):
+    form = ["trellis", [3, 1], [0] * 6, 1, 0, 0, 1, 5, 2, 512, odd_tables, 0, 0]
+    # Scale, steps, and halves 1, 0, 0: the state of the last row is odd.
+    planes = [[0], [0], [0], [0], [128], [128] * 3, [2], [0], [0]]
+    blob = forge({"meta": {}, "forms": [form], "names": [[0, "w", 0]]}, planes=planes)
+    if odd_tables == 0:
+        assert unpack(blob)[1]["w"].levels.ravel().tolist() == [2, 0, 1]
+    else:
+        with pytest.raises(CodecError, match="header cannot be read"):
+            unpack(blob)
 
 
 @pytest.mark.parametrize("reference", [0, 1, 2, 3])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from codec import QuantizedTensor, decode, encode, unpack
-from codec.decoder import Stream, open_artifact, read_tensors
+from codec.decoder import Stream, Trellis, open_artifact, read_tensors
 from tests.codec.reader import PAGE, ROW_SCHEDULE, SCHEDULE, read, values
 from tests.golden.regenerate import FOLDER, GOLDEN
 from tests.strategies import lattices, patterned_tensors, state_dicts
@@ -87,13 +87,18 @@ def test_golden_artifacts_have_every_plane_of_the_page():
     assert {place for name in GOLDEN for place in planes_of(name)} == set(range(len(ORDER)))
 
 
-def test_the_example_of_the_page_is_what_encode_gives():
-    example = PAGE.partition("## An example")[2].partition("## Why so")[0]
-    lines = re.findall(r"^ *(\d+)  ([0-9a-f]+)  ", example.split("```")[1], re.MULTILINE)
-    page = bytes.fromhex("".join(digits for _, digits in lines))
+def example(title: str) -> tuple[str, bytes]:
+    """A worked example of the page: its text, and the artifact that it lists."""
+    text = PAGE.partition(f"## {title}\n")[2].partition("\n## ")[0]
+    lines = re.findall(r"^ *(\d+)  ([0-9a-f]+)  ", text.split("```")[1], re.MULTILINE)
     assert [int(offset) for offset, _ in lines] == [
         sum(len(digits) // 2 for _, digits in lines[:number]) for number in range(len(lines))
     ]
+    return text, bytes.fromhex("".join(digits for _, digits in lines))
+
+
+def test_the_example_of_the_page_is_what_encode_gives():
+    text, page = example("An example")
     levels, scales = np.array([[1, -1], [0, 1]], np.int8), np.array([0.5, 2], np.float16)
     tensors = {
         "a": QuantizedTensor(levels, scales, np.array([128, 120], np.uint8)),
@@ -101,7 +106,33 @@ def test_the_example_of_the_page_is_what_encode_gives():
     }
     assert encode(tensors, {}) == page
     assert decode(page)["a"].tolist() == [[0.5, -0.25], [0, 1]]
-    assert f"\n    {open_artifact(page, Noted)[0].text}\n" in example
+    assert f"\n    {open_artifact(page, Noted)[0].text}\n" in text
+
+
+def test_the_example_of_a_trellis_is_what_encode_gives():
+    text, page = example("An example of a trellis")
+    trellis = Trellis(if_odd=5, if_half_odd=2, restart=3)
+    rows = [[[int(each) for each in cell.split(",")] for cell in cells] for cells in level_rows(text)]
+    levels = np.array([own for *_, own in rows], np.int32)
+    row_steps, column_steps = np.array([128, 136, 120, 128], np.uint8), np.array([128, 132], np.uint8)
+    tensor = QuantizedTensor(levels, np.array([0.5], np.float32), column_steps, row_steps, trellis)
+    assert encode({"t": tensor}, {}) == page
+    assert f"\n    {open_artifact(page, Noted)[0].text}\n" in text
+    values = re.search(r"`t` is\s+(.*?), all exact", text, re.DOTALL)
+    assert [[float(each) for each in row.split(",")] for row in values[1].split(";")] == decode(page)["t"].tolist()
+    before = np.zeros(2, np.int64)
+    for number, (states, tables, symbols, halves, own) in enumerate(rows):
+        before *= number % 3 > 0
+        assert (states, tables) == (before.tolist(), (2 + before % 2).tolist())
+        assert halves == [-(each + 1) // 2 if each % 2 else each // 2 for each in symbols]
+        assert own == (2 * np.array(halves) + before % 2).tolist()
+        before = trellis.after(before, levels[number])
+
+
+def level_rows(text: str) -> list[list[str]]:
+    """Of an example the cells behind each plane of levels: states, tables, symbols, halves, levels."""
+    lines = [line for line in text.splitlines() if line.startswith("| `levels` |")]
+    return [[cell.strip() for cell in line.split("|")[2:-1]] for line in lines]
 
 
 @given(patterned_tensors())

@@ -48,7 +48,7 @@ def test_an_artifact_holds_what_the_recipe_asked_for(recipe):
     assert loaded.rules[0].quantizer == ternary_plugin.Ternary(threshold=0.5)
     treated = quantize_checkpoint(tensors, loaded)
     back = decode(encode(treated, {}))
-    levels, scales, _ = treated["blocks.0.mlp.fc"]
+    levels, scales = treated["blocks.0.mlp.fc"][:2]
     large = np.abs(tensors["blocks.0.mlp.fc"]) > 0.5 * np.abs(tensors["blocks.0.mlp.fc"]).mean(1, keepdims=True)
     assert np.array_equal(levels, np.sign(tensors["blocks.0.mlp.fc"]) * large)
     assert np.array_equal(back["blocks.0.mlp.fc"], levels * scales.astype(np.float32)[:, None])

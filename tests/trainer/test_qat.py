@@ -85,7 +85,7 @@ def batch():
     return ids[:, :-1], ids[:, 1:]
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name != "best"])
 def test_inside_the_model_is_the_unpacked_one(name):
     model, recipe = model_of(1), load_recipe(name)
     before = {key: weight.clone() for key, weight in model.state_dict().items()}
@@ -196,3 +196,12 @@ def test_a_quantizer_without_a_formula_is_refused():
     with pytest.raises(UsageError, match=words), fake_quantized(model, WITHOUT_FORMULA):
         pytest.fail("entered")
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
+
+
+def test_recipe_best_is_for_packing():
+    words = (
+        "^recipe best, tensor `skip_weights`: training cannot round with treatment `rate-distortion`, which has no "
+        "formula; train with a recipe like pr339$"
+    )
+    with pytest.raises(UsageError, match=words), fake_quantized(model_of(8), load_recipe("best")):
+        pytest.fail("entered")

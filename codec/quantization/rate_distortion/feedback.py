@@ -15,9 +15,9 @@ from codec.decoder import Trellis
 from codec.progress import Progress, silent
 from codec.quantization.gptq import Factor
 from codec.quantization.rate_distortion.rates import CLASSES, SPAN, SPREADS, level_costs, spread_classes
-from codec.quantization.rate_distortion.trellis import cheapest
+from codec.quantization.rate_distortion.trellis import best_levels
 
-FARTHEST = 1 << 17  # levels; the format ends at 2 * (127 + 65535)
+FARTHEST = 1 << 16  # levels, the largest that an artifact holds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +114,7 @@ class _Sweep:
                 pair.append(cost)
             costs.append(np.minimum(*pair))
             best.append(np.where(pair[1] < pair[0], below + 4, below))
-        taken = cheapest(self.trellis, self._sequences(np.stack(costs).astype(np.float32)))
+        taken = best_levels(self.trellis, self._sequences(np.stack(costs).astype(np.float32)))
         matrices, rows = wanted.shape
         remainders = taken.T.reshape(matrices, -1)[:, :rows].astype(np.int64)
         levels: np.ndarray = np.take_along_axis(np.stack(best), remainders[None], 0)[0]

@@ -7,15 +7,18 @@ wherever it is spent when all these costs are equal: step = multiplier * U_jj / 
 is the rule of WaterSIC (arXiv 2603.04956).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from codec.decoder import octaves
 from codec.quantization.gptq import Factor
+from codec.quantization.rate_distortion.feedback import FARTHEST
 from codec.storage.calibration_file import Layers
 
 UNIT = 128  # the step that stands for 1, in eighths of an octave
-TINY = 1e-300
+REACH = FARTHEST - 2048  # levels; feedback may move a weight by some
+TINY = 1e-60  # in place of 0: steps of 1e-30, which float32 holds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,9 +31,9 @@ class Importance:
     @classmethod
     def calibrated(cls, terms: list[tuple[np.ndarray, np.ndarray]]) -> "Importance":
         """terms: of `Layers.terms`.  An embedding that is the output matrix too sums both, under common moments."""
-        total = np.sum([rows.mean() * moments for rows, moments in terms], 0)
+        total = np.sum([max(rows.mean(), TINY) * moments for rows, moments in terms], 0)
         rows = np.sum([rows * _mean_diagonal(moments) for rows, moments in terms], 0)
-        return cls(moments=total / max(_mean_diagonal(total), TINY), rows=rows)
+        return cls(moments=total / (abs(_mean_diagonal(total)) or 1.0), rows=rows)
 
     @classmethod
     def by_spread(cls, weights: np.ndarray, every: int) -> "Importance":
@@ -91,6 +94,15 @@ class Steps:
         rows = -np.log2(known.rows) / 2
         scale = np.float32(multiplier * 2.0 ** (middle + rows.mean()))
         return cls(scale=scale, row_steps=_eighths(rows - rows.mean()), column_steps=_eighths(columns))
+
+    def reaching(self, weights: np.ndarray) -> "Steps":
+        """Rows with wider steps where a weight is beyond the farthest level: an outlier's own bits are lost first.
+
+        weights: float (rows, columns).
+        """
+        sizes = (abs(weights) / octaves(self.column_steps)).max(1, initial=0) / (self.scale * octaves(self.row_steps))
+        wider = np.ceil(8 * np.log2(np.maximum(sizes / REACH, 1)))
+        return replace(self, row_steps=(self.row_steps + wider).clip(0, 255).astype(np.uint8))
 
 
 def _eighths(octaves: np.ndarray) -> np.ndarray:

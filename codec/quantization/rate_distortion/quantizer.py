@@ -1,6 +1,7 @@
 """The treatment `rate-distortion`: one knob for a whole model, and every bit where it saves most."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,13 +14,14 @@ from codec.progress import Progress, silent
 from codec.quantization.array_ops import LARGEST_FLOAT16
 from codec.quantization.gptq import Factor, factorize
 from codec.quantization.quantizers import QUANTIZERS, finite_cast
-from codec.quantization.rate_distortion.feedback import Matrices, quantize
+from codec.quantization.rate_distortion.feedback import FARTHEST, Matrices, quantize
 from codec.quantization.rate_distortion.importance import UNIT, Steps, importance
 from codec.quantization.rate_distortion.trellis import trellis_of
 from codec.storage.calibration_file import Layers
 
 FEWEST = 2048  # weights of a matrix; below, steps of rows and columns cost more than they save
 FEWEST_STEPPED = 16  # weights; below, a step costs what it saves over float16
+SMALL_NOISE = 0.02  # over signal, at most about: steps of half a weight, as second order is blind here too
 FINE_STEP = 1.6  # fine steps of a trellis have the error of one uniform step: measured 1.55 to 1.65
 AT_ONCE = 1 << 23  # weights of matrices worked on together, in 0.3 GB
 Treated = QuantizedTensor | np.ndarray
@@ -54,10 +56,12 @@ class RateDistortion:
     gptq: bool = True
 
     def __post_init__(self) -> None:
-        if not self.nats > 0:
+        if not 0 < self.nats < math.inf:
             raise UsageError(f"a loss of {self.nats} nats", hint="it is a positive number; 0.005 is the default")
-        if self.restart < 1 or not min(self.row_noise, self.token_noise) > 0 or self.rate_weight < 0:
+        if self.restart < 1 or not (self.row_noise > 0 and self.token_noise > 0 and self.rate_weight >= 0):
             raise UsageError("restart is at least 1, noises are above 0, rate_weight is not below 0")
+        if not (math.isfinite(self.row_exponent) and math.isfinite(self.column_exponent)):
+            raise UsageError("row_exponent and column_exponent are finite numbers, 0 to 1 as a rule")
         trellis_of(self.states, self.restart)
 
     def coarsened(self, octaves: float) -> "RateDistortion":
@@ -74,7 +78,7 @@ class RateDistortion:
         groups: dict[tuple[int, ...], list[_Matrix]] = {}
         for name in sorted(tensors):
             try:
-                one = _with_one_step(name, tensors[name], layers, multiplier)
+                one = self._with_one_step(name, tensors[name], layers, multiplier)
                 if one is None:
                     matrix = self._matrix(name, tensors[name], layers, multiplier, every)
                     groups.setdefault(matrix.weights.shape, []).append(matrix)
@@ -101,9 +105,29 @@ class RateDistortion:
         most = self.token_noise if layers and name in layers.frequencies else self.row_noise
         rows = known.tempered(values, multiplier, self.row_exponent if calibrated else 1.0, most)
         fine = multiplier / (FINE_STEP if self.states > 1 else 2)  # a uniform quantizer uses every other level
-        return _Matrix(
-            name=name, weights=values, factor=factor, steps=Steps.of(rows, factor, fine, self.column_exponent)
-        )
+        steps = Steps.of(rows, factor, fine, self.column_exponent).reaching(values)
+        return _Matrix(name=name, weights=values, factor=factor, steps=steps)
+
+    def _with_one_step(
+        self, name: str, weights: np.ndarray, layers: Layers | None, multiplier: float
+    ) -> Treated | None:
+        """A small tensor, or one that is no matrix; None for the others."""
+        terms, fisher = (layers.terms(name), layers.fisher(name)) if layers else ([], None)
+        if weights.size > FEWEST and weights.ndim > 1 and (terms or fisher is None):
+            return None
+        values = finite_cast(weights, np.float32)
+        known = importance(name, values, layers, 1)[0].mean() if terms else 0.0
+        known += float(fisher.mean()) if fisher is not None and fisher.size else 0.0
+        largest = float(abs(values).max(initial=0))
+        if not known or weights.size < FEWEST_STEPPED or not largest:
+            return finite_cast(weights, np.float16 if largest < LARGEST_FLOAT16 else np.float32)
+        known += multiplier**2 / (12 * SMALL_NOISE * float(np.square(values, dtype=np.float64).mean()))
+        scale = np.float32(max(multiplier / known**0.5 / 2, largest / FARTHEST))
+        halves = np.rint(values.astype(np.float64) / (2 * scale))
+        rows = len(weights) if weights.ndim > 1 else 1
+        columns = np.full(weights.size // max(rows, 1), UNIT, np.uint8)
+        levels, flat = (2 * halves).astype(np.int32), np.full(rows, UNIT, np.uint8)
+        return QuantizedTensor(levels, np.array([scale], np.float32), columns, flat, trellis_of(1, 1))
 
     def _quantized(self, batch: list["_Matrix"], progress: Progress) -> Iterator[tuple[str, QuantizedTensor]]:
         """Of matrices of one shape."""
@@ -128,24 +152,6 @@ class _Matrix:
     weights: np.ndarray
     factor: Factor
     steps: Steps
-
-
-def _with_one_step(name: str, weights: np.ndarray, layers: Layers | None, multiplier: float) -> Treated | None:
-    """A small tensor, or one that is no matrix; None for the others."""
-    terms, fisher = (layers.terms(name), layers.fisher(name)) if layers else ([], None)
-    if weights.size > FEWEST and weights.ndim > 1 and (terms or fisher is None):
-        return None
-    values = finite_cast(weights, np.float32)
-    known = importance(name, values, layers, 1)[0].mean() if terms else 0.0
-    known += float(fisher.mean()) if fisher is not None and fisher.size else 0.0
-    if not known or weights.size < FEWEST_STEPPED:
-        return finite_cast(weights, np.float16 if abs(values).max(initial=0) < LARGEST_FLOAT16 else np.float32)
-    scale = np.float32(multiplier / known**0.5 / 2)
-    halves = np.rint(values.astype(np.float64) / (2 * scale))
-    rows = len(weights) if weights.ndim > 1 else 1
-    columns = np.full(weights.size // max(rows, 1), UNIT, np.uint8)
-    levels, flat = (2 * halves).astype(np.int32), np.full(rows, UNIT, np.uint8)
-    return QuantizedTensor(levels, np.array([scale], np.float32), columns, flat, trellis_of(1, 1))
 
 
 def _batches(groups: Mapping[tuple[int, ...], list[_Matrix]]) -> Iterator[list[_Matrix]]:

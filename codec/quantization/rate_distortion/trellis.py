@@ -38,7 +38,7 @@ def transitions(trellis: Trellis) -> tuple[np.ndarray, np.ndarray]:
     return order % len(states), levels.ravel()[order]
 
 
-def cheapest(trellis: Trellis, costs: np.ndarray) -> np.ndarray:
+def best_levels(trellis: Trellis, costs: np.ndarray) -> np.ndarray:
     """Which levels to take, by their remainder modulo 4: uint8 (length, sequences).
 
     costs: float32 (length, 4, sequences), of the best level of each remainder.  All sequences begin in state 0.
