@@ -39,8 +39,7 @@ def quantize(
 ) -> np.ndarray:
     """int32 (matrices, rows, columns): the levels.
 
-    rate_weight: what a bit costs, in squared steps; 0 looks at the error alone.  At the optimum of rate and distortion
-    it is 2 ln 2 times the error of a weight, about 0.3.
+    rate_weight: what a bit costs, in squared steps; 0 looks at the error alone.
     propagate: False leaves an error where it is made.  progress: told the columns done.
     """
     order = np.stack([factor.order for factor in batch.factors])
@@ -102,10 +101,10 @@ class _Sweep:
     def _column(self, wanted: np.ndarray) -> np.ndarray:
         """wanted: float32 (matrices, rows), in steps -> levels, int32."""
         bits, place = self._bits(wanted)
+        within = wanted.clip(4 - FARTHEST, FARTHEST - 8)
         best, costs = [], []
         for remainder in range(4):
-            below = np.floor((wanted - remainder) / 4) * 4 + remainder
-            below = below.clip(-FARTHEST, FARTHEST - 4)
+            below = np.floor((within - remainder) / 4) * 4 + remainder
             pair = []
             for level in (below, below + 4):
                 cost = np.square(wanted - level)
