@@ -114,8 +114,8 @@ def line(rows: Iterable[Row], key: str) -> tuple[float, float, int]:
 
 
 def _predicted(rows: Iterable[Row]) -> list[Row]:
-    """Of language models, all kinds, where the second order can be believed."""
-    kinds = ("point", "ablation", "paid")
+    """Of language models, where the second order can be believed."""
+    kinds = ("point",)  # an ablation may leave out what makes predictions hold
     return [row for row in rows if row["kind"] in kinds and "kl" in row and 0 < row["predicted"] < ENDURED]
 
 
@@ -146,10 +146,11 @@ def _at_rates(rows: Sequence[Row], subject: str) -> None:
         values = [at(found, rate, key) for rate in rates]
         if key == "noise":
             values = [None if each is None else 10 * math.log10(each) for each in values]
-        spans = f"{found[0]['bits']:.2f} to {found[-1]['bits']:.2f}"
-        lines.append((scheme, str(len(found)), spans, *(_said(each) for each in values)))
+        figure = "decibels" if key == "noise" else key
+        measured = "; ".join(f"{row['bits']:.3f}: {row[figure]:.4g}" for row in found)
+        lines.append((scheme, measured, *(_said(each) for each in values)))
     what = "output error, dB" if key == "noise" else "KL, nats"
-    _table(f"{subject}: {what} at bits per quantized weight", ("scheme", "points", "from, to", *map(str, rates)), lines)
+    _table(f"{subject}: {what} at bits per quantized weight", ("scheme", "bits: measured", *map(str, rates)), lines)
 
 
 def _files(rows: Sequence[Row], subject: str) -> None:
@@ -201,7 +202,7 @@ def _violations(rows: Sequence[Row], subjects: Sequence[str]) -> None:
 def _compared(rows: Sequence[Row], kind: str) -> None:
     groups = sorted({(row["subject"], row["aim"]) for row in rows if row["kind"] == kind}, key=str)
     for subject, aim in groups:
-        chosen = [row for row in rows if (row["kind"], row["subject"], row["aim"]) == (kind, subject, aim)]
+        chosen = [row for row in rows if (row["kind"], row.get("subject"), row.get("aim")) == (kind, subject, aim)]
         chosen.sort(key=lambda row: row["scheme"])
         first = chosen[0]
         lines = []
