@@ -20,7 +20,7 @@ import click
 import numpy as np
 import torch
 
-from benchmarks.gaussian_bound import component_variances, gap
+from benchmarks.gaussian_bound import component_variances, gap, ideal_gap
 from benchmarks.machine import describe, high_water
 from benchmarks.minilm import read_minilm
 from benchmarks.schemes import (
@@ -50,7 +50,7 @@ from codec.storage.checkpoint import read_checkpoint
 from codec.storage.json_file import read_json_object
 
 VERSIONS = ("parameter-golf-kit", "numpy", "torch", "brotli", "nncodec")
-RUNS = ("curves", "files", "ablation", "paid", "bound", "speed")
+RUNS = ("curves", "files", "ablation", "paid", "bound", "ideal", "speed")
 RATES = (5.0, 4.2, 3.3, 2.5, 2.0, 1.5, 1.0)  # bits per quantized weight; the knob turns towards each in turn
 KEYS = ("kind", "subject", "scope", "scheme", "seed", "aim")  # what tells rows apart
 NEAR = 0.04  # bits per weight: so near an aim a curve has its point
@@ -58,6 +58,7 @@ FAR = 0.5  # bits per weight: what ends so far from its aim is at an end of its 
 FARTHEST = 4.5  # octaves
 CLOSE = 0.02  # bits per weight: so near an aim a variant is compared
 TRIES = 4
+STATES = (1, 4, 8, 16, 32, 64)
 LEAST_BITS = 0.5  # per weight; below, a tensor is mostly zeros and its distance to the bound says little
 
 
@@ -204,7 +205,7 @@ class Bench:
         Rows count alike and have no bound on their noise, for the quantizer and for the bound: what `best` spends on
         rows by its own rules is no error of its trellis.
         """
-        variants = [(states, 1024) for states in (1, 4, 8, 16, 32, 64)] + [(8, 128), (8, 256), (64, 128)]
+        variants = [(states, 1024) for states in STATES] + [(8, 128), (8, 256), (64, 128)]
         for states, restart in variants:
             own = dataclasses.replace(
                 best(), states=states, restart=restart, row_exponent=0.0, row_noise=UNBOUND, token_noise=UNBOUND
@@ -241,6 +242,7 @@ class Bench:
         for row in costs.rows:
             weights = self.subject.tensors[row.name]
             known = Importance.calibrated(self.layers.terms(row.name))
+            assert known.moments is not None
             flat = np.full(len(weights), known.rows.mean())
             variances = component_variances(weights, known.moments, flat)
             error = packed.weights[row.name].astype(np.float64) - weights
@@ -306,6 +308,17 @@ def ablation() -> dict[str, Scheme]:
         "best without rate-aware decisions": partial(joint, quantizer=changed(own, rate_weight=0.0)),
         "best without feedback (GPTQ)": partial(joint, quantizer=changed(own, gptq=False)),
     }
+
+
+def ideal(report: Report) -> None:
+    """The trellis alone: independent Gaussian weights, no side information."""
+    for states in STATES:
+        started = time.perf_counter()
+        bits, found = ideal_gap(states, best().rate_weight)
+        about = {"subject": "independent Gaussian", "scheme": f"{states} states", "states": states, "restart": 1024}
+        gaps = dict.fromkeys(("median_db", "median_with_tables_db", "worst_db", "best_db"), found)
+        seconds = time.perf_counter() - started
+        report.add({"kind": "bound", **about, "bits": bits, "tensors": 1, "left_out": 0, **gaps, "seconds": seconds})
 
 
 def speed(report: Report) -> None:
@@ -377,6 +390,8 @@ def bench(
             own = Bench(subject=subject, report=report, names=names, rates=rates, seed=seed)
             for run in runs:
                 _run(own, run, octaves)
+    if "ideal" in runs:
+        ideal(report)
     if "speed" in runs:
         speed(report)
 

@@ -241,7 +241,7 @@ def _bounds(rows: Sequence[Row]) -> None:
             f"{row['seconds']:.0f}",
         )
         for row in sorted(
-            found, key=lambda row: (row["subject"], str(row["aim"]), row["restart"] != 1024, row["states"])
+            found, key=lambda row: (row["subject"], str(row.get("aim")), row["restart"] != 1024, row["states"])
         )
     ]
     headers = (

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from benchmarks import report_rd
 from benchmarks.bench_rd import ablation, bench
-from benchmarks.gaussian_bound import component_variances, gap, least_distortion
+from benchmarks.gaussian_bound import component_variances, gap, ideal_gap, least_distortion
 from benchmarks.schemes import equal_rates, lmmse, multiplied, scalar, schemes, watersic
 from benchmarks.subjects import language_model
 from codec.encoder import encode
@@ -90,6 +90,12 @@ def test_the_bound_is_that_of_gaussian_components():
     assert variances.sum() == pytest.approx(np.square(weights[:, :50]).sum(), rel=1e-6)
     found = gap(np.ones(weights.size), float(np.square(weights - step * rounded).sum()), bits)
     assert found == pytest.approx(1.53, abs=0.05)  # pi e / 6, what uniform steps cost
+
+
+def test_more_states_come_nearer_to_the_bound():
+    uniform, few, many = (ideal_gap(states, 0.2)[1] for states in (1, 4, 16))
+    assert uniform == pytest.approx(1.55, abs=0.03)
+    assert 0.3 < many < few < 0.65
 
 
 def test_the_report_reads_curves_and_finds_who_is_better():
