@@ -9,7 +9,6 @@ Every row is written to the JSON as soon as it is known; rows of the same kind a
 
 import dataclasses
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -18,11 +17,12 @@ from typing import Any
 
 import click
 import numpy as np
-import torch
 
-from benchmarks.gaussian_bound import component_variances, gap, ideal_gap
-from benchmarks.machine import describe, high_water
-from benchmarks.minilm import read_minilm
+from benchmarks.gaussian_bound import component_variances, gap
+from benchmarks.machine import describe
+from benchmarks.models.minilm import read_minilm
+from benchmarks.models.subjects import LanguageModel, SentenceEncoder, Subject, language_model
+from benchmarks.rd_alone import STATES, ideal, speed
 from benchmarks.schemes import (
     UNBOUND,
     Packed,
@@ -36,9 +36,7 @@ from benchmarks.schemes import (
     schemes,
     tensors_alone,
 )
-from benchmarks.subjects import LanguageModel, SentenceEncoder, Subject, language_model
 from codec.allocation.damage import added_nats
-from codec.decoder import decode
 from codec.encoder import encode
 from codec.errors import EnvironmentLacks, UsageError
 from codec.measurement.byte_ledger import ledger
@@ -46,7 +44,6 @@ from codec.quantization.rate_distortion.importance import Importance
 from codec.quantization.rate_distortion.quantizer import RateDistortion
 from codec.storage.atomic_files import write_bytes
 from codec.storage.calibration_file import Layers
-from codec.storage.checkpoint import read_checkpoint
 from codec.storage.json_file import read_json_object
 
 VERSIONS = ("parameter-golf-kit", "numpy", "torch", "brotli", "nncodec")
@@ -58,7 +55,6 @@ FAR = 0.5  # bits per weight: what ends so far from its aim is at an end of its 
 FARTHEST = 4.5  # octaves
 CLOSE = 0.02  # bits per weight: so near an aim a variant is compared
 TRIES = 4
-STATES = (1, 4, 8, 16, 32, 64)
 LEAST_BITS = 0.5  # per weight; below, a tensor is mostly zeros and its distance to the bound says little
 
 
@@ -310,48 +306,6 @@ def ablation() -> dict[str, Scheme]:
     }
 
 
-def ideal(report: Report) -> None:
-    """The trellis alone: independent Gaussian weights, no side information."""
-    for states in STATES:
-        started = time.perf_counter()
-        bits, found = ideal_gap(states, best().rate_weight)
-        about = {"subject": "independent Gaussian", "scheme": f"{states} states", "states": states, "restart": 1024}
-        gaps = dict.fromkeys(("median_db", "median_with_tables_db", "worst_db", "best_db"), found)
-        seconds = time.perf_counter() - started
-        report.add({"kind": "bound", **about, "bits": bits, "tensors": 1, "left_out": 0, **gaps, "seconds": seconds})
-
-
-def speed(report: Report) -> None:
-    """Random weights in the shapes of pull request 1716, without calibration, 2 threads at most."""
-    from benchmarks.bench_fit import SPREADS, random_checkpoint
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "random.safetensors")
-        random_checkpoint(path, "pr1716", SPREADS["pr1716"])
-        tensors, _ = read_checkpoint(path)
-    before, started = high_water(), time.perf_counter()
-    treated = dict(best().quantize_all(tensors, None))
-    quantized = time.perf_counter()
-    blob = encode(treated, {})
-    encoded = time.perf_counter()
-    packing = high_water()
-    decode(blob)
-    report.add(
-        {
-            "kind": "speed",
-            "subject": "random pr1716",
-            "weights": sum(array.size for array in tensors.values()),
-            "bytes": len(blob),
-            "threads": torch.get_num_threads(),
-            "quantize_seconds": quantized - started,
-            "encode_seconds": encoded - quantized,
-            "decode_seconds": time.perf_counter() - encoded,
-            "memory_before": before,
-            "memory_peak": packing,
-        }
-    )
-
-
 @click.command()
 @click.option("--weights", "paths", multiple=True, metavar="NAME=FILE", help="A language model; repeat it.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of token shards and their tokenizer.")
@@ -391,9 +345,9 @@ def bench(
             for run in runs:
                 _run(own, run, octaves)
     if "ideal" in runs:
-        ideal(report)
+        ideal(report.add)
     if "speed" in runs:
-        speed(report)
+        speed(report.add)
 
 
 def _run(own: Bench, run: str, octaves: float) -> None:

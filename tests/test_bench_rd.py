@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from benchmarks import report_rd
 from benchmarks.bench_rd import ablation, bench
 from benchmarks.gaussian_bound import component_variances, gap, ideal_gap, least_distortion
+from benchmarks.models.subjects import language_model
 from benchmarks.schemes import equal_rates, lmmse, multiplied, scalar, schemes, watersic
-from benchmarks.subjects import language_model
 from codec.encoder import encode
 from codec.measurement.byte_ledger import ledger
 from codec.storage.checkpoint import write_checkpoint

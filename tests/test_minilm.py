@@ -1,4 +1,4 @@
-"""benchmarks/minilm.py with a small random encoder of the same code: what it measures, and what predicts it."""
+"""benchmarks/models/minilm.py with a small random encoder of the same code: what it measures, and what predicts it."""
 
 import json
 import math
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.minilm import Encoder, MiniLM, WordPiece, read_minilm
+from benchmarks.models.minilm import Encoder, MiniLM, WordPiece, read_minilm
 from codec.allocation.damage import added_nats
 from codec.errors import InputError
 from codec.quantization.recipe import Rule

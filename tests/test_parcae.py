@@ -1,4 +1,4 @@
-"""benchmarks/parcae.py on small random models, and on its author's weights."""
+"""benchmarks/models/parcae.py on small random models, and on its author's weights."""
 
 from collections import Counter
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.parcae import BlockConfig, Parcae, ParcaeConfig, load
+from benchmarks.models.parcae import BlockConfig, Parcae, ParcaeConfig, load
 from codec.errors import InputError
 from codec.storage.checkpoint import write_checkpoint
 from verify.scoring.sliding import Sliding

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks import parcae
-from benchmarks.minilm import MiniLM
+from benchmarks.models import parcae
+from benchmarks.models.minilm import MiniLM
+from codec.errors import UsageError
 from codec.storage.calibration_file import Layers, read_layers
 from codec.storage.token_shards import find_shards, find_tokenizer
 from packager.importers.read_any import read_any
@@ -178,7 +179,7 @@ class SentenceEncoder:
 
     def calibrate(self, *, seed: int = 0, times: int = 1, weights: Arrays | None = None) -> Layers:
         if weights is not None or times != 1:
-            raise NotImplementedError("only language models are calibrated in other ways")
+            raise UsageError("only language models are calibrated in other ways")
         if seed not in self.calibrations:
             self.calibrations[seed] = self.encoder.calibrate(seed=seed)
         return self.calibrations[seed]
