@@ -55,6 +55,7 @@ FAR = 0.5  # bits per weight: what ends so far from its aim is at an end of its 
 FARTHEST = 4.5  # octaves
 CLOSE = 0.02  # bits per weight: so near an aim a variant is compared
 TRIES = 4
+FINISHING = (60, 200)  # steps
 LEAST_BITS = 0.5  # per weight; below, a tensor is mostly zeros and its distance to the bound says little
 
 
@@ -194,6 +195,15 @@ class Bench:
         more = self.subject.calibrate(seed=self.seed, times=4)
         for name, other in (("best, calibrated again on the quantized model", drifted), ("best, 4x the tokens", more)):
             self.compare("paid", {name: partial(own, seen=lambda *_, other=other: other)}, rate)
+        if isinstance(self.subject, LanguageModel):
+            for steps in FINISHING:
+                self.compare("paid", {f"best, {steps} steps of finishing": partial(self._finished, steps)}, rate)
+
+    def _finished(self, steps: int, tensors: Mapping[str, np.ndarray], layers: Layers, octaves: float) -> Packed:
+        """Small floats follow what was quantized; they are not counted, as in every row of the scope `part`."""
+        assert isinstance(self.subject, LanguageModel)
+        packed = joint(tensors, layers, octaves, best())
+        return dataclasses.replace(packed, weights=self.subject.finished(packed.weights, steps))
 
     def bound(self, octaves: float) -> None:
         """Distance to the Gaussian bound, tensor by tensor.
@@ -276,16 +286,16 @@ def ablation() -> dict[str, Scheme]:
         return dataclasses.replace(quantizer, **fields)
 
     flat = changed(own, states=1, rate_weight=0.0, row_exponent=0.0, row_noise=UNBOUND, token_noise=UNBOUND)
-    rows = changed(own, states=1, rate_weight=0.0)
+    rows = changed(own, rate_weight=0.0)
     bounded = {"row_noise": own.row_noise, "token_noise": own.token_noise}
     even = partial(joint, seen=equal_rates)
     return {
         "0 scalar, steps by the rows' spread": partial(even, quantizer=plain),
         "1 + columns": partial(even, quantizer=changed(plain, column_exponent=1.0)),
         "2 + importance of tensors": partial(joint, quantizer=flat),
-        "3 + importance of rows, bounded noise": partial(joint, quantizer=rows),
+        "3 + importance of rows, bounded noise": partial(joint, quantizer=changed(rows, states=1)),
         "4 + trellis, 8 states": partial(joint, quantizer=changed(rows, states=8)),
-        "5 + trellis, 64 states": partial(joint, quantizer=changed(rows, states=64)),
+        f"5 + trellis, {own.states} states": partial(joint, quantizer=rows),
         "6 + rate-aware (best)": partial(joint, quantizer=own),
         "0 alone: columns": partial(even, quantizer=changed(plain, column_exponent=1.0)),
         "0 alone: importance of tensors": partial(joint, quantizer=plain, seen=tensors_alone),
@@ -293,7 +303,7 @@ def ablation() -> dict[str, Scheme]:
             joint, quantizer=changed(plain, **bounded), seen=rows_alone
         ),
         "0 alone: trellis, 8 states": partial(even, quantizer=changed(plain, states=8)),
-        "0 alone: trellis, 64 states": partial(even, quantizer=changed(plain, states=64)),
+        f"0 alone: trellis, {own.states} states": partial(even, quantizer=changed(plain, states=own.states)),
         "0 alone: rate-aware": partial(even, quantizer=changed(plain, rate_weight=own.rate_weight)),
         "best without columns": partial(joint, quantizer=changed(own, column_exponent=0.0)),
         "best without importance of tensors": partial(joint, quantizer=own, seen=rows_alone),

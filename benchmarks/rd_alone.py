@@ -16,7 +16,7 @@ from codec.encoder import encode
 from codec.storage.checkpoint import read_checkpoint
 
 Add = Callable[[Mapping[str, Any]], None]
-STATES = (1, 4, 8, 16, 32, 64)
+STATES = (1, 4, 8, 16, 32, 64, 128, 256)
 
 
 def ideal(add: Add) -> None:

@@ -5,6 +5,7 @@ layers = subject.calibrate(seed=0)
 subject.score({"tok_emb.weight": other})["kl"]
 """
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ from verify.scoring.validation import Validation
 
 CALIBRATION_TOKENS = 2_048  # per pass, as `pgolf calibrate` on a CPU
 SCORED_TOKENS = 4_096  # per pass
+FINISHING_SEQUENCES, FINISHING_TOKENS, FINISHING_RATE = 8, 256, 0.002  # of a step; the rate falls to 0
+LARGEST_FINISHED = 60_000  # weights: what is larger is a table of its own
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -88,8 +91,9 @@ class LanguageModel:
 
     def score(self, weights: Arrays) -> dict[str, float]:
         before, after, divergence = 0.0, 0.0, 0.0
+        batches = self._exact  # of the float model, which is loaded now
         self._load(weights)
-        for place, exact in enumerate(self._exact):
+        for place, exact in enumerate(batches):
             now, (_, targets) = self._logs(place), self._batch(place)
             chosen = targets[..., None]
             before -= float(exact.gather(-1, chosen).double().sum())
@@ -99,6 +103,30 @@ class LanguageModel:
         count = len(self.ids) - 1
         loss = (after - before) / count
         return {"loss": loss, "bpb": loss * count / math.log(2) / self.target_bytes, "kl": divergence / count}
+
+    def finished(self, weights: Arrays, steps: int) -> dict[str, np.ndarray]:
+        """weights, and small tensors that are not among them trained to match the float model on training text."""
+        self._load({})
+        student = copy.deepcopy(self.model)
+        self._load(weights, student)
+        for name, parameter in student.named_parameters():
+            parameter.requires_grad_(name not in weights and parameter.numel() < LARGEST_FINISHED)
+        free = {name: each for name, each in student.named_parameters() if each.requires_grad}
+        optimizer = torch.optim.Adam(free.values(), lr=FINISHING_RATE, betas=(0.9, 0.99))
+        falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
+        loader = Loader(
+            self.data, seq_len=FINISHING_TOKENS, sequences=FINISHING_SEQUENCES, vocab_size=self.vocab_size, seed=0
+        )
+        for step in range(steps):
+            ids = loader.batch(step)[0]
+            with torch.no_grad():
+                exact = self.model.logits(ids).float().log_softmax(-1)  # type: ignore[operator]
+            now = student.logits(ids).float().log_softmax(-1)  # type: ignore[operator]
+            optimizer.zero_grad()
+            (exact.exp() * (exact - now)).sum(-1).mean().backward()
+            optimizer.step()
+            falling.step()
+        return {**weights, **{name: each.detach().numpy() for name, each in free.items()}}
 
     @cached_property
     def float_loss(self) -> float:
@@ -124,9 +152,9 @@ class LanguageModel:
             logits: Tensor = self.model.logits(self._batch(place)[0])  # type: ignore[operator]
             return logits.float().log_softmax(-1)
 
-    def _load(self, weights: Arrays) -> None:
+    def _load(self, weights: Arrays, model: nn.Module | None = None) -> None:
         state = {name: torch.tensor(weights.get(name, array)) for name, array in self.tensors.items()}
-        self.model.load_state_dict(state)
+        (model or self.model).load_state_dict(state)
 
 
 def language_model(

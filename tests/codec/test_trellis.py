@@ -113,5 +113,5 @@ def test_sequences_do_not_touch_each_other():
 
 
 def test_other_numbers_of_states_are_refused():
-    with pytest.raises(UsageError, match=r"a trellis of 3 states; known: \[1, 4, 8, 16, 32, 64\]"):
+    with pytest.raises(UsageError, match=r"a trellis of 3 states; known: \[1, 4, 8, 16, 32, 64, 128, 256\]"):
         trellis_of(3, 1024)

@@ -14,7 +14,16 @@ from codec.decoder import Trellis
 from codec.errors import UsageError
 
 # Parity checks by number of states, octal as the literature prints them; a state is moved by all but their last bit.
-CHECKS = {1: (0, 0), 4: (0o5, 0o2), 8: (0o13, 0o4), 16: (0o23, 0o4), 32: (0o45, 0o10), 64: (0o103, 0o24)}
+CHECKS = {
+    1: (0, 0),
+    4: (0o5, 0o2),
+    8: (0o13, 0o4),
+    16: (0o23, 0o4),
+    32: (0o45, 0o10),
+    64: (0o103, 0o24),
+    128: (0o235, 0o126),
+    256: (0o515, 0o362),
+}
 UNREACHED = np.float32(1e30)
 
 
