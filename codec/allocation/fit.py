@@ -21,6 +21,7 @@ import numpy as np
 
 from codec.allocation.curve import COARSEST, Curve, Point, choose
 from codec.allocation.damage import added_nats, rounding_noise, squared_error
+from codec.allocation.landing import LEAST, TRIES, landed
 from codec.allocation.one_knob import fit_knob
 from codec.allocation.plan import Choice, FittedRecipe, cannot_fit, escaped
 from codec.decoder import QuantizedTensor
@@ -34,13 +35,10 @@ from codec.storage.calibration_file import Layers
 
 FEWEST = 2048  # weights: a smaller tensor is kept as the recipe has it, as `pr162-small` keeps it float16
 RUNGS = 2  # measured steps per octave
-ROUNDS, TRIES = 12, 10  # of measuring, and of moving all steps together; 4 and 3 are usual
+ROUNDS = 12  # of measuring; 4 are usual
 STAGES = ROUNDS + TRIES + 1
-CLOSE = 10_000  # the part of the limit that may be left over
-FINE = 2.0**-16  # octaves: 36 M weights at 4 bits move by 70 bytes
 NUDGE = 0.5  # octaves: how far all steps are moved together, before a plan counts as failed
 PLANS, MISSED = 3, 1000  # plans that are tried; one that misses by more than this part of the limit is made again
-LEAST = 16  # bytes: no artifact is worth more tries than to come so near
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -241,35 +239,21 @@ def _landed(
 ) -> _Trial | None:
     """All steps of a plan moved together until the artifact is just under the limit; None where that is too far.
 
-    By regula falsi, from a slope of one bit per weight and octave at first.  ends: finest and coarsest step of each.
+    ends: finest and coarsest step of each.
     """
-    room = max(limit // CLOSE, LEAST)
-    slope = sum(case.tensors[unit.names[0]].size for unit in case.units) / 8
-    over: tuple[float, int] | None = None  # (octaves, bytes): the coarsest known to be over
-    under: tuple[float, int] | None = None  # the finest known to fit
-    best, trial, shift = None, plan, 0.0
-    for done in range(1, TRIES + 1):
-        size = len(trial.blob)
-        if size > limit:
-            over = (shift, size) if over is None else max(over, (shift, size))
-        else:
-            under = (shift, size) if under is None else min(under, (shift, size))
-            best = trial if best is None or size > len(best.blob) else best
-            if limit - size <= room:
-                break
-        aim = limit - room / 2
-        if over and under:
-            part = (over[1] - aim) / (over[1] - under[1]) if done % 3 else 0.5  # regula falsi may stick to one end
-            shift = over[0] + (under[0] - over[0]) * part
-        else:
-            shift += (size - aim) / slope * (1.0 if done < 3 else 1.5)
-        shift = round(shift / FINE) * FINE
+    trial = plan
+
+    def move(shift: float, number: int) -> _Trial | None:
+        nonlocal trial
         octaves = tuple(min(max(at + shift, low), high) for at, (low, high) in zip(plan.octaves, ends, strict=True))
-        if abs(shift) > NUDGE or octaves == trial.octaves or (over and under and not over[0] < shift < under[0]):
-            break  # too far, at the end of all steps, or nothing between what was tried
-        progress(ROUNDS + done, f"landing, {size:,} of {limit:,} bytes")
+        if octaves == trial.octaves:
+            return None
+        progress(ROUNDS + number, f"landing, {len(trial.blob):,} of {limit:,} bytes")
         trial = _at(case, trial, octaves)
-    return best
+        return trial
+
+    weights = sum(case.tensors[unit.names[0]].size for unit in case.units)
+    return landed(plan, limit, weights, move, -NUDGE, NUDGE)[0]
 
 
 def _fitted(case: _Case, start: _Trial, best: _Trial, limit: int, predicted: float | None) -> FittedRecipe:

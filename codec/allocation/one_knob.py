@@ -9,6 +9,7 @@ import numpy as np
 
 from codec.allocation.curve import Point
 from codec.allocation.damage import added_nats, squared_error
+from codec.allocation.landing import TRIES, landed
 from codec.allocation.plan import Choice, FittedRecipe, cannot_fit
 from codec.decoder import QuantizedTensor
 from codec.encoder import Tensor, encode
@@ -19,11 +20,7 @@ from codec.quantization.quantizers import JointQuantizer
 from codec.quantization.recipe import Recipe, Rule, quantize_checkpoint
 from codec.storage.calibration_file import Layers
 
-TRIES = 9  # 4 or 5 are usual
-CLOSE = 10_000  # the part of the limit that may be left over
-LEAST = 16  # bytes: no artifact is worth more tries than to come so near
 WIDEST, FINEST = 8.0, -12.0  # octaves of the recipe's own steps
-FINE = 2.0**-20  # octaves: 36 M weights at 4 bits move by 4 bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +41,7 @@ def fit_knob(
 ) -> FittedRecipe:
     """The recipe whose joint quantizers have steps so many octaves wider or finer that the artifact has `limit` bytes.
 
-    See `fit_recipe`.  By regula falsi over octaves, from a slope of one bit per weight and octave at first.
+    See `fit_recipe` and `landed`.
     """
     name = f"{recipe.name}-fit"
     free = sum(tensors[name].size for names in recipe.joint_tensors(tensors).values() for name in names)
@@ -57,36 +54,8 @@ def fit_knob(
         treated = quantize_checkpoint(tensors, own, layers, told)
         return _Trial(octaves=octaves, recipe=own, treated=treated, blob=encode(treated, {**meta, "recipe": name}))
 
-    start = at = trial(0.0, 0)
-    over: tuple[float, int] | None = None
-    under: tuple[float, int] | None = None
-    best = None
-    room = max(limit // CLOSE, LEAST)
-    slope, predicted = free / 8, float(len(start.blob))
-    for number in range(1, TRIES + 1):
-        size = len(at.blob)
-        if size > limit:
-            over = max(over or (at.octaves, size), (at.octaves, size))
-        else:
-            under = min(under or (at.octaves, size), (at.octaves, size))
-            best = at if best is None or size > len(best.blob) else best
-            if limit - size <= room:
-                break
-        aim = limit - room / 2
-        if over and under:
-            part = (over[1] - aim) / (over[1] - under[1]) if number % 4 else 0.5  # regula falsi may stick to one end
-            octaves = over[0] + (under[0] - over[0]) * part
-        else:
-            octaves = at.octaves + (size - aim) / slope * (1.0 if number < 3 else 2.0)
-        octaves = min(max(round(octaves / FINE) * FINE, FINEST), WIDEST)
-        if octaves == at.octaves or (over and under and not over[0] < octaves < under[0]):
-            break  # at an end, or nothing between what was tried
-        before = at
-        at = trial(octaves, number)
-        if before.octaves != octaves:
-            predicted = aim
-            measured = (len(before.blob) - len(at.blob)) / (octaves - before.octaves)
-            slope = min(max(measured, slope / 8), slope * 2)
+    start = trial(0.0, 0)
+    best, predicted = landed(start, limit, free, trial, FINEST, WIDEST)
     if best is None:
         best = trial(WIDEST, TRIES)
         if len(best.blob) > limit:

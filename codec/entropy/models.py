@@ -18,6 +18,7 @@ from codec.entropy.histogram_clusters import cluster_contexts, segment_histogram
 from codec.entropy.level_tables import Fitted, Matrix, MatrixGroup, fit_contexts
 from codec.entropy.row_classes import one_table, spread_contexts
 from codec.entropy.row_prediction import differences, find_predictions, prediction_planes
+from codec.entropy.settled_classes import settled
 from codec.errors import UsageError
 
 CLUSTERS = (4, 12, 32, 96)  # numbers of histogram clusters that are tried, until more cost more
@@ -118,6 +119,24 @@ class SpreadClasses:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SettledClasses:
+    """Classes by the spread of rows and columns, then moved to where the levels are cheapest.  steps: per octave.
+
+    Not tried on single matrices, whose changes it would not decide otherwise.
+    """
+
+    steps: int
+    name: str = "settled classes"
+    rank: int = 15
+    scope: Scope = "group"
+
+    def fit(self, group: MatrixGroup) -> Iterator[Fitted]:
+        matrices = zip(group.matrices, group.symbols, group.row_counts, strict=True)
+        first = [spread_contexts(each.levels, symbols, counts, self.steps)[-1] for each, symbols, counts in matrices]
+        yield fit_contexts(group, [[each] for each in settled(first, group.symbols, group.width)])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RowClusters:
     """Rows are clustered by their histograms."""
 
@@ -185,6 +204,7 @@ class RowPrediction:
 register(OneTable())
 for _steps in (1, 2, 4):
     register(SpreadClasses(steps=_steps, name=f"spread classes, {_steps} per octave", rank=10 + _steps))
+register(SettledClasses(steps=2))
 register(RowClusters())
 register(SegmentClusters())
 register(RowPrediction())

@@ -7,7 +7,8 @@ import pytest
 
 from codec import Recipe, Rule, encode, load_recipe, quantize_checkpoint
 from codec.allocation.damage import added_nats, squared_error
-from codec.allocation.one_knob import CLOSE, LEAST, WIDEST, fit_knob
+from codec.allocation.landing import CLOSE, LEAST
+from codec.allocation.one_knob import WIDEST, fit_knob
 from codec.errors import LimitError
 from codec.quantization.recipe_files import recipe_toml
 from tests.codec.toy_model import toy_model

@@ -84,7 +84,7 @@ def test_columns_of_different_spread_get_different_tables():
     random = np.random.default_rng(3)
     spreads = np.where(np.arange(512) % 2, 1.0, 9.0)
     levels = (random.normal(size=(256, 512)) * spreads).round().clip(-31, 31).astype(np.int8)
-    assert group(levels)[1].keys() == {"column_classes"}
+    assert "column_classes" in group(levels)[1]
 
 
 def test_equal_rows_share_one_table():
