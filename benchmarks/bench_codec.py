@@ -1,6 +1,6 @@
 """Our artifact beside what the field uses, on the same levels and scales: bytes, overhead, speed, memory.
 
-python benchmarks/bench_codec.py --weights model.safetensors --weights final_model.int8.ptz --output results.json
+python -m benchmarks.bench_codec --weights model.safetensors --weights final_model.int8.ptz --output results.json
 """
 
 import hashlib
@@ -16,9 +16,9 @@ from typing import Any
 
 import click
 import numpy as np
-from memory import peak_memory, save
-from peers import LARGE, OPTIONAL, QUICK, Peer, installed_peers, nncodec_points
 
+from benchmarks.memory import peak_memory, save
+from benchmarks.peers import LARGE, OPTIONAL, QUICK, Peer, installed_peers, nncodec_points
 from codec.decoder import QuantizedTensor, Stream, decode, open_artifact, read_tensors, unpack
 from codec.encoder import encode
 from codec.errors import CodecError, PgolfError

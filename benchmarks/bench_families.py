@@ -1,6 +1,6 @@
 """Histograms or a distribution family: what levels cost under tables that are counted, and under fitted densities.
 
-python benchmarks/bench_families.py --weights model.safetensors --output results.json
+python -m benchmarks.bench_families --weights model.safetensors --output results.json
 """
 
 import json
@@ -12,8 +12,8 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from machine import describe
 
+from benchmarks.machine import describe
 from codec.decoder import QuantizedTensor
 from codec.entropy.code_length import table_cost
 from codec.entropy.level_tables import Matrix, level_bits

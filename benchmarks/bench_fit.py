@@ -1,6 +1,6 @@
 """`pgolf pack --fit` at many caps: how near it lands, how well it predicts, what it costs, how long it takes.
 
-python benchmarks/bench_fit.py --weights SHARED/weights/cpu-bench/checkpoint.safetensors \
+python -m benchmarks.bench_fit --weights SHARED/weights/cpu-bench/checkpoint.safetensors \
     --preset pr1716 --preset pr339 --output results.json
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from machine import describe
 
+from benchmarks.machine import describe
 from codec.encoder import encode
 from codec.quantization.recipe import Recipe, Rule, quantize_checkpoint
 from codec.quantization.recipe_files import load_recipe

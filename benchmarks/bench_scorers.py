@@ -1,6 +1,6 @@
 """Sliding evaluation beside the loop of the published scripts: same windows, same batch, same numbers, one process.
 
-python benchmarks/bench_scorers.py --output results.json
+python -m benchmarks.bench_scorers --output results.json
 """
 
 import json
@@ -16,10 +16,10 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from machine import describe
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from benchmarks.machine import describe
 from codec.errors import InputError, PgolfError
 from codec.storage.atomic_files import write_bytes
 from pgolf.console import print_table

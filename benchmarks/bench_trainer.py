@@ -1,6 +1,6 @@
 """Training on one CPU thread: tokens per CPU-second of each part of a step, beside the same step of library parts.
 
-python benchmarks/bench_trainer.py --output results/bench_trainer.json
+python -m benchmarks.bench_trainer --output results/bench_trainer.json
 """
 
 import json
@@ -15,10 +15,10 @@ from typing import Any
 
 import click
 import torch
-from machine import describe, high_water
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from benchmarks.machine import describe, high_water
 from codec.errors import PgolfError
 from codec.storage.atomic_files import write_bytes
 from pgolf.console import print_table

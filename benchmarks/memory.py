@@ -1,4 +1,6 @@
-"""Peak memory of encoding or decoding, in a process of its own: python memory.py encode|decode FILE -> bytes on stdout.
+"""Peak memory of encoding or decoding, in a process of its own.
+
+python -m benchmarks.memory encode|decode FILE -> bytes on stdout.
 
 FILE: a saved state (`save`) for encode, an artifact for decode.  What the interpreter and the libraries hold before the
 file is read is subtracted; the file's content, the arrays and the result are all counted.
@@ -19,7 +21,8 @@ def peak_memory(action: str, path: Path) -> int | None:
     """Bytes; None where the kernel keeps no high-water mark (not Linux)."""
     if not Path("/proc/self/status").exists():
         return None
-    return int(subprocess.check_output([sys.executable, __file__, action, str(path)], text=True))
+    command = [sys.executable, "-m", "benchmarks.memory", action, str(path.resolve())]
+    return int(subprocess.check_output(command, text=True, cwd=Path(__file__).parents[1]))
 
 
 def save(path: Path, tensors: Tensors) -> None:

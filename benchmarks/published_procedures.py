@@ -1,6 +1,6 @@
 """The published procedures of pull requests 162, 339 and 1176, to reproduce their numbers; none of them is legal.
 
-    python benchmarks/published_procedures.py CHECKPOINT --data DIR --pull-request 1176
+    python -m benchmarks.published_procedures CHECKPOINT --data DIR --pull-request 1176
 
 They are no `Scorer`s (they offer `replay`, not `run`) and add up to a `Replay`, not a `Score`: no verdict can hold one.
 """

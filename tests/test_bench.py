@@ -20,7 +20,7 @@ SHAPES = {"blocks.0.attn.c_q.weight": (128, 96), "blocks.0.mlp.fc.weight": (300,
 
 def bench(*arguments):
     return subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "bench_codec.py", *map(str, arguments)],
+        [sys.executable, "-m", "benchmarks.bench_codec", *map(str, arguments)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},

@@ -19,7 +19,7 @@ def test_the_family_that_made_the_weights_wins(tmp_path):
         write_checkpoint(tmp_path / f"{name}.safetensors", tensors, {})
     files = [argument for name in ("normal", "laplace") for argument in ("--weights", tmp_path / f"{name}.safetensors")]
     done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "bench_families.py", *files, "--output", tmp_path / "results.json"],
+        [sys.executable, "-m", "benchmarks.bench_families", *files, "--output", tmp_path / "results.json"],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},

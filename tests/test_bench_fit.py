@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from benchmarks import bench_fit
 from codec.storage.checkpoint import write_checkpoint
 from tests.conftest import ROOT
 from trainer.model.gpt import GPT, GPTConfig
@@ -21,7 +22,7 @@ def test_the_report_adds_up(tmp_path):
     write_checkpoint(tmp_path / "checkpoint.safetensors", tensors, {"config": model.config.to_dict()})
     arguments = ("--weights", tmp_path / "checkpoint.safetensors", "--caps", 1, "--output", tmp_path / "results.json")
     done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "bench_fit.py", *map(str, arguments)],
+        [sys.executable, "-m", "benchmarks.bench_fit", *map(str, arguments)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -35,10 +36,8 @@ def test_the_report_adds_up(tmp_path):
 
 
 @pytest.fixture
-def random_checkpoint(monkeypatch, tmp_path):
+def random_checkpoint(tmp_path):
     """Writes a full-size one and gives its path."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import bench_fit
 
     def write(preset):
         bench_fit.random_checkpoint(tmp_path / f"{preset}.safetensors", preset, bench_fit.SPREADS[preset])

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 
 def test_the_loop_and_the_scorer_agree(tmp_path):
     done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "bench_scorers.py", "--quick", "--output", tmp_path / "results.json"],
+        [sys.executable, "-m", "benchmarks.bench_scorers", "--quick", "--output", tmp_path / "results.json"],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},

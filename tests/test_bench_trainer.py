@@ -15,7 +15,7 @@ from trainer.presets.catalog import PRESETS
 def report(tmp_path_factory):
     output = tmp_path_factory.mktemp("bench") / "results.json"
     done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "bench_trainer.py", "--quick", "--output", output],
+        [sys.executable, "-m", "benchmarks.bench_trainer", "--quick", "--output", output],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},

@@ -196,7 +196,7 @@ def checkpoint(tmp_path):
 
 def bench(*arguments):
     return subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "published_procedures.py", *map(str, arguments)],
+        [sys.executable, "-m", "benchmarks.published_procedures", *map(str, arguments)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
