@@ -39,6 +39,14 @@ threads_option = click.option(
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
 )
+form_option = click.option(
+    "--form",
+    type=click.Choice(["safe", "dense"]),
+    default="safe",
+    show_default=True,
+    help="Of the packed script.  safe: printable text.  dense: 8 % smaller, holds control characters, so git needs "
+    "`-text` for it.",
+)
 _FIT_OPTIONS = (
     click.option("--fit", is_flag=True, help="Choose the steps of the recipe's matrices so that the cap is just met."),
     click.option(

@@ -1,12 +1,16 @@
 """`pgolf new`: a submission to begin with, from a preset."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from codec.errors import UsageError
 from pgolf.console import echo, json_option, print_json, print_table
-from pgolf.options import cap_option, fit_margin, fit_options, settings_option
+from pgolf.options import cap_option, fit_margin, fit_options, form_option, settings_option
+
+if TYPE_CHECKING:
+    from packager.script.wrapper import Form
 
 FALLBACK = "pr162-small"  # the recipe of presets that have none of their own name
 
@@ -18,6 +22,7 @@ FALLBACK = "pr162-small"  # the recipe of presets that have none of their own na
 @settings_option
 @cap_option
 @fit_options
+@form_option
 @click.option("--no-minify", is_flag=True, help="Carry the sources as they are written.")
 @json_option
 def new(
@@ -28,6 +33,7 @@ def new(
     cap: int,
     fit: bool,
     margin: int | None,
+    form: "Form",
     no_minify: bool,
     as_json: bool,
 ) -> None:
@@ -63,7 +69,7 @@ def new(
     chosen_margin = fit_margin(fit, margin)
     check_fit(named, cap, chosen_margin)
     training = Training(preset=chosen.to_toml(), recipe=recipe_text(named), cap=cap, margin=chosen_margin)
-    made = scaffold(training, minified=not no_minify)
+    made = scaffold(training, minified=not no_minify, form=form)
     write_scaffold(made, output)
     if loaded.calibrates and chosen.train.max_seconds and not chosen.train.reserve_seconds:
         echo(

@@ -7,7 +7,7 @@ import click
 
 from codec.errors import UsageError
 from pgolf.console import echo, json_option, print_json, print_table, progress
-from pgolf.options import cap_option, fit_margin, fit_options
+from pgolf.options import cap_option, fit_margin, fit_options, form_option
 
 if TYPE_CHECKING:
     from packager.script.wrapper import Form
@@ -48,13 +48,7 @@ DEFAULT_RECIPE = "best"
 @click.option(
     "--artifact-from", metavar="COMMAND", help="Run it first, with your rights: it writes the artifact, one new file."
 )
-@click.option(
-    "--form",
-    type=click.Choice(["safe", "dense"]),
-    default="safe",
-    show_default=True,
-    help="Of the packed script; see `pgolf wrap`.",
-)
+@form_option
 @click.option("--author", help="For submission.json.")
 @click.option("--name", "title", help="For submission.json and README.md.")
 @click.option(
@@ -135,6 +129,8 @@ def pack(
         }
         if given := [name for name, value in others.items() if value is not None]:
             raise click.UsageError(f"--artifact goes without {', '.join(given)}: they are for a checkpoint.")
+        if artifact_from is not None and dry_run:
+            raise click.UsageError("--dry-run goes without --artifact-from, whose command writes a file.")
         _pack_own(script, artifact, artifact_from, form, output, cap, author, title, no_minify, dry_run, as_json)
         return
     if checkpoint is None:

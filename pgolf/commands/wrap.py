@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pgolf.console import echo, json_option, print_json, print_table
+from pgolf.options import form_option
 
 if TYPE_CHECKING:
     from packager.script.wrapper import Form
@@ -21,13 +22,7 @@ LISTED = 10  # modules that are named; more are counted
     type=click.Path(path_type=Path),
     help="File to write.  [default: SCRIPT with .packed.py for .py]",
 )
-@click.option(
-    "--form",
-    type=click.Choice(["safe", "dense"]),
-    default="safe",
-    show_default=True,
-    help="safe: printable text.  dense: 8 % smaller, holds control characters, so git needs `-text` for it.",
-)
+@form_option
 @click.option("--show", multiple=True, metavar="NAME", help="A setting to show in clear, VOCAB_SIZE say; repeatable.")
 @click.option("--no-minify", is_flag=True, help="Carry the sources as they are written.")
 @click.option("--force", is_flag=True, help="Replace a file that is there, but never SCRIPT itself.")

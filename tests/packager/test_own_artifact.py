@@ -82,6 +82,11 @@ def test_the_folder_states_only_what_is_known(pgolf, work):
             "without --fit, --eval-only: they",
         ),
         (["--script", "mine.py"], 2, "Missing CHECKPOINT"),
+        (
+            ["--script", "mine.py", "--artifact-from", "printf weights > out", "--dry-run"],
+            2,
+            "--dry-run goes without --artifact-from",
+        ),
         (["--script", "mine.py", "--artifact-from", "exit 3"], 3, "ended with exit code 3"),
         (["--script", "mine.py", "--artifact-from", "true"], 3, "wrote 0 new files (none)"),
         (["--script", "mine.py", "--artifact-from", "touch a b"], 3, "wrote 2 new files (a, b)"),

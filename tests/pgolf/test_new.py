@@ -100,6 +100,12 @@ def test_it_writes_the_file_and_its_source(made):
     assert Preset.parsed((folder / "source" / "preset.toml").read_text()) == find_preset("tiny")
 
 
+def test_dense_is_smaller(pgolf, made, tmp_path):
+    done = pgolf("new", "tiny", "--form", "dense", "-o", tmp_path / "dense", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["code_bytes"] < 0.95 * made[1]["code_bytes"]
+
+
 def test_settings_and_recipe_are_chosen(pgolf, tmp_path):
     done = pgolf("new", "pr1716", "-o", "a", "--set", "mlp_hidden=1792", "--set", "reserve_seconds=0", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
