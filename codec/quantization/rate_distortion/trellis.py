@@ -57,14 +57,15 @@ def best_levels(trellis: Trellis, costs: np.ndarray) -> np.ndarray:
     if not trellis.if_odd:
         return np.where(costs[:, 2] < costs[:, 0], 2, 0).astype(np.uint8)
     previous, remainders = transitions(trellis)
-    branches = costs[:, remainders.ravel()].reshape(length, *previous.shape, sequences)
-    chosen = np.empty((length, *branches.shape[2:]), bool)
-    total = np.full(branches.shape[2:], UNREACHED)
+    states = previous.shape[1]
+    chosen = np.empty((length, states, sequences), bool)
+    total = np.full((states, sequences), UNREACHED)
     total[0] = 0
-    ways = np.empty(branches.shape[1:], np.float32)
+    ways, branches = np.empty((2, 2, states, sequences), np.float32)
     for place in range(length):
         total.take(previous, axis=0, out=ways, mode="clip")
-        ways += branches[place]
+        costs[place].take(remainders, axis=0, out=branches, mode="clip")  # all places at once are 2.5 times as slow
+        ways += branches
         np.less(ways[1], ways[0], out=chosen[place])
         np.minimum(ways[0], ways[1], out=total)
     taken: np.ndarray = remainders.ravel()[_traced(chosen, previous, total.argmin(0))]
