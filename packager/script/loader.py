@@ -8,7 +8,8 @@ payload) and perhaps c; the loader takes them away, so that the script finds its
   each other in a circle.  A name that has modules below it is a package, with a source or without.
 - linecache gets every source (mtime None: checkcache never drops it, whatever its size), so that inspect.getsource,
   torch.compile, Triton and tracebacks see them.  The excepthook is there because Python before 3.13 prints uncaught
-  errors from the file on disk; it leaves out the frames of the loader.
+  errors from the file on disk; it leaves out the frames up to the first of the loader that runs a source, where there
+  is one: a script may call the hook with a traceback of its own.
 """
 
 from packager.script.capitals import MARK
@@ -23,7 +24,12 @@ def S(S=S):
 """
 ALONE = """\
  D=globals();D.pop('c',D.pop('S'));A=S[1];B=__file__;linecache.cache[B]=1,None,A.splitlines(1),B
- if __name__=='__main__':sys.excepthook=lambda A,B,C:traceback.print_exception(A,B,C.tb_next.tb_next.tb_next)
+ def H(A,B,C):
+  D=C
+  while D and D.tb_frame.f_code!=E:D=D.tb_next
+  traceback.print_exception(A,B,D.tb_next if D else C)
+ E=sys._getframe().f_code
+ if __name__=='__main__':sys.excepthook=H
  exec(compile(A,B,'exec'),D)
 S()
 """
@@ -36,7 +42,11 @@ WITH_MODULES = """\
    if B or A in F:return type(sys.__spec__)(A,D,is_package=B)
  def E(A,B,C):C['__file__']=B;linecache.cache[B]=1,None,A.splitlines(1),B;exec(compile(A,B,'exec'),C)
  F=dict(zip(S[1::2],S[2::2]));sys.meta_path.insert(0,D);G=globals();G.pop('c',G.pop('S'))
- if __name__=='__main__':sys.excepthook=lambda A,B,C:traceback.print_exception(A,B,C.tb_next.tb_next.tb_next.tb_next)
+ def H(A,B,C):
+  D=C
+  while D and D.tb_frame.f_code!=E.__code__:D=D.tb_next
+  traceback.print_exception(A,B,D.tb_next if D else C)
+ if __name__=='__main__':sys.excepthook=H
  E(S[-1],__file__,G)
 S()
 """

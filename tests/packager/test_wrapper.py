@@ -301,6 +301,26 @@ def test_an_uncaught_error_shows_the_sources_lines(tmp_path):
     assert "b85decode" not in done.stderr
 
 
+@pytest.mark.parametrize("modules", [{}, MODULES])
+def test_a_script_may_show_an_error_that_it_caught(tmp_path, modules):
+    main = """\
+import sys
+def fails():
+    raise ValueError("caught")
+try:
+    fails()
+except ValueError as error:
+    sys.excepthook(type(error), error, error.__traceback__)
+    sys.excepthook(type(error), error, None)
+print("goes on")
+"""
+    done = run(tmp_path, main, modules)
+    assert (done.returncode, done.stdout) == (0, "goes on\n")
+    assert "line 3, in fails\n    raise ValueError" in done.stderr
+    assert "line 5, in <module>" in done.stderr
+    assert done.stderr.count("ValueError: caught") == 2
+
+
 def test_run_path_gives_load_without_running_main(tmp_path):
     done = run(
         tmp_path, MAIN_SCRIPT, by="print(runpy.run_path({script!r}, run_name='pgolf_submission')['load']('abc'))"
