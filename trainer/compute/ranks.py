@@ -157,7 +157,7 @@ def failures_mean_loss() -> Iterator[None]:
         reason = re.sub(r"^\[.*?\] *", "", str(error)).split("\n")[0].split(". ")[0]
         raise RankLost(
             f"another process of this run ended or does not answer ({reason})",
-            hint="see its own output; started again (`pgolf train` with --resume) the run goes on from its last saved state",
+            hint="see its own output; started again (`pgolf train` with --resume) it goes on from its last saved state",
         ) from None
 
 
