@@ -115,7 +115,7 @@ def test_a_killed_rank_ends_the_run_and_one_process_goes_on(pgolf, command, alon
     assert json.loads(output)["error"]["kind"] == "RankLost"
     (error,) = [line for line in said(errors) if line.startswith("Error")]
     assert error.startswith("Error: another process of this run ended or does not answer (")
-    assert error.endswith("; see its own output; started again (`pgolf train` with --resume) it goes on from its last saved state")
+    assert error.endswith("started again (`pgolf train` with --resume) it goes on from its last saved state")
     assert not (tmp_path / "checkpoint.safetensors").exists()
     assert read_checkpoint(tmp_path / "state.safetensors")[1]["step"] % 10 == 0
     done = pgolf(*command, tmp_path, "--resume")
