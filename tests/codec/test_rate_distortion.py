@@ -63,6 +63,14 @@ def test_gptq_is_what_moves_weights_from_their_nearest_levels():
         assert nearest.all() != gptq
 
 
+def test_exponents_of_0_make_all_steps_alike():
+    tensors, layers = toy_model()
+    for row, column in ((0.0, 1.0), (1.0, 0.0)):
+        own = treat({"q": tensors["q"]}, layers, row_noise=1e9, row_exponent=row, column_exponent=column)["q"]
+        assert (np.ptp(own.row_steps) == 0) == (row == 0)
+        assert (np.ptp(own.column_steps) == 0) == (column == 0)
+
+
 def test_coarsened_by_an_octave_is_four_times_the_nats():
     quantizer = RateDistortion(nats=0.01, **FAST)
     assert isinstance(quantizer, JointQuantizer)
