@@ -158,6 +158,41 @@ def test_rows_after_a_restart_do_not_know_those_before():
     assert np.array_equal(before[16:], after[16:])
 
 
+@pytest.mark.parametrize("states", [1, 4, 8])
+@pytest.mark.parametrize("rate_weight", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("size", [0.7, 1.1, 1.9])
+def test_no_sequence_has_less_error_and_bits(states, rate_weight, size):
+    """Against every path of levels within 5 of the weights, in one column.
+
+    Rows of two sizes, as many of each, a factor of 4 apart: so the model of spreads gives every row its own size.
+    """
+    trellis, own = trellis_of(states, 1024), np.array([1, -4, 4, 1, -1, -4]) * size
+    matrices = Matrices(
+        weights=own[None, :, None].astype(np.float32),
+        factors=None,
+        row_steps=np.ones((1, 6), np.float32),
+        column_steps=np.ones((1, 1), np.float32),
+    )
+    bits = level_costs(abs(own))
+
+    def price(row, level):
+        return (own[row] - level) ** 2 + rate_weight * bits[row, abs(level)]
+
+    cheapest = {0: 0.0}  # by state: all ways to it, each level tried
+    for row in range(6):
+        reached = {}
+        for state, cost in cheapest.items():
+            for level in range(math.floor(own[row]) - 5, math.ceil(own[row]) + 6):
+                if level % 2 == state % 2:
+                    end = int(trellis.after(np.array([state]), np.array([level]))[0])
+                    reached[end] = min(reached.get(end, math.inf), cost + price(row, level))
+        cheapest = reached
+    found = quantize(matrices, trellis, rate_weight)[0, :, 0]
+    assert sum(price(row, int(level)) for row, level in enumerate(found)) == pytest.approx(
+        min(cheapest.values()), abs=1e-3
+    )
+
+
 def test_a_rate_buys_smaller_levels():
     own, trellis = batch(1, 400, 30, step=1.0), trellis_of(8, 1024)
     sizes = [np.abs(quantize(alone(own), trellis, weight)).mean() for weight in (0.0, 0.1, 0.3, 1.0)]

@@ -54,6 +54,23 @@ def test_a_quarter_of_the_nats_is_a_bit_per_weight():
     assert 8 * (sizes[1] - sizes[0]) / WEIGHTS == pytest.approx(1, abs=0.12)  # tables of more levels are longer
 
 
+def test_gptq_is_what_moves_weights_from_their_nearest_levels():
+    tensors, layers = toy_model()
+    for gptq in (False, True):
+        own = treat({"q": tensors["q"]}, layers, nats=1e-3, states=1, rate_weight=0.0, gptq=gptq)["q"]
+        steps = own.scales[0] * np.multiply.outer(octaves(own.row_steps).astype(float), octaves(own.column_steps))
+        nearest = np.abs(own.dequantize() - tensors["q"]) <= 1.001 * steps  # levels of one state are even
+        assert nearest.all() != gptq
+
+
+def test_exponents_of_0_make_all_steps_alike():
+    tensors, layers = toy_model()
+    for row, column in ((0.0, 1.0), (1.0, 0.0)):
+        own = treat({"q": tensors["q"]}, layers, row_noise=1e9, row_exponent=row, column_exponent=column)["q"]
+        assert (np.ptp(own.row_steps) == 0) == (row == 0)
+        assert (np.ptp(own.column_steps) == 0) == (column == 0)
+
+
 def test_coarsened_by_an_octave_is_four_times_the_nats():
     quantizer = RateDistortion(nats=0.01, **FAST)
     assert isinstance(quantizer, JointQuantizer)

@@ -1,12 +1,13 @@
 """Classes that moved to where their levels are cheapest."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.entropy.level_tables import Matrix, MatrixGroup, fit_contexts
 from codec.entropy.row_classes import Contexts, histograms, row_histograms, spread_contexts
-from codec.entropy.settled_classes import settled
+from codec.entropy.settled_classes import _moved, settled
 
 
 def spread(levels: list[np.ndarray], steps: int = 2) -> tuple[MatrixGroup, list[Contexts]]:
@@ -54,3 +55,33 @@ def test_of_no_levels_nothing_moves():
     group, first = spread([np.zeros((0, 5), np.int8), np.zeros((3, 0), np.int8), np.zeros((2, 2), np.int8)])
     moved = settled(first, group.symbols, group.width)
     assert [each.rows.tolist() for each in moved] == [[], [0, 0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rows_then_columns_take_the_cheapest_of_their_class_and_its_neighbours(seed):
+    """Against every level's cost added up by itself."""
+    random = np.random.default_rng(seed)
+    tables, width, base = 9, 5, 2
+    costs = random.integers(0, 4000, (tables, width)).astype(np.int32)
+    row_prices, prices = random.integers(0, 20_000, (2, 256))
+    symbols = random.integers(0, width, (12, 10)).astype(np.uint8)
+    rows, columns = random.integers(0, 4, 12), random.integers(0, 3, 10)
+    before = Contexts(base=base, rows=rows, columns=columns, counts=np.zeros((1, width), np.int64))
+
+    def cheapest(own, others, lines, price):
+        found = []
+        for now, line in zip(own, lines, strict=True):
+            costs_of = {}
+            for wanted in (now, now - 1, now + 1):
+                places = [base + wanted + other for other in others]
+                if wanted >= 0 and base + wanted + max(others) < tables:
+                    levels = zip(places, line, strict=True)
+                    costs_of[wanted] = price[wanted] + sum(int(costs[at, level]) for at, level in levels)
+            found.append(min(costs_of, key=costs_of.get))
+        return found
+
+    after = _moved(before, symbols, costs, base, row_prices, prices)
+    wanted = cheapest(rows, columns, symbols, row_prices)
+    assert after.rows.tolist() == wanted != rows.tolist()  # some moved
+    assert after.columns.tolist() == cheapest(columns, wanted, symbols.T, prices) != columns.tolist()
+    assert after.base == base
