@@ -29,10 +29,12 @@ def landed(
 
     start: at a shift of 0.  weights: that follow.  move: the trial with steps so many octaves wider, and its number
     from 1 on; None where no step moves.  finest, coarsest: the shifts that are allowed.
-    By regula falsi, from a slope of one bit per weight and octave at first.
+    By regula falsi, from a slope of one bit per weight and octave at first; an end that stays counts half each time
+    (the Illinois rule), else the other end creeps.
     """
-    over: tuple[float, int] | None = None  # (octaves, bytes): the coarsest known to be over
-    under: tuple[float, int] | None = None  # the finest known to fit
+    over: tuple[float, float] | None = None  # (octaves, bytes beyond the aim): the coarsest known to be over
+    under: tuple[float, float] | None = None  # the finest known to fit
+    was_over = None
     best, trial, shift = None, start, 0.0
     slope, predicted, told = weights / 8, float(len(start.blob)), float(len(start.blob))
     room = max(limit // CLOSE, LEAST)
@@ -40,16 +42,17 @@ def landed(
     for number in range(1, TRIES + 1):
         size = len(trial.blob)
         if size > limit:
-            over = max(over or (shift, size), (shift, size))
+            over = shift, size - aim
+            under = (under[0], under[1] / 2) if under and was_over else under
         else:
-            under = min(under or (shift, size), (shift, size))
+            under = shift, size - aim
+            over = (over[0], over[1] / 2) if over and was_over is False else over
             if best is None or size > len(best.blob):
                 best, told = trial, predicted
             if limit - size <= room:
                 break
         if over and under:
-            part = (over[1] - aim) / (over[1] - under[1]) if number % 4 else 0.5  # regula falsi may stick to one end
-            wanted = over[0] + (under[0] - over[0]) * part
+            wanted = over[0] + (under[0] - over[0]) * over[1] / (over[1] - under[1])
         else:
             wanted = shift + (size - aim) / slope * (1.0 if number < 3 else 2.0)
         wanted = min(max(round(wanted / FINE) * FINE, finest), coarsest)
@@ -60,5 +63,5 @@ def landed(
             break
         measured = (size - len(moved.blob)) / (wanted - shift)
         slope = min(max(measured, slope / 8), slope * 2)
-        trial, shift, predicted = moved, wanted, aim
+        trial, shift, predicted, was_over = moved, wanted, aim, size > limit
     return best, told
