@@ -45,6 +45,7 @@ FILES = {SCRIPT, ARTIFACT, RECORD, LEDGER, README, REQUIREMENTS}  # and a log: n
 DECIDING = ("numpy", "python-minifier")  # packages whose version can change the bytes of a submission
 STAGES = 4  # and as many as FIT_STAGES between, when steps are fitted
 LOGGED_TOTAL = re.compile(rb"^Total submission size PGA1: (\d+) bytes$", re.MULTILINE)
+GUESSED = "guessed"  # metadata: switches of the model that nobody stated
 DECODER = "codec.decoder"  # the module that reads artifacts
 
 
@@ -165,7 +166,7 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
         )
     code = packed_script(parts, str(options.script or SCRIPT), minified=options.minified, form=options.form)
     progress(1, "quantize")
-    meta = artifact_meta(notes)
+    meta = {**artifact_meta(notes), **{key: notes[key] for key in (GUESSED,) if notes.get(key)}}
     layers = read_layers(options.hessians, options.checkpoint, imported.tensors) if options.hessians else None
     plan = None
     with within(options.checkpoint):
