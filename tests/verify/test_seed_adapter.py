@@ -1,4 +1,4 @@
-"""The seed family, the baseline and LoRA TTT: each a small script of tests/verify/seeds, loaded by its own functions."""
+"""The seed family, the baseline and LoRA TTT: small scripts of tests/verify/seeds, loaded by their own functions."""
 
 import inspect
 import io
