@@ -174,10 +174,11 @@ def _lossless(checkpoint: str | Path, read: Read, submission: Submission) -> byt
 
 
 def _check_same_model(stated: Any, packed: Any, checkpoint: str | Path) -> None:
-    """Raises: InputError when the checkpoint states another model config than the artifact's."""
+    """Raises: InputError when the checkpoint states another model than the artifact's, but for starting values."""
     if not isinstance(stated, dict) or not isinstance(packed, dict):
         return
-    other = [name for name in sorted(stated.keys() & packed.keys()) if stated[name] != packed[name]]
+    both = [name for name in sorted(stated.keys() & packed.keys()) if not name.endswith(("_init", "_std"))]
+    other = [name for name in both if stated[name] != packed[name]]
     if other:
         raise InputError(
             f"is of a model with {other[0]} {stated[other[0]]}, the artifact's has {packed[other[0]]}",

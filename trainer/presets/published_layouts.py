@@ -120,7 +120,7 @@ def read_config(shapes: Mapping[str, tuple[int, ...]], *, stated: Mapping[str, A
     if shapes["skip_weights"][0] == shown["layers"] // 2:
         guessed |= {"loops": 0, "loop_first": 0, "loop_last": 0}
     values = {**model.to_dict(), **guessed, **stated, **shown}
-    config = GPTConfig.from_dict(values)
+    config = GPTConfig.from_dict({name: [*each] if isinstance(each, tuple) else each for name, each in values.items()})
     check_shapes(config, shapes)
     return config
 
