@@ -111,8 +111,8 @@ def pack(
     recipe's own, or with --hessians predicted nats. What a recipe keeps as floats stays so. --dry-run lists what each
     tensor costs. --bytes and --bits-per-weight fit the artifact alone.
 
-    The script trains the model again, as the checkpoint says it was trained, packs and scores it; of a checkpoint that
-    does not say, it evaluates only.
+    The toolkit's script loads the artifact once before anything is written.  It trains the model again, as the
+    checkpoint says it was trained, packs and scores it; of a checkpoint that does not say, it evaluates only.
 
     \b
     Example:
@@ -195,6 +195,8 @@ def pack(
     if submission.trains is False and not eval_only:
         why = "stored levels are no recipe" if recipe == "stored" else "the checkpoint does not say how it was trained"
         echo(f"note: {why}, so the script evaluates only", err=True)
+    if script:
+        echo(f"note: {script.name} is yours and was not run here; `pgolf verify` lets it load the artifact", err=True)
     plan = submission.fitted
     if plan and write_recipe:
         from codec.quantization.recipe_files import recipe_toml
