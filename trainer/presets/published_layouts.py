@@ -102,7 +102,7 @@ def read_config(shapes: Mapping[str, tuple[int, ...]], *, stated: Mapping[str, A
     if missing:
         raise InputError(
             f"its {len(shapes)} tensors are not those of a known system, no `{missing[0]}`",
-            hint=f"known: {', '.join(FAMILIES)}; a model of another kind takes --script FILE",
+            hint=f"known: {', '.join(FAMILIES)}; for a model of another kind pass --script FILE",
         )
     shown = _shown(shapes)
     for name, value in shown.items():
