@@ -30,13 +30,14 @@ from codec.quantization.recipe_files import load_recipe, recipe_text
 from codec.storage.atomic_files import new_folder, read_bytes, within
 from codec.storage.calibration_file import Layers, read_layers, sha256
 from packager.fitting import check_fit, fitted
-from packager.importers.imported import STORED, Imported
+from packager.importers.imported import STORED, Imported, weight_count
 from packager.importers.read_any import read_any
 from packager.reference import SCRIPT, Training, reference_bundle
 from packager.requirements import requirements
 from packager.script.bundle import Bundle, bundle
 from packager.script.packed_script import packed_script
 from packager.script.wrapper import Form
+from packager.trial_load import trial_load
 
 ARTIFACT, RECORD, LOG = "model.bin", "submission.json", "train.log"
 LEDGER, README, REQUIREMENTS = "ledger.json", "README.md", "requirements.txt"
@@ -44,6 +45,7 @@ FILES = {SCRIPT, ARTIFACT, RECORD, LEDGER, README, REQUIREMENTS}  # and a log: n
 DECIDING = ("numpy", "python-minifier")  # packages whose version can change the bytes of a submission
 STAGES = 4  # and as many as FIT_STAGES between, when steps are fitted
 LOGGED_TOTAL = re.compile(rb"^Total submission size PGA1: (\d+) bytes$", re.MULTILINE)
+GUESSED = "guessed"  # metadata: switches of the model that nobody stated
 DECODER = "codec.decoder"  # the module that reads artifacts
 
 
@@ -133,11 +135,11 @@ class PackedSubmission:
 
 
 def plan_submission(options: PackOptions, progress: Progress = silent) -> PackedSubmission:
-    """Quantize, encode, wrap and describe; nothing is written.
+    """Quantize, encode, wrap, let the reference script load the artifact, and describe; nothing is written.
 
     progress: told the number of stages done, of `stages(options)`, and the stage that begins.
     Raises: LimitError over the cap, or when no steps fit; InputError for a checkpoint or script that cannot be packed;
-    UsageError for an unknown recipe or a cap below 1.
+    UsageError for an unknown recipe or a cap below 1; as `trial_load`.
     """
     if options.cap < 1:
         raise UsageError(f"the cap is {options.cap} bytes, it must be at least 1")
@@ -164,15 +166,14 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
         )
     code = packed_script(parts, str(options.script or SCRIPT), minified=options.minified, form=options.form)
     progress(1, "quantize")
-    meta = artifact_meta(notes)
+    meta = {**artifact_meta(notes), **{key: notes[key] for key in (GUESSED,) if notes.get(key)}}
     layers = read_layers(options.hessians, options.checkpoint, imported.tensors) if options.hessians else None
     plan = None
     with within(options.checkpoint):
         if recipe and options.fits:
             report = partial(_shifted, progress)
-            goal = options.goal(
-                len(code), sum(each.size for each in imported.tensors.values() if each.dtype.kind == "f")
-            )
+            floats = {name: each for name, each in imported.tensors.items() if each.dtype.kind == "f"}
+            goal = options.goal(len(code), weight_count(floats))
             plan = fitted(imported, recipe, layers, goal=goal, code_bytes=len(code), meta=meta, progress=report)
             recipe, treated = plan.recipe, plan.treated
         elif recipe:
@@ -187,6 +188,8 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
     progress(stages(options) - 1, "decode again")
     costs = ledger(blob)
     _check_cap(len(code), costs, options.cap)
+    if options.script is None:
+        trial_load(code, blob, SCRIPT)
     log, left_out = _log(options.checkpoint, len(code), len(blob))
     files = {
         SCRIPT: code,

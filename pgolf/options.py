@@ -1,6 +1,7 @@
 """Options that several commands share: the byte cap, how a run trains, and how ttt and slot adapt a model."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -31,6 +32,19 @@ settings_option = click.option(
     multiple=True,
     metavar="KEY=VALUE",
     help="Change a setting of the preset: any field of its GPTConfig or TrainConfig; may be repeated.",
+)
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The model of a checkpoint that does not state it: TOML with a table [model], or a JSON object.",
+)
+switches_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="One switch of the model of a checkpoint that does not state it: any field of GPTConfig; repeat.",
 )
 steps_option = click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Train N steps, not the preset's.")
 threads_option = click.option(

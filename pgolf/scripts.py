@@ -35,7 +35,7 @@ def read_script(path: Path) -> Script:
     from codec.storage.atomic_files import read_bytes
     from packager.script.bundle import bundle, carried
     from packager.script.wrapper import MAGIC, MAIN, unwrap
-    from verify.submission.source_layers import read_source
+    from verify.submission.source_layers import read_source, unread
     from verify.submission.source_layers import unwrap as layers_of
 
     data = read_bytes(path)
@@ -44,8 +44,11 @@ def read_script(path: Path) -> Script:
             modules = unwrap(data)
             return Script(parts=carried(modules.pop(MAIN), modules, str(path)), unpacked="this toolkit's form")
         text, form = read_source(data), ""
-        if _only_unpacks(text, str(path)) and (layers := layers_of(text)):
-            text, form = layers[-1].text, layers[-1].form
+        if _only_unpacks(text, str(path)):
+            if layers := layers_of(text):
+                text, form = layers[-1].text, layers[-1].form
+            elif reasons := unread(text):
+                raise InputError(f"is packed, and holds {reasons[0]}", hint="copy the file again")
         return Script(parts=bundle(text, str(path), beside=path.parent), unpacked=form)
     except PgolfError as error:
         error.where = error.where or str(path)

@@ -1,9 +1,10 @@
 """The whole examination of one submission: count, scan, reload and score it; then judge what was measured."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,8 @@ from verify.submission.folder import Submission
 from verify.submission.static_scan import scan_submission
 from verify.verdict import Verdict
 
+Read = Callable[[str | Path], tuple[Mapping[str, np.ndarray], Mapping[str, Any]]]  # path -> (tensors, metadata)
+
 
 def examine(
     submission: Submission,
@@ -37,11 +40,12 @@ def examine(
     *,
     scores: Sequence[ScorerName] = (),
     checkpoint: str | Path | None = None,
+    read: Read = read_checkpoint,
     cap: int = PARAMETER_GOLF.total_bytes,
     bar: Bar = silent_bar,
 ) -> Verdict:
     """Measure a submission on held-out text and judge it: arguments and errors are those of `measure`."""
-    facts = measure(submission, heldout, settings, scores=scores, checkpoint=checkpoint, cap=cap, bar=bar)
+    facts = measure(submission, heldout, settings, scores=scores, checkpoint=checkpoint, read=read, cap=cap, bar=bar)
     return Verdict(
         findings=judge(facts),
         bytes=facts.count,
@@ -63,13 +67,14 @@ def measure(
     *,
     scores: Sequence[ScorerName] = (),
     checkpoint: str | Path | None = None,
+    read: Read = read_checkpoint,
     cap: int = PARAMETER_GOLF.total_bytes,
     bar: Bar = silent_bar,
 ) -> Facts:
     """Everything that rules look at; files that belong together are made sure of before the first process starts.
 
     scores: more scorers; the sliding score comes first in any case, and claims and penalty are about that.
-    checkpoint: float weights it was packed from; they are scored through the submission's own script.
+    checkpoint: float weights it was packed from; they are scored through the submission's own script.  read: opens it.
     cap: bytes.  bar: label, total targets -> context manager that yields a progress callback.
 
     Raises: InputError when something is unreadable, does not belong together or does not run; LimitError at
@@ -77,7 +82,7 @@ def measure(
     """
     shipped = measure_folder(submission, cap)
     check_same_tokenizer(submission, heldout)
-    lossless = _lossless(checkpoint, submission) if checkpoint else None
+    lossless = _lossless(checkpoint, read, submission) if checkpoint else None
     more = [kind for kind in dict.fromkeys(scores) if kind != "sliding"]
     sample = Sample()
     with bar("scoring", heldout.targets) as progress:
@@ -143,9 +148,16 @@ def window_length(submission: Submission) -> int:
     return length
 
 
-def _lossless(checkpoint: str | Path, submission: Submission) -> bytes:
+def _lossless(checkpoint: str | Path, read: Read, submission: Submission) -> bytes:
     """The checkpoint as an artifact that loses nothing: float32 tensors, the submission's metadata."""
-    tensors, _ = read_checkpoint(checkpoint)
+    tensors, metadata = read(checkpoint)
+    if submission.foreign:
+        raise InputError(
+            f"cannot take the place of {submission.artifact.name}, which is {submission.foreign}: only artifacts of "
+            "`pgolf pack` can be exchanged for their float weights",
+            where=str(checkpoint),
+            hint="leave out --checkpoint",
+        )
     shapes = {name: array.shape for name, array in tensors.items()}
     packed = {name: array.shape for name, array in submission.tensors.items()}
     if shapes != packed:
@@ -156,8 +168,23 @@ def _lossless(checkpoint: str | Path, submission: Submission) -> bytes:
             where=str(checkpoint),
             hint="pass the checkpoint given to `pgolf pack`",
         )
+    _check_same_model(metadata.get("config"), submission.meta.get("config"), checkpoint)
     floats = {name: array.astype(np.float32) if array.dtype.kind == "f" else array for name, array in tensors.items()}
     return encode(floats, submission.meta)
+
+
+def _check_same_model(stated: Any, packed: Any, checkpoint: str | Path) -> None:
+    """Raises: InputError when the checkpoint states another model than the artifact's, but for starting values."""
+    if not isinstance(stated, dict) or not isinstance(packed, dict):
+        return
+    both = [name for name in sorted(stated.keys() & packed.keys()) if not name.endswith(("_init", "_std"))]
+    other = [name for name in both if stated[name] != packed[name]]
+    if other:
+        raise InputError(
+            f"is of a model with {other[0]} {stated[other[0]]}, the artifact's has {packed[other[0]]}",
+            where=str(checkpoint),
+            hint="pack it again: an artifact runs as the model that its config describes",
+        )
 
 
 def _folder(submission: Submission) -> FolderFacts:

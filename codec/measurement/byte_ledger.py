@@ -23,6 +23,7 @@ class TensorCost:
     with free tables would need (0 for a plain tensor, which has no levels).
     quantized: whether it has levels; a tie has neither.
     stored_as: the smallest integer that holds its levels, or its dtype, or `tied`.
+    weights: none in a copy, as a tied head is one; equal tensors that hold one value everywhere are no copies.
     """
 
     name: str
@@ -230,12 +231,13 @@ def _row(name: str, tensor: QuantizedTensor | np.ndarray, tied: bool, cost: dict
     """cost: bytes of each of its planes, by name."""
     levels = coded_levels(tensor) if isinstance(tensor, QuantizedTensor) else None
     content = sum(each for plane, each in cost.items() if plane.startswith("byte_"))
+    main = arrays_of(tensor)[0]
     matrix = sum(cost.get(plane, 0.0) for plane in LEVELS)
     return TensorCost(
         name=name,
         stored_as="tied" if tied else _stored_as(tensor),
         quantized=levels is not None and not tied,
-        weights=arrays_of(tensor)[0].size,
+        weights=0 if tied and main.size > 1 and (main != main.flat[0]).any() else main.size,
         payload_bytes=content + matrix if levels is None else matrix,
         scale_bytes=0.0 if levels is None else content + cost.get("row_steps", 0.0),
         column_step_bytes=cost.get("column_steps", 0.0),

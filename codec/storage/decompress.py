@@ -64,7 +64,9 @@ def decompress(data: bytes, name: str, limit: int, *, memory: int = MEMORY, trai
     Raises: Mismatch for data that is no such stream, or a cut one; BeyondLimit; EnvironmentLacks for brotli when its
     package is missing.
     """
-    return decompress_with(lambda: DECODERS[name](memory), data, name, limit, trailing=trailing)
+    return decompress_with(
+        lambda: DECODERS[name](memory), _fitting_window(data, name, limit), name, limit, trailing=trailing
+    )
 
 
 def decompress_with(
@@ -83,6 +85,34 @@ def decompress_with(
     if decoder.unused_data and not trailing:
         raise Mismatch(f"{len(decoder.unused_data)} bytes are left over behind its end")
     return content
+
+
+def _fitting_window(data: bytes, name: str, limit: int) -> bytes:
+    """The stream with no larger LZMA dictionary than its content can use, which is what a decoder then allocates.
+
+    `xz -9` asks for 64 MiB and other settings for up to 4 GiB, whatever they pack.  No distance reaches further back
+    than the first byte, so the content is the same.
+    Source: the .xz file format 1.1.0, section 3.1, and the LZMA specification, "File Format".
+    """
+    if name == "lzma" and len(data) > 13:
+        window = min(int.from_bytes(data[1:5], "little"), max(limit, 1 << 12))
+        return data[:1] + window.to_bytes(4, "little") + data[5:]
+    size = 4 * (data[12] + 1) if name == "xz" and len(data) > 12 else 0
+    header = bytearray(data[12 : 12 + size])
+    if len(header) < 12 or header[1] & 3 or header[-4:] != zlib.crc32(header[:-4]).to_bytes(4, "little"):
+        return data  # more filters than one, or no header: the decoder will say
+    place = 2
+    for flag in (0x40, 0x80):  # the sizes of the packed and of the plain bytes, if they are stated
+        while header[1] & flag and place < size - 6:
+            place += 1
+            if header[place - 1] < 0x80:
+                break
+    if header[place : place + 2] != b"\x21\1":
+        return data
+    enough = next(bits for bits in range(41) if bits == 40 or (2 | bits & 1) << (bits // 2 + 11) >= limit)
+    header[place + 2] = min(header[place + 2], enough)
+    header[-4:] = zlib.crc32(header[:-4]).to_bytes(4, "little")
+    return data[:12] + bytes(header) + data[12 + size :]
 
 
 def undo(data: bytes, limit: int) -> tuple[str, bytes]:

@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from codec.errors import InputError, PgolfError
-from codec.storage.atomic_files import read_bytes
+from codec.storage.atomic_files import read_bytes, within
 from codec.storage.checkpoint import read_checkpoint
 from codec.storage.decompress import expand
 from packager.importers.challenge_formats import read_int8_clean, read_labelled
 from packager.importers.imported import FORMS, STORED, Imported, check_finite, listed
 from packager.importers.llama2c import Sizes, read_sizes, read_weights
+from packager.importers.nests import find_state
 from packager.importers.ternary import is_ternary, read_ternary
 from packager.importers.torch_file import arrays, load_pickle
+from packager.importers.wrapped_names import unwrapped_names
 
 LIMIT = 1 << 30  # bytes; a full-size float32 checkpoint has 140 million, an expanded submission 40 million
-NESTS = ("model", "state_dict", "model_state_dict")
-PREFIXES = ("_orig_mod.", "module.")  # torch.compile and DistributedDataParallel put them before every name
 
 
 def read_any(path: str | Path, *, limit: int = LIMIT) -> Imported:
@@ -34,12 +34,13 @@ def read_any(path: str | Path, *, limit: int = LIMIT) -> Imported:
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < 1 << 32:  # a safetensors header is JSON
         del data
         tensors, metadata = read_checkpoint(path)
-        return Imported(tensors=tensors, stored=None, metadata=metadata, kind="safetensors")
+        with within(path):
+            return _unwrapped(Imported(tensors=tensors, stored=None, metadata=metadata, kind="safetensors"))
     try:
         if (sizes := read_sizes(data)) is not None:
             return _llama2c(data, sizes)
         inner, layers = expand(data, limit)
-        imported = _recognised(load_pickle(inner, limit), max(limit, len(data)))
+        imported = _unwrapped(_recognised(load_pickle(inner, limit), max(limit, len(data))))
     except PgolfError as error:
         error.where = f"{path}, {error.where}" if error.where else str(path)
         raise
@@ -82,26 +83,35 @@ def _ternary(content: Mapping[Any, Any], limit: int) -> Imported:
 
 
 def _state_dict(content: Mapping[Any, Any], limit: int) -> Imported:
-    inner = next((content[key] for key in NESTS if isinstance(content.get(key), Mapping)), None)
-    others = [] if inner is None else [str(key) for key in content if content[key] is not inner]
-    tensors, plain = arrays(content if inner is None else inner, limit)
+    if packed := _packed(content):
+        raise InputError(f"holds no tensors but packed entries of types that are not supported ({packed})", hint=FORMS)
+    nest = find_state(content)
+    tensors, plain = arrays(nest.state, limit)
     if not tensors:
-        raise InputError(f"holds no tensors{_packed(content)}", hint=FORMS)
-    for prefix in PREFIXES * 2:  # either may be inside the other
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
-    ignored = [*others, *plain]
-    return Imported(
-        tensors=tensors,
-        stored=None,
-        metadata={},
-        kind="state dict",
-        notes=(f"ignored what is not a tensor: {listed(ignored)}",) if ignored else (),
+        raise InputError("holds no tensors", hint=FORMS)
+    ignored = [*nest.others, *plain]
+    notes = [f"ignored what is not a tensor: {listed(ignored)}"] if ignored else []
+    if nest.models:
+        notes.append(f"the weights are those of `{nest.key}`; left out, tensors too: {listed([*nest.models])}")
+    return Imported(tensors=tensors, stored=None, metadata=dict(nest.config), kind="state dict", notes=tuple(notes))
+
+
+def _unwrapped(imported: Imported) -> Imported:
+    """Under the names that the model itself gives its tensors."""
+    names, note = unwrapped_names(imported.tensors)
+    if not note:
+        return imported
+    return dataclasses.replace(
+        imported,
+        tensors={own: imported.tensors[name] for name, own in names.items()},
+        stored=imported.stored and {own: imported.stored[name] for name, own in names.items()},
+        notes=(*imported.notes, note),
     )
 
 
 def _packed(content: Mapping[Any, Any]) -> str:
-    """What a file without tensors holds instead, if its entries name their types."""
-    types = [str(each["type"]) for each in content.values() if isinstance(each, Mapping) and "type" in each]
-    counts = ", ".join(f"{types.count(each)} `{each:.40}`" for each in sorted(set(types)))
-    return f" but packed entries of types that are not supported ({counts:.200})" if types else ""
+    """The types that the entries name, and how many of each; "" unless every entry does."""
+    types = [str(each["type"]) if isinstance(each, Mapping) and "type" in each else "" for each in content.values()]
+    if not types or not all(types):
+        return ""
+    return f"{', '.join(f'{types.count(each)} `{each:.40}`' for each in sorted(set(types))):.200}"

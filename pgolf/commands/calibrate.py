@@ -11,7 +11,7 @@ from codec.errors import InputError, UsageError
 from codec.storage.atomic_files import within
 from pgolf.console import echo, json_option, print_json, print_table, progress
 from pgolf.data_origin import check_origin
-from pgolf.options import device_option, seed_option
+from pgolf.options import config_option, device_option, seed_option, switches_option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,6 +54,9 @@ DEFAULT_NAME = "calibration.safetensors"
 )
 @seed_option
 @device_option
+@config_option
+@click.option("--preset", help="The model's switches are this preset's, where the checkpoint does not state them.")
+@switches_option
 @json_option
 def calibrate(
     checkpoint: Path,
@@ -64,6 +67,9 @@ def calibrate(
     batch: int | None,
     seed: int,
     device: str,
+    config: Path | None,
+    preset: str | None,
+    settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """What the tensors of CHECKPOINT matter to the loss, for `pack`: second moments of every layer's inputs (Hessians)
@@ -79,9 +85,9 @@ def calibrate(
     """
     if source == "data" and data_dir is None:
         raise UsageError("--data DIR is missing", hint="or let the model write its own text: --source self")
-    from pgolf.checkpoints import read_model
+    from pgolf.checkpoints import ModelSource, read_model
 
-    imported = read_model(checkpoint)
+    imported = read_model(checkpoint, ModelSource(config=config, preset=preset, settings=settings))
     for note in imported.notes:
         echo(f"note: {note}", err=True)
     output = output or checkpoint.parent / DEFAULT_NAME

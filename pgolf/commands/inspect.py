@@ -126,6 +126,7 @@ def _readable(file: Path) -> dict[str, str]:
 def _checkpoint(file: Path) -> dict[str, Any]:
     import numpy as np
 
+    from packager.importers.imported import weight_count
     from packager.importers.read_any import read_any
 
     imported = read_any(file)
@@ -141,7 +142,7 @@ def _checkpoint(file: Path) -> dict[str, Any]:
                 "scales": "" if scales is None else f"{scales.dtype} x {scales.size}",
             }
         )
-    weights = sum(array.size for array in imported.tensors.values())
+    weights = weight_count(imported.tensors)
     return {"kind": imported.kind, "weights": weights, "notes": [*imported.notes], "tensors": rows}
 
 

@@ -62,7 +62,7 @@ def measure(
     from codec.quantization.recipe_files import load_recipe
     from codec.storage.atomic_files import within
     from codec.storage.calibration_file import read_layers
-    from packager.importers.imported import STORED
+    from packager.importers.imported import STORED, weight_count
     from pgolf.checkpoints import read_weights
     from pgolf.plots import check_plot, draw_plot
 
@@ -84,16 +84,17 @@ def measure(
     for note in (*imported.notes, *lost):
         echo(f"note: {note}", err=True)
     results = []
-    weights = sum(array.size for array in imported.tensors.values())
-    with progress("measure", weights * len(loaded)) as step, within(checkpoint):
+    weights = weight_count(imported.tensors)
+    stage = sum(array.size for array in imported.tensors.values())
+    with progress("measure", stage * len(loaded)) as step, within(checkpoint):
         for done, recipe in enumerate(loaded):
-            step(weights * done, recipe.name if recipe else STORED)
+            step(stage * done, recipe.name if recipe else STORED)
             results.append(
-                measure_recipe(imported.tensors, recipe, peers, layers, partial(_shifted, step, weights * done))
+                measure_recipe(imported.tensors, recipe, peers, layers, partial(_shifted, step, stage * done))
                 if recipe
                 else measure_treated(levels, recipe=STORED, peers=peers)
             )
-        step(weights * len(loaded), "")
+        step(stage * len(loaded), "")
     if plot:
         draw_plot(results, f"{Path(checkpoint).name}: {weights:,} weights", plot)
     if as_json:

@@ -1,5 +1,6 @@
 """`pgolf pack`: checkpoint -> submission folder under the byte cap."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,7 @@ import click
 
 from codec.errors import UsageError
 from pgolf.console import echo, json_option, print_json, print_table, progress
-from pgolf.options import cap_option, fit_margin, fit_options, form_option
+from pgolf.options import cap_option, config_option, fit_margin, fit_options, form_option, switches_option
 
 if TYPE_CHECKING:
     from packager.script.wrapper import Form
@@ -40,7 +41,9 @@ DEFAULT_RECIPE = "best"
     "--write-recipe", type=click.Path(path_type=Path), metavar="FILE", help="The fitted recipe as TOML, for --recipe."
 )
 @click.option("--script", type=click.Path(path_type=Path), help="Instead of the reference script.")
-@click.option("--preset", help="What the script trains, where the checkpoint does not say: a name, or a TOML file.")
+@click.option("--preset", help="What the script trains, and the model's switches, where the checkpoint does not say.")
+@config_option
+@switches_option
 @click.option("--eval-only", is_flag=True, help="The smaller script that evaluates, and does not train.")
 @click.option(
     "--artifact", type=click.Path(path_type=Path), metavar="FILE", help="Of the script's own, instead of CHECKPOINT."
@@ -73,6 +76,8 @@ def pack(
     write_recipe: Path | None,
     script: Path | None,
     preset: str | None,
+    config: Path | None,
+    settings: tuple[str, ...],
     eval_only: bool,
     artifact: Path | None,
     artifact_from: str | None,
@@ -89,7 +94,8 @@ def pack(
     With --artifact there is no CHECKPOINT: --script is wrapped, and the file that it wrote lies beside it as it is.
 
     CHECKPOINT: safetensors, a .pt state dict, or a quantized .ptz of the challenge, whose own levels `--recipe
-    stored` keeps as they are.  A file of a seed system or the baseline needs no config: its shapes tell the model.
+    stored` keeps as they are.  A file without a config must be of the toolkit's model: its shapes tell the sizes.
+    Switches that no shape shows come from --config, --preset or --set; without them a warning lists what is guessed.
 
     Recipe `best` wants a calibration: make one with `pgolf calibrate CHECKPOINT --data DIR`. It has one knob for all
     tensors, the nats that rounding may add to the loss. Without calibration it guesses, and says so.
@@ -99,8 +105,8 @@ def pack(
     recipe's own, or with --hessians predicted nats. What a recipe keeps as floats stays so. --dry-run lists what each
     tensor costs. --bytes and --bits-per-weight fit the artifact alone.
 
-    The script trains the model again, as the checkpoint says it was trained, packs and scores it; of a checkpoint that
-    does not say, it evaluates only.
+    The toolkit's script loads the artifact once before anything is written.  It trains the model again, as the
+    checkpoint says it was trained, packs and scores it; of a checkpoint that does not say, it evaluates only.
 
     \b
     Example:
@@ -125,6 +131,8 @@ def pack(
             "--bits-per-weight": bits_per_weight,
             "--write-recipe": write_recipe,
             "--preset": preset,
+            "--config": config,
+            "--set": settings or None,
             "--eval-only": eval_only or None,
         }
         if given := [name for name, value in others.items() if value is not None]:
@@ -135,10 +143,10 @@ def pack(
         return
     if checkpoint is None:
         raise click.UsageError("Missing CHECKPOINT (or --script with --artifact).")
-    if preset and (eval_only or script):
-        raise UsageError(
-            f"--preset is for the script that trains, not for {'--eval-only' if eval_only else '--script'}"
-        )
+    if script and (named := [name for name, each in (("--preset", preset), ("--config", config)) if each]):
+        raise UsageError(f"{named[0]} is for the toolkit's own script, --script knows its model")
+    if script and settings:
+        raise UsageError("--set is for the toolkit's own script, --script knows its model")
     if eval_only and script:
         raise UsageError("--eval-only is for the toolkit's own script, --script names another")
     ways = {"--fit": fit or None, "--bytes": artifact_bytes, "--bits-per-weight": bits_per_weight}
@@ -151,9 +159,10 @@ def pack(
         recipe, hessians = DEFAULT_RECIPE, hessians or _calibration(checkpoint)
     from codec.storage.atomic_files import check_writable, write_bytes
     from packager.submission import PackOptions, build_submission, plan_submission, stages
-    from pgolf.checkpoints import preset_toml, read_model, read_weights
+    from pgolf.checkpoints import ModelSource, preset_toml, read_model, read_weights
     from pgolf.fit_report import print_choices, print_fit
 
+    model = ModelSource(config=config, preset=preset, settings=settings, trains=not eval_only)
     options = PackOptions(
         checkpoint=checkpoint,
         recipe=recipe,
@@ -168,7 +177,7 @@ def pack(
         margin=fit_margin(fit, margin),
         artifact_bytes=artifact_bytes,
         bits_per_weight=bits_per_weight,
-        read=read_weights if script else read_model,  # a script of one's own knows its model
+        read=read_weights if script else partial(read_model, source=model),  # a script of one's own knows its model
     )
     if write_recipe:
         check_writable(write_recipe)
@@ -182,6 +191,8 @@ def pack(
     if submission.trains is False and not eval_only:
         why = "stored levels are no recipe" if recipe == "stored" else "the checkpoint does not say how it was trained"
         echo(f"note: {why}, so the script evaluates only", err=True)
+    if script:
+        echo(f"note: {script.name} is yours and was not run here; `pgolf verify` lets it load the artifact", err=True)
     plan = submission.fitted
     if plan and write_recipe:
         from codec.quantization.recipe_files import recipe_toml

@@ -1,6 +1,5 @@
 """`pgolf record`: runs of several seeds -> the folder of a record, complete, or the reasons why not."""
 
-import ast
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from codec.errors import UsageError
+from codec.errors import InputError, UsageError
 from pgolf.console import echo, json_option, print_json, print_table
 from pgolf.options import cap_option
 from pgolf.tables import print_findings
@@ -115,30 +114,33 @@ def _check_date(date: str | None) -> None:
 
 
 def _requirements(code: Mapping[str, bytes]) -> str:
-    """What the code imports beyond Python and itself, each by its distribution."""
-    from packager.requirements import requirements
+    """What the code imports beyond Python and itself, each by its distribution.
+
+    Raises: InputError for a module that no distribution has and that is not in the record: no `pip install` brings it.
+    """
+    from packager.requirements import is_known, requirements
+    from packager.script.imports import imports
     from verify.submission.byte_count import MAIN
     from verify.submission.source_layers import parsed, read_source, unwrap
 
-    sources = [read_source(data) for name, data in code.items() if name.endswith(".py")]
-    layers = [layer for source in sources for layer in unwrap(source)]
-    own = {Path(name).parts[0].removesuffix(".py") for name in code} | {
-        layer.name.partition(".")[0] for layer in layers
-    }
-    names = {
-        name
-        for text in (*sources, *(layer.text for layer in layers))
-        if (tree := parsed(text))
-        for name in _imported(tree)
-    }
-    return requirements(names - own - set(sys.stdlib_module_names) - {Path(MAIN).stem})
-
-
-def _imported(tree: ast.Module) -> list[str]:
-    nodes = list(ast.walk(tree))
-    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    named = [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
-    return [name.partition(".")[0] for name in (*plain, *named)]
+    sources = {name: read_source(data) for name, data in code.items() if name.endswith(".py")}
+    layers = {f"{name}, {layer.name or 'unpacked'}": layer for name, each in sources.items() for layer in unwrap(each)}
+    own = {Path(name).parts[0].removesuffix(".py") for name in code}
+    own |= {layer.name.partition(".")[0] for layer in layers.values()} | sys.stdlib_module_names | {Path(MAIN).stem}
+    found: dict[str, bool] = {}  # name -> whether every import of it is optional
+    for where, text in {**sources, **{place: layer.text for place, layer in layers.items()}}.items():
+        for each in imports(tree) if (tree := parsed(text)) else ():
+            top = each.module.partition(".")[0]
+            if each.level or top in own:
+                continue
+            if not each.optional and not is_known(top):
+                raise InputError(
+                    f"imports `{top}`, which is neither beside the script nor a known distribution",
+                    where=f"{where}, line {each.line}",
+                    hint=f"put {top}.py beside it, or install the distribution that has it",
+                )
+            found[top] = found.get(top, True) and each.optional
+    return requirements([top for top, optional in found.items() if not optional or is_known(top)])
 
 
 def _object(written: "WrittenRecord", output: Path, cap: int) -> dict[str, Any]:

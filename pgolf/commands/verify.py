@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from codec.errors import EnvironmentLacks, UsageError
-from pgolf.console import json_option, print_json, print_table, progress
+from pgolf.console import echo, json_option, print_json, print_table, progress
 from pgolf.data_origin import check_origin
 from pgolf.options import SCORES, adaptation, adaptation_options, cap_option
 from pgolf.tables import outcome, print_findings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
     from verify import HeldOut, Settings, Verdict
     from verify.scoring.adaptation import ScorerName
 
@@ -28,7 +32,11 @@ _limit = click.FloatRange(min=0, min_open=True)
 @click.option("--data", type=_file, help="Folder with *_val_*.bin and one *.model.")
 @click.option("--val", type=_file, help="Score this shard instead of the folder's *_val_*.bin.")
 @click.option("--tokenizer", type=_file, help="SentencePiece model instead of the folder's.")
-@click.option("--checkpoint", type=_file, help="Float weights it was packed from: gives float bpb and penalty.")
+@click.option(
+    "--checkpoint",
+    type=_file,
+    help="What it was packed from, in any form that `pgolf pack` reads: gives float bpb and penalty.",
+)
 @click.option("--score", "scores", type=SCORES, multiple=True, help="Score so too, after sliding; repeat.")
 @adaptation_options
 @click.option("--stride", type=_positive, help=f"Targets scored per window.  [default: {STRIDE}, if they fit]")
@@ -86,6 +94,7 @@ def verify(
       pgolf verify SUB --data DIR --score ttt --ttt-chunk 4096 --score slot
       pgolf verify RECORD --data DIR --artifact final_model.int6.ptz --env NUM_LAYERS=11
     """
+    from pgolf.checkpoints import guess_warning
     from verify import HeldOut, Settings, Submission, examine, window_length
     from verify.run_rules import evaluation
 
@@ -106,14 +115,29 @@ def verify(
     shards, model = _heldout_files(data, val, tokenizer)
     heldout = HeldOut.read(shards, model, limit_tokens)
     check_origin(shards, heldout.tokenizer_sha256)
-    verdict = examine(subject, heldout, settings, scores=scores, checkpoint=checkpoint, cap=cap, bar=progress)
+    verdict = examine(
+        subject, heldout, settings, scores=scores, checkpoint=checkpoint, read=_read, cap=cap, bar=progress
+    )
+    guessed = subject.meta.get("guessed")
+    if isinstance(guessed, dict) and guessed:
+        echo(f"{guess_warning(guessed)}: every score here is that of the guess", err=True)
     if as_json:
         how = {"seq_len": verdict.length, "stride": settings.stride, **_adapted(verdict, heldout, settings)}
         how["eval"] = evaluation(verdict.scores[0], verdict.length, settings.stride)  # as submission.json states it
-        print_json({**verdict.to_dict(), **_scored(heldout), **how, "submission": str(submission)})
+        print_json(
+            {**verdict.to_dict(), **_scored(heldout), **how, "guessed": guessed or {}, "submission": str(submission)}
+        )
     else:
         _print(verdict, heldout)
     return verdict.exit_code
+
+
+def _read(checkpoint: str | Path) -> tuple["Mapping[str, np.ndarray]", "Mapping[str, Any]"]:
+    """Whatever `pgolf pack` takes."""
+    from pgolf.checkpoints import read_weights
+
+    imported = read_weights(Path(checkpoint))
+    return imported.tensors, imported.metadata
 
 
 def _check_device(device: str) -> None:

@@ -261,7 +261,10 @@ def test_state_dicts(read, save):
     assert imported.tensors["h.weight"].dtype == np.float32
     assert np.array_equal(imported.tensors["h.weight"], wide["module._orig_mod.h.weight"].float().numpy())
     assert imported.tensors["step"] == np.array(7)
-    assert imported.notes == ("ignored what is not a tensor: `optimizer`, `step`",)
+    assert imported.notes == (
+        "ignored what is not a tensor: `optimizer`, `step`",
+        "dropped from the names, as wrapper classes add it: `_orig_mod.`, `module.`",
+    )
     views = {
         "t": torch.arange(6.0).reshape(2, 3).T,
         "half": torch.ones(2, dtype=torch.float16),

@@ -508,6 +508,15 @@ def test_a_script_brings_what_it_imports(command, small, tmp_path):
     assert re.search(r"^torch\b", lines, re.M)
     assert re.search(r"^flash_attn_interface", lines, re.M) is None
     assert not re.search(r"sideways|inner", lines)
+    (home / "run.py").write_text("import torch\ntry:\n    import maybe_mine\nexcept ImportError:\n    pass\n")
+    target = tmp_path / "second"
+    found = command("record", small[0] / "train.log", "--script", home / "run.py", "-o", target)
+    assert found[0] == 0, found
+    assert "maybe_mine" not in (target / "requirements.txt").read_text()
+    (home / "run.py").write_text("import torch\nfrom my_helpers.blocks import x\n")
+    code, out, err = command("record", small[0] / "train.log", "--script", home / "run.py", "-o", tmp_path / "o")
+    assert (code, out, err.count("\n")) == (3, "", 1)
+    assert "train_gpt.py, line 2: imports `my_helpers`, which is neither beside the script nor a known" in err
     (home / "outside").mkdir()
     (home / "outside" / "run.py").write_text("from ..sideways import y\n")
     code, out, err = command(

@@ -201,3 +201,40 @@ def test_a_sibling_may_be_called_like_a_package_of_the_toolkit(pgolf, tmp_path):
     done = pgolf("wrap", "main.py", "-o", "out.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "carries trainer" in done.stdout
+
+
+def test_a_module_beside_the_script_is_carried_and_never_required(pgolf, shared, tmp_path):
+    """The case of ../shared, and the same without the module: then it is refused by name."""
+    for name in ("relimport.py", "helper_module.py"):
+        (tmp_path / name).write_bytes((shared / "cases/scripts" / name).read_bytes())
+    done = pgolf("wrap", tmp_path / "relimport.py", "-o", tmp_path / "train_gpt.py", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert not any("helper" in line for line in found["requirements"])
+    (tmp_path / "helper_module.py").unlink()
+    ran = subprocess.run(
+        [sys.executable, "-c", RUNS_PACKED, tmp_path / "train_gpt.py"], capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (0, "5\n"), ran.stderr
+    done = pgolf("wrap", tmp_path / "relimport.py", "-o", tmp_path / "again.py")
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert "relimport.py, line 1: imports `helper_module`, which is neither beside the script nor" in done.stderr
+
+
+RUNS_PACKED = """
+import runpy, sys, types
+sys.modules["triton"] = types.ModuleType("triton")
+sys.modules["flash_attn_interface"] = types.SimpleNamespace(flash_attn_func=None)
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("name", ["wrap", "inspect"])
+def test_a_payload_that_does_not_open_is_refused_with_its_reason(pgolf, tmp_path, name):
+    text = "".join(f"value_{i} = {i * i}\n" for i in range(999))
+    payload = base64.b85encode(lzma.compress(text.encode(), preset=9)[:-50]).decode()
+    (tmp_path / "s.py").write_text(f"import lzma,base64\nexec(lzma.decompress(base64.b85decode({payload!r})))\n")
+    done = pgolf(name, tmp_path / "s.py")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("Error: ")
+    assert "s.py: is packed, and holds base85 xz data that does not open (it ends early)" in done.stderr

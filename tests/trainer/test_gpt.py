@@ -23,7 +23,14 @@ from tests.trainer.shrunk import (
 )
 from trainer.model.gpt import GPT, GPTConfig, rotary_tables, rotate
 from trainer.presets.catalog import PRESETS
-from trainer.presets.published_layouts import EMBEDDINGS, join_banks, read_config, split_banks
+from trainer.presets.published_layouts import (
+    EMBEDDINGS,
+    HIDDEN,
+    guesses,
+    join_banks,
+    read_config,
+    split_banks,
+)
 
 SMALL = {"vocab_size": 50, "seq_len": 16, "layers": 3, "dim": 32, "heads": 4, "kv_heads": 2, "mlp_hidden": 48}
 FILES = [(seed, "model") for seed in SEEDS[:3]] + [(1716, "model_looped"), (1716, "model_not_looped")]
@@ -221,12 +228,28 @@ def shapes_of(config):
         return {name: tuple(tensor.shape) for name, tensor in GPT(config).state_dict().items()}
 
 
-@pytest.mark.parametrize("name", ["baseline", "pr162", "pr339", "pr1176", "pr1716"])
+STARTS = ("qk_gain_init", "bigram_gain_init", "backout_init", "embed_std")  # of no use to a trained model
+
+
+@pytest.mark.parametrize("name", ["baseline", "pr162", "pr198", "pr339", "pr549", "pr1176", "pr1493", "pr1716"])
 def test_shapes_tell_the_config(name):
+    """Full-size files of the known systems are told apart; 198 is no 162, and 549 no 1176."""
     config = PRESETS[name].model
     assert read_config(shapes_of(config)) == config
     smaller = replace(config, vocab_size=320, layers=config.layers - 1, xsa_layers=min(config.xsa_layers, 10))
-    assert read_config(shapes_of(smaller), seq_len=256) == replace(smaller, seq_len=256)
+    stated = {**smaller.to_dict(), "seq_len": 256}
+    found = read_config(shapes_of(smaller), stated={key: stated[key] for key in (*HIDDEN, *STARTS)})
+    assert found == replace(smaller, seq_len=256)
+    assert guesses(found, HIDDEN) == {}
+    assert guesses(found, ["seq_len", "activation"]).keys() >= {"rope_dims", "xsa_layers"}
+
+
+def test_a_shape_that_contradicts_what_is_stated_is_refused():
+    shapes = shapes_of(PRESETS["pr162"].model)
+    with pytest.raises(InputError, match="is of a model with layers 9, 11 is stated"):
+        read_config(shapes, stated={"layers": 11})
+    with pytest.raises(UsageError, match="unknown key `ropedims`"):
+        read_config(shapes, stated={"ropedims": 16})
 
 
 def test_strange_shapes_are_refused():
@@ -261,6 +284,46 @@ CONFIGS = st.builds(
     backout=st.booleans(),
     logit_temperature=st.booleans(),
 )
+
+
+@settings(max_examples=40)
+@given(CONFIGS)
+def test_what_a_shape_shows_is_never_guessed(flags):
+    """Any model of the class: its config comes back when all is stated that `guesses` names for it."""
+    flags = {**flags, "value_embed_layers": (0, 1) if flags["value_embed_dim"] else 0, "loop_last": 1}
+    config = GPTConfig(vocab_size=30, seq_len=12, dim=32, heads=4, mlp_hidden=24, bigram_dim=7, **flags)
+    values = config.to_dict()
+    stated = {name: values[name] for name in HIDDEN}
+    found = read_config(shapes_of(config), stated=stated)
+    shown = {name: value for name, value in found.to_dict().items() if name not in STARTS}
+    if not config.bigram_buckets:
+        shown["bigram_dim"] = 7
+    assert shown == {name: value for name, value in values.items() if name not in STARTS}
+
+
+@torch.no_grad()
+def test_value_embedding_layers_can_be_listed():
+    """A list of the last layers is their count; any other layer is the one whose scale alone is not zero."""
+    torch.manual_seed(0)
+    sizes = {**SMALL, "layers": 4, "value_embed_dim": 6, "xsa_layers": 0}
+    everywhere = GPT(GPTConfig(**sizes, value_embed_layers=4))
+    for weight in everywhere.parameters():
+        weight.add_(0.3 * torch.randn(weight.shape))
+    ids, state = torch.randint(0, 50, (2, 16)), everywhere.state_dict()
+    for layers in ((0,), (1, 2), (2, 3)):
+        listed = GPT(GPTConfig.from_dict({**everywhere.config.to_dict(), "value_embed_layers": [*layers]}))
+        own = {f"ve_layer_scales.{place}": 1 + 0 * state["ve_layer_scales.0"] for place in range(len(layers))}
+        for layer in range(4):
+            everywhere.ve_layer_scales[layer].fill_(float(layer in layers))
+        listed.load_state_dict({**{n: t for n, t in state.items() if not n.startswith("ve_layer_scales")}, **own})
+        assert torch.equal(listed.logits(ids), everywhere.logits(ids))
+        assert listed.config.to_dict()["value_embed_layers"] == [*layers]
+    last = GPT(GPTConfig(**sizes, value_embed_layers=2))
+    last.load_state_dict(listed.state_dict())
+    assert torch.equal(last.logits(ids), listed.logits(ids))
+    for wrong in ([1, 1], [2, 1], [0, 4], [], -1, 5, [0.5], "9"):
+        with pytest.raises(UsageError, match="value_embed"):
+            GPTConfig.from_dict({**listed.config.to_dict(), "value_embed_layers": wrong})
 
 
 @settings(max_examples=60)

@@ -6,6 +6,7 @@ import gzip
 import io
 import lzma
 import random
+import re
 import sys
 import tracemalloc
 import zlib
@@ -19,9 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.errors import EnvironmentLacks, InputError
+from codec.storage.decompress import decompress
 from packager.script.wrapper import wrap
 from tests.conftest import ROOT
-from verify.submission.source_layers import MAX_CONTENT, MAX_SOURCE, parsed, read_source, unwrap
+from verify.submission.source_layers import MAX_CONTENT, MAX_SOURCE, parsed, read_source, unread, unwrap
 
 HUMAN = "import os\n" + "\n".join(f"value_{i} = {i}" for i in range(300)) + "\nprint('it ran')\n"
 DATA = HUMAN.encode()
@@ -48,6 +50,16 @@ def script(modules, expression, literal):
 
 def xz(source):
     return script("lzma,base64", "lzma.decompress(base64.b85decode(LITERAL))", b85(lzma.compress(source.encode())))
+
+
+WIDE = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]
+
+
+def pieces(between, count=7):
+    """The payload as literals, each of them too short to be one."""
+    text = b85(zlib.compress(DATA, 9))
+    size = -(-len(text) // count)
+    return between.join(repr(text[at : at + size]) for at in range(0, len(text), size))
 
 
 RAW = "L.decompress(B.b85decode(LITERAL),format=L.FORMAT_RAW,filters=[FILTERS])"
@@ -93,6 +105,26 @@ WRAPPED = {
     "ours, dense with capitals": wrap(
         HUMAN, {"pack_a.caps": "NUM_LAYERS = NUM_HEADS = 'NUM_LAYERS'\n" * 9}, form="dense"
     ).decode(),
+    "xz with a dictionary of 1 GiB": script(
+        "lzma,base64", "lzma.decompress(base64.b85decode(LITERAL))", b85(lzma.compress(DATA, filters=WIDE))
+    ),
+    "lzma alone with a dictionary of 1 GiB": script(
+        "lzma,base64",
+        "lzma.decompress(base64.b64decode(LITERAL))",
+        base64.b64encode(lzma.compress(DATA, lzma.FORMAT_ALONE, filters=[{**WIDE[0], "id": lzma.FILTER_LZMA1}])),
+    ),
+    "xz -9, base 64 in lines": script(
+        "lzma,base64", "lzma.decompress(base64.b64decode(LITERAL))", base64.encodebytes(lzma.compress(DATA, preset=9))
+    ),
+    "base 32": script(
+        "zlib,base64", "zlib.decompress(base64.b32decode(LITERAL))", base64.b32encode(zlib.compress(DATA))
+    ),
+    "a sum of literals": script("zlib,base64", f"zlib.decompress(base64.b85decode({pieces(' + ')}))", ""),
+    "a join of literals": script("zlib,base64", f"zlib.decompress(base64.b85decode(''.join([{pieces(', ')}])))", ""),
+    "a sum of names": f"import zlib,base64\nA = {pieces(chr(10) + 'B = ', 2)}\n"
+    "exec(zlib.decompress(base64.b85decode(A + B)))",
+    "a join of a named list": f"import zlib,base64\nA = ({pieces(', ')})\n"
+    "exec(zlib.decompress(base64.b85decode(''.join(A))))",
     "settings before the payload": "VOCAB_SIZE=8192;DATA='./data'\n" + xz(HUMAN),
 }
 
@@ -221,7 +253,7 @@ def test_bombs_of_other_compressors_are_refused():
 
 
 def test_giant_sources_are_refused():
-    with pytest.raises(InputError, match=f"at most {MAX_SOURCE:,} are read"):
+    with pytest.raises(InputError, match=f"at most {MAX_SOURCE:,} and"):
         unwrap("x=1\n" * MAX_SOURCE)
 
 
@@ -252,3 +284,55 @@ def test_impossible_filters_are_no_traceback(key, value):
     packed = b85(zlib.compress((HUMAN * 3).encode()))  # tried as raw LZMA first
     script = f"import lzma as L\nexec(L.decompress({packed!r}, format=L.FORMAT_RAW, filters=[{filters}]))\n"
     assert unwrap(script)[0].text == HUMAN * 3
+
+
+@pytest.mark.parametrize("preset", [6, 9, 9 | lzma.PRESET_EXTREME])
+@pytest.mark.parametrize("check", [lzma.CHECK_NONE, lzma.CHECK_CRC32, lzma.CHECK_CRC64, lzma.CHECK_SHA256])
+def test_xz_of_every_preset_and_check(preset, check):
+    packed = lzma.compress(DATA, preset=preset, check=check)
+    assert unwrap(script("lzma,base64", "lzma.decompress(base64.b85decode(LITERAL))", b85(packed)))[0].text == HUMAN
+
+
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.b85encode])
+def test_a_payload_larger_than_the_source_limit_is_read(encode):
+    """Packed data are one node of the syntax tree, however long; code is what a limit is for."""
+    rng = random.Random(0)
+    large = HUMAN + "".join(f"x{i} = {rng.getrandbits(512)}\n" for i in range(5500))
+    assert len(large) < MAX_SOURCE
+    text = encode(encode(large.encode())).decode()
+    assert len(text) > MAX_SOURCE
+    name = encode.__name__.replace("encode", "decode")
+    found = unwrap(script("base64", f"base64.{name}(base64.{name}(LITERAL))", text))
+    assert [layer.text for layer in found] == [large]
+    with pytest.raises(InputError, match=r"characters of code and 0 of packed data, at most 1,048,576"):
+        unwrap("x = 1\n" * (MAX_SOURCE // 6 + 1))
+
+
+def test_what_does_not_open_says_why():
+    xz_data = lzma.compress(DATA)
+    for data, reason in [
+        (xz_data[:-30], r"base85 xz data that does not open \(it ends early\)"),
+        (xz_data[:40] + b"damage" + xz_data[46:], r"base85 xz data that does not open \(Corrupt input data\)"),
+        (b"\x28\xb5\x2f\xfd" + bytes(range(200)), r"base85 zstd data that does not open"),
+        (gzip.compress(DATA)[:-9], r"base85 gzip data that does not open \(it ends early\)"),
+        (b"PK\3\4" + bytes(range(200)), "base85 zip archive, which is not read"),
+    ]:
+        source = script("lzma,base64", "lzma.decompress(base64.b85decode(LITERAL))", b85(data))
+        assert unwrap(source) == ()
+        assert len(unread(source)) == 1
+        assert re.match(reason, unread(source)[0]), unread(source)
+    assert unread(xz(HUMAN)) == unread(HUMAN) == ()
+
+
+@settings(max_examples=30)
+@given(st.binary(max_size=3000), st.integers(12, 28), st.sampled_from([0, 6, 9]), st.sampled_from(["xz", "lzma"]))
+def test_a_smaller_window_changes_no_content(data, bits, preset, form):
+    """Whatever dictionary the header asks for, the content is the same, and no more memory than it can use is taken."""
+    filters = [
+        {"id": lzma.FILTER_LZMA2 if form == "xz" else lzma.FILTER_LZMA1, "preset": preset, "dict_size": 1 << bits}
+    ]
+    try:
+        packed = lzma.compress(data, lzma.FORMAT_XZ if form == "xz" else lzma.FORMAT_ALONE, filters=filters)
+    except MemoryError:
+        return
+    assert decompress(packed, form, 4000, memory=1 << 20) == data

@@ -1,5 +1,8 @@
 """The static scan: what the reviewers' list names is found with its line, what they call false alarms is not."""
 
+import base64
+import lzma
+import random
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -256,3 +259,19 @@ def test_the_payload_of_our_wrapper_is_no_blob(form):
     text = (ROOT / "codec" / "decoder.py").read_text()
     hits = scan(wrap(text, {}, form=form).decode())
     assert [hit for hit in hits if hit.rule == "triage.blob"] == []
+
+
+def test_what_cannot_be_unpacked_is_a_hit_with_its_reason():
+    """A damaged payload, and one in lines of 76 characters that holds no source, are never passed over."""
+    damaged = base64.b85encode(
+        lzma.compress(b"import os\n" * 99 + bytes(random.Random(0).randbytes(3000)))[:-40]
+    ).decode()
+    lines = base64.encodebytes(random.Random(0).randbytes(3000)).decode()
+    prose = "Some help text of a command, in words. " * 60
+    source = (
+        f"import lzma, base64\nexec(lzma.decompress(base64.b85decode({damaged!r})))\nA = {lines!r}\nB = {prose!r}\n"
+    )
+    hits = scan(source)
+    assert [(hit.rule, hit.line) for hit in hits] == [("triage.blob", 2), ("triage.dynamic", 2), ("triage.blob", 3)]
+    assert "of base85 xz data that does not open (it ends early)" in hits[0].what
+    assert "characters that is no source" in hits[2].what

@@ -19,6 +19,7 @@ class GPTConfig:
     """Sizes and switches of one GPT; every value is plain JSON.
 
     Counts of layers mean the last ones.  0, "" and False switch a feature off.
+    value_embed_layers: a count, or the layers themselves, ascending, where they are not the last.
     bigram_hash: "xor" of two products (all seeds), "xor3" adds a trigram from the same table, "poly31" is the formula
     of pull request 162's README, which its code does not use.  smear: blend in the position before, by a gate per
     channel ("vector") or one read off the stream ("gated"); smear_bos_mask: not across documents.
@@ -50,7 +51,7 @@ class GPTConfig:
     ln_scale: bool = False
     value_residual: bool = False
     value_embed_dim: int = 0
-    value_embed_layers: int = 0
+    value_embed_layers: int | tuple[int, ...] = 0
     attn_gate: bool = False
     parallel_layers: int = 0
     gated_skips: bool = False
@@ -81,7 +82,10 @@ class GPTConfig:
             raise UsageError(f"rope_dims is {self.rope_dims}, it must be even and at most {width}")
         if self.bigram_buckets < 0 or self.bigram_buckets == 1:
             raise UsageError(f"bigram_buckets is {self.bigram_buckets}, it must be 0 (none) or at least 2")
-        for name in ("xsa_layers", "value_embed_layers", "parallel_layers"):
+        embedded, inside = self.embedded_layers, {*range(self.layers)}
+        if sorted({*embedded} & inside) != [*embedded] or bool(embedded) != bool(self.value_embed_layers):
+            raise UsageError(f"value_embed_layers is {self.value_embed_layers}, the model has {self.layers} layers")
+        for name in ("xsa_layers", "parallel_layers"):
             if not 0 <= getattr(self, name) <= self.layers:
                 raise UsageError(f"{name} is {getattr(self, name)}, the model has {self.layers} layers")
         if self.loops and not 0 <= self.loop_first <= self.loop_last < self.layers:
@@ -94,6 +98,12 @@ class GPTConfig:
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} is `{getattr(self, name)}`, it must be one of {allowed}")
 
+    @property
+    def embedded_layers(self) -> tuple[int, ...]:
+        """The layers whose values get the value embedding."""
+        layers = self.value_embed_layers
+        return layers if isinstance(layers, tuple) else tuple(self.layers - 1 - i for i in range(layers))[::-1]
+
     def order(self, looping: bool) -> list[int]:
         """Layers in the order they run; the first half pushes, the second half pops."""
         middle = range(self.loop_first, self.loop_last + 1)
@@ -101,9 +111,9 @@ class GPTConfig:
             return list(range(self.layers))
         return [*range(self.loop_first), *(1 + self.loops) * [*middle], *range(self.loop_last + 1, self.layers)]
 
-    def to_dict(self) -> dict[str, int | float | bool | str]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values by field name, as stored in checkpoints and artifacts."""
-        return asdict(self)
+        return {name: [*value] if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "GPTConfig":
@@ -120,6 +130,11 @@ class GPTConfig:
                     hint=f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}",
                 )
             wanted = known[name]
+            if name == "value_embed_layers":
+                if type(value) is list and all(type(each) is int for each in value):
+                    values = {**values, name: tuple(value)}
+                    continue
+                wanted = int
             if type(value) is not wanted and not (wanted is float and type(value) is int):
                 raise UsageError(f"the model config's `{name}` is {value!r}, it must be of type {wanted.__name__}")
         try:

@@ -240,7 +240,7 @@ class GPT(nn.Module):
             self.smear_lambda = nn.Parameter(torch.zeros(1))
         if config.value_embed_layers:
             self.ve_shared = ValueEmbedding(config)
-            self.ve_layer_scales = nn.ParameterList(torch.ones(1) for _ in range(config.value_embed_layers))
+            self.ve_layer_scales = nn.ParameterList(torch.ones(1) for _ in config.embedded_layers)
         skips = len(config.order(looping=True)) // 2
         self.skip_weights = nn.Parameter(torch.ones(skips, config.dim))
         self.skip_gates = nn.Parameter(torch.zeros(skips, config.dim)) if config.gated_skips else None
@@ -288,11 +288,11 @@ class GPT(nn.Module):
 
     def added_values(self, ids_BT: Tensor) -> dict[int, Tensor]:
         """layer -> (B, T, J*K) that its values get from the value embedding."""
-        count = self.config.value_embed_layers
-        if not count:
+        layers = self.config.embedded_layers
+        if not layers:
             return {}
         shared = self.ve_shared(ids_BT)
-        return {self.config.layers - count + i: scale * shared for i, scale in enumerate(self.ve_layer_scales)}
+        return {layer: scale * shared for layer, scale in zip(layers, self.ve_layer_scales, strict=True)}
 
     def merged(self, x_BTD: Tensor, skip_BTD: Tensor, row: int) -> Tensor:
         """The stream with a pushed one added, or blended in by a gate."""

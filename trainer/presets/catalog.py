@@ -50,6 +50,15 @@ def find_preset(name_or_path: str | Path) -> Preset:
     raise _unknown(name)
 
 
+def stated_model(path: Path) -> dict[str, Any]:
+    """The fields of GPTConfig that a TOML file states under [model], itself or by what it extends; it may lack some.
+
+    Raises: UsageError and InputError as `find_preset`.
+    """
+    model: dict[str, Any] = _tables(path, ())["model"]
+    return model
+
+
 def _load(path: Path) -> Preset:
     tables = _tables(path, ())
     with within(path):

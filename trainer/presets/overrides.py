@@ -18,10 +18,20 @@ FROM_DATA = "vocab_size"  # the tokenizer's
 def apply_overrides(preset: Preset, texts: Iterable[str]) -> Preset:
     """The preset with fields of its GPTConfig and TrainConfig set by `KEY=VALUE`; seq_len is both configs'.
 
-    A value is a number of at least 0, true or false, two numbers joined by a comma, or text, as the field's type is.
+    A value is a number of at least 0, true or false, numbers joined by commas, or text, as the field's type is.
     Raises: UsageError for an unknown or repeated key, a value of another type, or values that do not fit together.
     """
-    known = {key: kind for table in FIELDS.values() for key, kind in table.items() if key != FROM_DATA}
+    values = _parsed_settings(texts, {key: kind for table in FIELDS.values() for key, kind in table.items()})
+    return replace(preset, model=_with(preset.model, values), train=_with(preset.train, values))
+
+
+def model_settings(texts: Iterable[str]) -> dict[str, Any]:
+    """Fields of a GPTConfig from `KEY=VALUE` texts.  Raises: UsageError as `apply_overrides`."""
+    return _parsed_settings(texts, FIELDS["model"])
+
+
+def _parsed_settings(texts: Iterable[str], kinds: dict[str, Any]) -> dict[str, Any]:
+    known = {key: kind for key, kind in kinds.items() if key != FROM_DATA}
     values: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
@@ -34,7 +44,7 @@ def apply_overrides(preset: Preset, texts: Iterable[str]) -> Preset:
         if key not in known:
             raise UsageError(f"there is no setting `{key}`", hint=suggestion(key, known, "settings"))
         values[key] = _value(key, value, known[key])
-    return replace(preset, model=_with(preset.model, values), train=_with(preset.train, values))
+    return values
 
 
 def _with(config: Config, values: dict[str, Any]) -> Config:
@@ -47,7 +57,7 @@ def _value(key: str, text: str, kind: Any) -> Any:
     try:
         return coerced(text if kind is str else _parsed(text), kind)
     except ValueError as error:
-        pair = ", as 0.85,0.95" if kind == tuple[float, float] else ""
+        pair = {tuple[float, float]: ", as 0.85,0.95", int | tuple[int, ...]: ", as 9,10"}.get(kind, "")
         raise UsageError(f"setting {key} is `{text}`, it must be {error}{pair}") from None
 
 

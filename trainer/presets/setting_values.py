@@ -15,6 +15,7 @@ _WORDS: dict[Any, str] = {
     int: "a whole number of at least 0",
     float: "a number of at least 0",
     tuple[float, float]: "two numbers of at least 0",
+    int | tuple[int, ...]: "a whole number of at least 0, or several",
 }
 
 
@@ -32,7 +33,17 @@ def coerced(value: Any, kind: Any) -> Any:
         return float(value)
     if kind == tuple[float, float] and type(value) is list and len(value) == 2 and all(map(_is_number, value)):
         return tuple(map(float, value))
+    if kind == int | tuple[int, ...]:
+        if type(value) is list and value and all(_is_whole(each) for each in value):
+            return tuple(map(int, value))
+        if _is_whole(value):
+            return int(value)
     raise ValueError(_WORDS[kind])
+
+
+def _is_whole(value: Any) -> bool:
+    """A list on the command line is one of floats: 9,10."""
+    return type(value) in (int, float) and 0 <= value < LARGEST and value == int(value)
 
 
 def _is_number(value: Any) -> bool:

@@ -1,7 +1,8 @@
 """Reads the sources packed inside a self-extracting script, as data: nothing of it is ever run.
 
 The field's wrappers hold one literal: base 85 or 64 text (or raw bytes) around LZMA, zlib, gzip, bz2, brotli or zstd,
-handed to exec.  Some hold another wrapper.  All are found from the syntax tree by trying what can be inside a literal.
+handed to exec.  Some hold another wrapper.  All are found from the syntax tree by trying what can be inside a literal,
+in one piece or joined from several.  What looks packed and does not open is told by `unread`, with the reason.
 """
 
 import ast
@@ -22,9 +23,13 @@ from codec.storage.decompress import BeyondLimit, Mismatch, decompress, decompre
 MAX_SOURCE = 1 << 20  # characters of one source: the field's largest has 158,429; syntax trees take 600 times as much
 MAX_CONTENT = 1 << 24  # bytes that one literal may expand to: as much as a whole submission may weigh
 MAX_WORK = 1 << 26  # bytes that all attempts on a script's literals may give together
+MAX_PARTS = 1 << 16  # pieces of one literal, with the sums that join them
 MAX_LAYERS = 4  # wrappers inside wrappers
 LITERAL = 200  # characters; the shortest packed payload seen in the field has thousands
 MEMORY = 1 << 27  # bytes of decoder memory: xz -9, which most of the field uses, asks for 65 MiB
+PAYLOAD = re.compile(r"[^\s'\"]{200,}")  # runs of characters that no code has: one node of the tree, however long
+# First bytes that no other data begins with -> compressor.
+SIGNS = {b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b\x08": "gzip", b"BZh": "bz2", b"PK\3\4": "zip"}
 STATEMENT = re.compile(r"^[ \t]*(import|from|def|class|async def|@)\b", re.MULTILINE)
 OURS = re.compile(r"# pgolf-pack 2 ([0-9a-f]{8}): [^\n]*\n")
 LOADER = "<loader>"  # what runs the others; no module can be called so
@@ -48,15 +53,32 @@ class Layer:
     form: str
 
 
-@lru_cache(maxsize=4)
+def unread(source: str) -> tuple[str, ...]:
+    """Why literals of a script that look packed could not be opened, a sentence each; () if all were.
+
+    Raises: as `unwrap`.
+    """
+    return _opened(source)[1]
+
+
 def unwrap(source: str) -> tuple[Layer, ...]:
     """The Python sources packed in the literals of a script, outermost first; () if there are none.
 
     Raises: InputError for a script over the size limit, content that expands beyond it, and a script of this toolkit
     whose content is not the one its header names; EnvironmentLacks when it takes the package brotli.
     """
-    if len(source) > MAX_SOURCE:
-        raise InputError(f"has {len(source):,} characters, at most {MAX_SOURCE:,} are read as source")
+    return _opened(source)[0]
+
+
+@lru_cache(maxsize=4)
+def _opened(source: str) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
+    """(layers, why others could not be read)."""
+    size = len(PAYLOAD.sub("", source))
+    if size > MAX_SOURCE or len(source) > MAX_CONTENT:
+        raise InputError(
+            f"has {size:,} characters of code and {len(source) - size:,} of packed data, at most {MAX_SOURCE:,} and "
+            f"{MAX_CONTENT:,} are read as source"
+        )
     unpacker, found, texts = _Unpacker(), list[Layer](), [source]
     for depth in range(1, MAX_LAYERS + 1):
         layers = [
@@ -67,7 +89,7 @@ def unwrap(source: str) -> tuple[Layer, ...]:
         ]
         texts = [layer.text for layer in layers]
         found += layers
-    return tuple(found)
+    return tuple(found), tuple(dict.fromkeys(unpacker.unread))
 
 
 def read_source(data: bytes) -> str:
@@ -91,10 +113,14 @@ def parsed(text: str) -> ast.Module | None:
 
 
 class _Unpacker:
-    """Tries what a literal can hold, within a budget for the whole script.  work: bytes that attempts gave so far."""
+    """Tries what a literal can hold, within a budget for the whole script.
+
+    work: bytes that attempts gave so far.  unread: why literals did not open.
+    """
 
     def __init__(self) -> None:
         self.work = 0
+        self.unread: list[str] = []
 
     def payloads(self, text: str) -> Iterator[tuple[bytes, str]]:
         """(content, form) of each literal of a source that holds sources."""
@@ -103,22 +129,26 @@ class _Unpacker:
             return
         attempts = [*_ENCODINGS, *_compressors(_filters(tree))]
         runs = any(isinstance(node, ast.Name) and node.id in ("exec", "eval", "compile") for node in ast.walk(tree))
-        for node in ast.walk(tree):
-            value = node.value if isinstance(node, ast.Constant) else None
-            if not isinstance(value, str | bytes) or len(value) < LITERAL:
-                continue
+        for value in _literals(tree):
             with suppress(UnicodeEncodeError):
                 literal = value.encode("latin-1") if isinstance(value, str) else value
                 dense = [] if isinstance(value, str) else [("base125", _BASE125)]
-                if found := self._expanded(literal, [*attempts, *dense], ()):
+                reasons: list[str] = []
+                if found := self._expanded(literal, [*attempts, *dense], (), reasons):
                     yield found
-                elif runs and isinstance(value, str) and _is_source(literal):
+                    continue
+                self.unread += reasons[:1]
+                if runs and isinstance(value, str) and _is_source(literal):
                     yield literal, "plain text"
                 elif runs and "brotli" in text and b" " not in literal and not has_brotli():
                     raise EnvironmentLacks("is packed with brotli", hint="pip install 'brotli>=1.2'")
 
-    def _expanded(self, data: bytes, attempts: list[Attempt], form: tuple[str, ...]) -> tuple[bytes, str] | None:
-        """Undo text encodings and compressors, in any order, until source appears."""
+    def _expanded(
+        self, data: bytes, attempts: list[Attempt], form: tuple[str, ...], reasons: list[str]
+    ) -> tuple[bytes, str] | None:
+        """Undo text encodings and compressors, in any order, until source appears.  reasons: what did not open."""
+        if sign := next((name for magic, name in SIGNS.items() if data.startswith(magic)), ""):
+            reasons += _refusal(data, sign, form)
         for name, attempt in attempts if len(form) < MAX_LAYERS else []:
             try:
                 inner = attempt(data)
@@ -135,9 +165,82 @@ class _Unpacker:
             steps = (*form, name)
             if _is_source(inner):
                 return inner, " ".join(steps)
-            if found := self._expanded(inner, attempts, steps):
+            if found := self._expanded(inner, attempts, steps, reasons):
                 return found
         return None
+
+
+def _refusal(data: bytes, name: str, form: tuple[str, ...]) -> list[str]:
+    """Why data that begins as the compressor's does not open; [] when it does."""
+    packed = " ".join((*form, name))
+    if name == "zip":
+        return [f"{packed} archive, which is not read"]
+    try:
+        _compressor(name)(data)
+    except BeyondLimit:
+        return []  # raised where it is tried
+    except (Mismatch, MemoryError) as error:
+        return [f"{packed} data that does not open ({str(error) or 'not enough memory'})"]
+    return []
+
+
+def _literals(tree: ast.Module) -> Iterator[str | bytes]:
+    """Texts and bytes of the length of a payload: as they stand, added up, or joined from a list.
+
+    Names stand for what the module's top level sets them to, once and plainly.
+    """
+    names: dict[str, ast.expr] = {}
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign) and isinstance(target := statement.targets[0], ast.Name):
+            names[target.id] = ast.Set([]) if target.id in names else statement.value
+    joined: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp | ast.Call) and id(node) not in joined:
+            parts = _parts(node, names, MAX_PARTS)
+            values = [part.value for part in parts]
+            whole: str | bytes | None = None
+            if len(parts) > 1 and all(isinstance(value, str) for value in values):
+                whole = "".join(values)  # type: ignore[arg-type]
+            elif len(parts) > 1 and all(isinstance(value, bytes) for value in values):
+                whole = b"".join(values)  # type: ignore[arg-type]
+            if whole is not None and len(whole) >= LITERAL:
+                joined |= {*map(id, parts), *map(id, ast.walk(node))}
+                yield whole
+    for node in ast.walk(tree):
+        value = node.value if isinstance(node, ast.Constant) and id(node) not in joined else None
+        if isinstance(value, str | bytes) and len(value) >= LITERAL:
+            yield value
+
+
+def _parts(node: ast.expr, names: dict[str, ast.expr], most: int) -> list[ast.Constant]:
+    """The constants that a sum or a join of constants puts together, in order; [] for anything else."""
+    waiting, found = [node], list[ast.Constant]()
+    for _ in range(most):
+        if not waiting:
+            return found
+        each = waiting.pop()
+        if isinstance(each, ast.Name) and isinstance(names.get(each.id), ast.Constant):
+            each = names[each.id]
+        if isinstance(each, ast.Constant):
+            found.append(each)
+        elif isinstance(each, ast.BinOp) and isinstance(each.op, ast.Add):
+            waiting += [each.right, each.left]
+        elif isinstance(each, ast.List | ast.Tuple):
+            waiting += reversed(each.elts)
+        elif isinstance(each, ast.Call) and _joins(each):
+            waiting.append(names.get(getattr(each.args[0], "id", ""), each.args[0]))
+        else:
+            return []
+    return []
+
+
+def _joins(call: ast.Call) -> bool:
+    """`"".join(PARTS)`."""
+    function = call.func
+    empty = (
+        isinstance(function, ast.Attribute) and isinstance(function.value, ast.Constant) and not function.value.value
+    )
+    return empty and getattr(function, "attr", "") == "join" and len(call.args) == 1
 
 
 def _is_source(data: bytes) -> bool:
@@ -251,12 +354,18 @@ def _attempt(decode: Callable[[bytes], bytes]) -> Callable[[bytes], bytes | None
     return attempt
 
 
-_BASE85 = _attempt(base64.b85decode)
+def _joined_lines(decode: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    """The decoder of text that is broken into lines: scripts take the breaks out, or their decoder passes over them."""
+    return lambda data: decode(data.translate(None, b" \t\r\n"))
+
+
+_BASE85 = _attempt(_joined_lines(base64.b85decode))
 _BASE125 = _attempt(_base125)
 _ENCODINGS: list[Attempt] = [
     ("base85", _BASE85),
-    ("base64", _attempt(lambda data: base64.b64decode(data, validate=True))),
-    ("base64", _attempt(lambda data: base64.b64decode(data, b"-_", validate=True))),
+    ("base64", _attempt(_joined_lines(lambda data: base64.b64decode(data, validate=True)))),
+    ("base64", _attempt(_joined_lines(lambda data: base64.b64decode(data, b"-_", validate=True)))),
+    ("base32", _attempt(_joined_lines(base64.b32decode))),
     ("hex", _attempt(lambda data: bytes.fromhex(data.decode("ascii")))),
     ("ascii85", _attempt(base64.a85decode)),
     ("ascii85", _attempt(lambda data: base64.a85decode(data, adobe=True))),

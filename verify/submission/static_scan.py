@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 
 from codec.errors import PgolfError
 from verify.submission.folder import Submission
-from verify.submission.source_layers import LOADER, parsed, read_source, unwrap
+from verify.submission.source_layers import LOADER, parsed, read_source, unread, unwrap
 from verify.submission.taint import Flow, differentiations, own, scopes
 
 MOST = 50  # hits of one rule that are kept
 BLOB = 1000  # characters of a literal without blanks; the longest name or path has a tenth of it
+LINE = 40  # characters; a payload that is broken into lines has 76 in each
 NETWORK = {
     *("socket", "ssl", "http", "urllib", "urllib3", "requests", "httpx", "aiohttp", "ftplib", "smtplib", "telnetlib"),
     *("xmlrpc", "websocket", "websockets", "paramiko", "boto3", "gdown", "wandb", "huggingface_hub", "datasets"),
@@ -303,9 +304,11 @@ def _blobs(tree: ast.Module) -> Iterator[Hit]:
     """Long literals that nobody can read and that hold no source."""
     for node in ast.walk(tree):
         value = node.value if isinstance(node, ast.Constant) else None
-        if not isinstance(value, str | bytes) or (isinstance(value, str) and re.search(r"\s", value)):
+        if not isinstance(value, str | bytes) or len(value) < BLOB or not isinstance(node, ast.expr):
             continue
-        if isinstance(node, ast.expr) and len(value) >= BLOB and not unwrap(repr(value)):
-            yield Hit(
-                rule="triage.blob", line=node.lineno, what=f"a literal of {len(value):,} characters that is no source"
-            )
+        if isinstance(value, str) and any(len(word) < LINE for word in value.split()[:-1]):
+            continue  # prose, a table, a help text
+        text = repr(value)
+        if not unwrap(text):
+            reason = "of " + "; of ".join(unread(text)) if unread(text) else "that is no source"
+            yield Hit(rule="triage.blob", line=node.lineno, what=f"a literal of {len(value):,} characters {reason}")
