@@ -60,11 +60,12 @@ class ArtifactFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextFacts:
-    """The held-out text that is scored: targets of the shard_targets it has.  proof: what `token_bytes.prove` found."""
+    """The held-out text that is scored: targets of the shard_targets it has.  proof, unproven: see `HeldOut`."""
 
     targets: int
     shard_targets: int
     proof: dict[str, int]
+    unproven: str = ""
     tokenizer_sha256: str
 
     @property

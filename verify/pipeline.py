@@ -100,6 +100,7 @@ def measure(
             targets=heldout.targets,
             shard_targets=heldout.shard_targets,
             proof=heldout.proof,
+            unproven=heldout.unproven,
             tokenizer_sha256=heldout.tokenizer_sha256,
         ),
         packed=packed,

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from codec.errors import InputError
 from codec.storage.token_shards import open_shard
 from tests.verify.conftest import train_tokenizer
-from verify.scoring.token_bytes import TokenBytes, prove
+from verify.scoring.byte_proof import prove
+from verify.scoring.token_bytes import TokenBytes
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_a_vocabulary_without_a_space_piece_is_refused(tmp_path):
 
 def test_streams_that_cannot_be_counted_are_refused(data):
     path = data / "small.model"
-    with pytest.raises(InputError, match="unknown token stands at position 2"):
+    with pytest.raises(InputError, match="token 2 is the unknown token"):
         prove(np.array([1, 70, 3]), path)
     with pytest.raises(InputError, match=r"span 1 to 9999, the tokenizer has \d+ pieces"):
         prove(np.array([1, 70, 9999]), path)
