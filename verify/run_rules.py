@@ -46,7 +46,9 @@ def check_bytes_proof(facts: Facts) -> Finding:
     proof, unproven = facts.text.proof, facts.text.unproven
     if unproven:
         return Finding(rule="text.bytes", level="unknown", evidence=dict(proof), message=unproven)
-    stated = "stated by the sidecar = decoded text, CaseOps undone" if "differing" in proof else "counted = decoded text"
+    stated = (
+        "stated by the sidecar = decoded text, CaseOps undone" if "differing" in proof else "counted = decoded text"
+    )
     return Finding(
         rule="text.bytes",
         level="pass",

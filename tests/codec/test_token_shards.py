@@ -66,7 +66,9 @@ def test_the_shared_copies_are_refused(shared):
 
 
 def test_sidecars_state_the_bytes_of_each_token(tmp_path):
-    write(tmp_path, x_val_0=[1, 5, 6], x_val_bytes_0=[0, 300, 2], x_val_1=[1, 7], x_val_bytes_1=[0, 1], y_train_0=[1, 2])
+    write(
+        tmp_path, x_val_0=[1, 5, 6], x_val_bytes_0=[0, 300, 2], x_val_1=[1, 7], x_val_bytes_1=[0, 1], y_train_0=[1, 2]
+    )
     assert stated_bytes(find_shards(tmp_path, "val")).tolist() == [0, 300, 2, 0, 1]
     assert stated_bytes([str(tmp_path / "x_val_1.bin")]).tolist() == [0, 1]
     assert stated_bytes(find_shards(tmp_path, "train")) is None
