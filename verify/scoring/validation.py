@@ -28,7 +28,7 @@ class Validation:
 
     @classmethod
     def read(cls, shards: Sequence[str | Path], tokenizer: str | Path, limit: int | None = None) -> "Validation":
-        """The shards, one after the other, cut to the first `limit` targets if given; bytes by sidecars if they have any.
+        """The shards, one after the other, cut to the first `limit` targets if given; sidecars state the bytes.
 
         Raises: InputError for a damaged shard or tokenizer, fewer than two tokens, or bytes that cannot be counted;
         UsageError for a limit below 1.
