@@ -40,8 +40,9 @@ class LogsFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactFacts:
-    """The weights' file; size in bytes.  foreign: what it looks like if it is not of this toolkit, else "".
+    """The weights' file; size in bytes, 0 when it is not here.
 
+    foreign: what it looks like if it is not of this toolkit, else "".
     state: of the tensors decoded here; {} for a foreign one.  tokenizer_sha256: of the tokenizer it names, or "".
     """
 
