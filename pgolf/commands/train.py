@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pgolf.console import json_option, print_json, print_table, progress
+from pgolf.console import echo, json_option, print_json, print_table, progress
 from pgolf.data_origin import check_origin
 from pgolf.evaluation import fit_vocabulary, sliding_evaluation
 from pgolf.options import device_option, seed_option, settings_option, steps_option, threads_option
@@ -124,6 +124,8 @@ def train(
             )
     if not first:
         return
+    if heldout.unproven:
+        echo(f"note: bpb is only as right as its bytes: {heldout.unproven}", err=True)
     if as_json:
         print_json({**asdict(result), "checkpoint": str(result.checkpoint)})
     else:

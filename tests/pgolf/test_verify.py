@@ -200,7 +200,6 @@ def shard(change):
         (damaged(lambda blob: blob[:-5]), "model.bin: "),
         (damaged(lambda blob: blob[:200] + bytes([blob[200] ^ 1]) + blob[201:]), "model.bin: "),
         (damaged(lambda blob: b""), "is empty"),
-        (lambda folder, data: (folder / "model.bin").unlink(), "no such file"),
         (lambda folder, data: (folder / "train_gpt.py").unlink(), "not a submission folder"),
         (lambda folder, data: (data / "small.model").write_bytes(b""), "not a SentencePiece model"),
         (other_tokenizer, "the tokenizer has 272 pieces"),
