@@ -78,6 +78,16 @@ def test_without_the_sidecar_nothing_is_scored(made, pgolf, tmp_path):
     assert (done.returncode, reason in done.stderr, done.stdout) == (3, True, "")
 
 
+def test_training_on_the_held_out_shard_is_refused(made, pgolf, tmp_path):
+    folder, _ = made
+    shutil.copytree(folder / "data", tmp_path / "data")
+    shutil.copy(tmp_path / "data/text_val_000000.bin", tmp_path / "data/text_train_000001.bin")
+    done = pgolf("train", "tiny", "--data", tmp_path / "data", "-o", tmp_path / "run")
+    assert done.returncode == 3
+    assert re.search(r"text_val_000000\.bin: holds the same \d+ tokens as text_train_000001\.bin", done.stderr)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_sidecar_that_is_cut_is_refused_by_name(made, pgolf, tmp_path):
     folder, _ = made
     shutil.copytree(folder / "data", tmp_path / "data")
