@@ -29,7 +29,6 @@ from verify.scoring.heldout import HeldOut
 from verify.scoring.ranks import Ranks
 from verify.scoring.scorer import Scored
 from verify.scoring.slot import fit_shift
-from verify.scoring.token_bytes import TokenBytes
 from verify.scoring.token_stream import predict
 from verify.scoring.ttt import BLOCK, Frozen, Learner, Orthogonal, Update, by_chunk, cosine
 from verify.scoring.windows import Window, batches
@@ -329,10 +328,9 @@ def bench(
             f"has token ids up to {heldout.tokens.max()}, the model a vocabulary of {model.config.vocab_size}",
             where=str(data),
         )
-    sizes = TokenBytes.from_tokenizer(heldout.tokenizer).of(heldout.tokens)
     length = seq_len or model.config.seq_len
     replays = [
-        (pull_request, add_up(procedure, heldout.tokens, sizes, batch=batch))
+        (pull_request, add_up(procedure, heldout.tokens, heldout.token_bytes, batch=batch))
         for pull_request in dict.fromkeys(pull_requests)
         for procedure in published(pull_request, model, length, stride)
     ]

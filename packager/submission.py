@@ -24,6 +24,7 @@ from codec.budget import PARAMETER_GOLF
 from codec.encoder import Tensor, artifact_meta, encode
 from codec.errors import InputError, LimitError, UsageError
 from codec.measurement.byte_ledger import ByteLedger, ledger, of_submission
+from codec.measurement.losses import loss_notes, losses
 from codec.progress import Progress, silent
 from codec.quantization.recipe import quantize_checkpoint, rounding_notes
 from codec.quantization.recipe_files import load_recipe, recipe_text
@@ -184,6 +185,7 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
     progress(stages(options) - 2, "encode")
     name = recipe.name if recipe else STORED
     lost = rounding_notes(recipe, imported.tensors, layers) if recipe else ()
+    damage = loss_notes(losses(imported.tensors, treated)) if recipe else ()
     blob = encode(treated, {**meta, "recipe": name})
     progress(stages(options) - 1, "decode again")
     costs = ledger(blob)
@@ -208,7 +210,7 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
         recipe=name,
         trains=trains,
         cap=options.cap,
-        notes=(*imported.notes, *lost, *left_out),
+        notes=(*imported.notes, *lost, *damage, *left_out),
         fitted=plan,
         nats=_predicted(imported.tensors, treated, layers),
     )

@@ -31,9 +31,6 @@ def sliding_evaluation(heldout: "HeldOut", length: int, stride: int = STRIDE) ->
     from verify.scoring.ranks import Ranks
     from verify.scoring.score import total
     from verify.scoring.sliding import Sliding
-    from verify.scoring.token_bytes import TokenBytes
-
-    token_bytes = TokenBytes.from_tokenizer(heldout.tokenizer).of(heldout.tokens)
 
     def evaluate(model: "GPT") -> tuple[float, float]:
         scorer = Sliding(
@@ -44,7 +41,7 @@ def sliding_evaluation(heldout: "HeldOut", length: int, stride: int = STRIDE) ->
             device=model.tok_emb.weight.device,
         )
         ranks = Ranks.joined(failures_mean_loss) if torch.distributed.is_initialized() else 1
-        score = total(scorer, heldout.tokens, token_bytes, batch=BATCH, ranks=ranks)
+        score = total(scorer, heldout.tokens, heldout.token_bytes, batch=BATCH, ranks=ranks)
         return score.loss, score.bpb
 
     return evaluate

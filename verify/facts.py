@@ -40,8 +40,9 @@ class LogsFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactFacts:
-    """The weights' file; size in bytes.  foreign: what it looks like if it is not of this toolkit, else "".
+    """The weights' file; size in bytes, 0 when it is not here.
 
+    foreign: what it looks like if it is not of this toolkit, else "".
     state: of the tensors decoded here; {} for a foreign one.  tokenizer_sha256: of the tokenizer it names, or "".
     """
 
@@ -60,11 +61,12 @@ class ArtifactFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextFacts:
-    """The held-out text that is scored: targets of the shard_targets it has.  proof: what `token_bytes.prove` found."""
+    """The held-out text that is scored: targets of the shard_targets it has.  proof, unproven: see `HeldOut`."""
 
     targets: int
     shard_targets: int
     proof: dict[str, int]
+    unproven: str = ""
     tokenizer_sha256: str
 
     @property

@@ -14,12 +14,16 @@ from verify.submission.byte_count import CODE_SUFFIXES, MAIN
 from verify.submission.static_scan import Scan
 
 folder_judges = Judges[Shipped]()
+ABSENT = "no artifact is here"
 
 
 @folder_judges("bytes.cap")
 def check_cap(facts: Shipped) -> Finding:
     """Counted code plus artifact against the cap."""
     count = facts.count
+    if not count.artifact and count.import_closure <= count.cap:
+        message = f"code {count.import_closure:,} of {count.cap:,} bytes; {ABSENT}"
+        return Finding(rule="bytes.cap", level="unknown", evidence=count.to_dict(), message=message)
     spare = count.cap - count.judged_total
     state = f"{spare:,} to spare" if spare >= 0 else f"{-spare:,} too many"
     return Finding(
@@ -58,7 +62,9 @@ def check_folder(facts: Shipped) -> Finding:
 def check_claimed_bytes(facts: Shipped) -> Finding:
     """Sizes in submission.json against what was counted; stating too little fails."""
     count, claims = facts.count, facts.folder.claims
-    counted = {"bytes_total": count.judged_total, "bytes_code": count.import_closure, "bytes_model": count.artifact}
+    counted = {"bytes_code": count.import_closure}
+    if count.artifact:
+        counted |= {"bytes_total": count.judged_total, "bytes_model": count.artifact}
     stated = {name: number(claims.get(name)) for name in counted}
     wrong = {
         name: {"claimed": float(value), "counted": counted[name]}
@@ -87,7 +93,9 @@ def check_claimed_bytes(facts: Shipped) -> Finding:
 def check_claimed_hashes(facts: Shipped) -> Finding:
     """sha256 of artifact and script in submission.json against the files."""
     claims = facts.folder.claims
-    have = {"artifact_sha256": facts.artifact.sha256, "script_sha256": facts.folder.script_sha256}
+    have = {"script_sha256": facts.folder.script_sha256}
+    if facts.artifact.size:
+        have["artifact_sha256"] = facts.artifact.sha256
     stated = {name: str(claims[name]) for name in have if claims.get(name)}
     wrong = [name for name, value in stated.items() if value != have[name]]
     if wrong:
@@ -122,7 +130,7 @@ def check_files(facts: Shipped) -> Finding | None:
         return None
     group, count = facts.logs.group, facts.count
     seed = artifact_seed(facts.folder.claims)
-    return compare_files(group.group.logs, count.import_closure, count.artifact, seed, count.cap)
+    return compare_files(group.group.logs, count.import_closure, count.artifact or None, seed, count.cap)
 
 
 def compare_files(logs: Sequence[Log], code: int, artifact: int | None, seed: int | None, cap: int) -> Finding | None:
@@ -193,6 +201,8 @@ def check_artifact(facts: Shipped) -> Finding:
     Nobody but the sandboxed script opens one of another format.
     """
     artifact = facts.artifact
+    if not artifact.size:
+        return Finding(rule="artifact.decodes", level="unknown", message=ABSENT)
     if artifact.foreign:
         return Finding(
             rule="artifact.foreign",

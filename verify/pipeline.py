@@ -55,6 +55,15 @@ def examine(
     )
 
 
+def examine_bare(submission: Submission, cap: int = PARAMETER_GOLF.total_bytes) -> Verdict:
+    """Judge a folder whose artifact is not here by what it shows: nothing runs, so nothing is scored.
+
+    Raises: InputError as `byte_count.count`.
+    """
+    shipped = measure_folder(submission, cap)
+    return Verdict(findings=folder_judges.judge(shipped), bytes=shipped.count, scores=())
+
+
 def judge(facts: Facts) -> tuple[Finding, ...]:
     """What every rule finds in the facts: those about the folder, then those about its runs."""
     return (*folder_judges.judge(facts), *run_judges.judge(facts))
@@ -105,6 +114,7 @@ def measure(
             targets=heldout.targets,
             shard_targets=heldout.shard_targets,
             proof=heldout.proof,
+            unproven=heldout.unproven,
             tokenizer_sha256=heldout.tokenizer_sha256,
         ),
         packed=packed,

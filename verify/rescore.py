@@ -74,7 +74,7 @@ def reload(
         )
         scorer, *_ = [make(kind) for kind in (score, *later)]
         scorer = sample.of(scorer) if sample else scorer
-        found = total(scorer, heldout.tokens, table.of(heldout.tokens), batch=settings.batch, progress=progress)
+        found = total(scorer, heldout.tokens, heldout.token_bytes, batch=settings.batch, progress=progress)
         model.refresh()
         return Rescored(
             score=found,

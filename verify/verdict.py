@@ -22,9 +22,11 @@ class Verdict:
     float_bpb: float | None = None
 
     @property
-    def verdict(self) -> Literal["pass", "fail"]:
-        """fail when any finding is; no other level fails a submission."""
-        return "fail" if any(finding.level == "fail" for finding in self.findings) else "pass"
+    def verdict(self) -> Literal["pass", "fail", "unknown"]:
+        """fail when any finding is; no other level fails a submission.  unknown when nothing was scored."""
+        if any(finding.level == "fail" for finding in self.findings):
+            return "fail"
+        return "pass" if self.scores else "unknown"
 
     @property
     def exit_code(self) -> int:

@@ -145,7 +145,7 @@ def _at(
         if now != then:
             tell(unit.names[0])
             rule = dataclasses.replace(coarsened(unit.rule, now), names=("*",), max_weights=None)
-            own = dataclasses.replace(case.recipe, rules=(rule,), strict=False)
+            own = dataclasses.replace(case.recipe, rules=(rule,), strict=frozenset())
             part = {name: case.tensors[name] for name in unit.names}
             treated |= quantize_checkpoint(part, own, case.layers)
     tell("encode")

@@ -12,19 +12,24 @@ from codec.decoder import QuantizedTensor, unpack
 from codec.encoder import encode
 from codec.errors import CodecError
 from codec.measurement.byte_ledger import ByteLedger, ledger
-from codec.measurement.compressors import FALLBACK, baseline_bytes, installed, plain_bytes
+from codec.measurement.compressors import FALLBACK, SLOW, baseline_bytes, installed, plain_bytes, sampled_bytes
+from codec.measurement.losses import Loss, decibel, loss_notes, losses
 from codec.progress import Progress, silent
 from codec.quantization.recipe import Recipe, quantize_checkpoint
 from codec.storage.calibration_file import Layers
+
+LARGE = 10_000_000  # weights; beyond, a slow coder of a recipe compresses a sample
+SAMPLE = 1 << 21  # bytes; brotli-11 takes 10 us for each
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
     """One checkpoint, one recipe.  snr_db: weight energy over squared error, of quantized and rounded tensors alike.
 
+    losses: of each float tensor; empty where there are no floats to compare with.
     treatments: what the recipe's rules say of each float tensor; empty for levels that were there already.
     peer_bytes: the whole checkpoint's levels, scales and column steps under each peer; tensor_peer_bytes: each tensor
-    alone under the recipe's own coder.
+    alone under the recipe's own coder.  sampled: peers whose bytes are estimated from a sample.
     hessian_snr_db: the same ratio for the outputs, tr(W H W^T) over tr(E H E^T), as a mean over the quantized tensors
     that have a Hessian; None without any.
     """
@@ -37,13 +42,41 @@ class Measurement:
     decode_seconds: float
     peer_bytes: dict[str, int]
     tensor_peer_bytes: dict[str, int]
-    tensor_snr_db: dict[str, float]
+    sampled: tuple[str, ...]
+    losses: dict[str, Loss]
     tensor_hessian_snr_db: dict[str, float]
 
     @property
     def hessian_snr_db(self) -> float | None:
         found = self.tensor_hessian_snr_db
         return sum(found.values()) / len(found) if found else None
+
+    @property
+    def tensor_snr_db(self) -> dict[str, float]:
+        return {name: loss.snr_db for name, loss in self.losses.items()}
+
+    @property
+    def mean_snr_db(self) -> float | None:
+        """As a mean over the weights of tensors with an error: small tensors with little energy count by their size."""
+        sizes = {row.name: row.weights for row in self.ledger.rows}
+        found = [(sizes[loss.name], loss.snr_db) for loss in self.losses.values() if math.isfinite(loss.snr_db)]
+        weights = sum(size for size, _ in found)
+        return sum(size * ratio for size, ratio in found) / weights if weights else None
+
+    @property
+    def worst(self) -> Loss | None:
+        """The tensor of the lowest ratio, of those with an error."""
+        found = [loss for loss in self.losses.values() if math.isfinite(loss.snr_db)]
+        return min(found, key=lambda loss: (loss.snr_db, loss.name), default=None)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is lost without an error, and what is only estimated."""
+        estimated = [
+            f"{peer} compressed a sample of {SAMPLE:,} bytes, its bytes are estimates; --peer {peer} takes all of them"
+            for peer in self.sampled
+        ]
+        return (*loss_notes(self.losses), *estimated)
 
     def to_dict(self) -> dict[str, Any]:
         """The totals under the names of the command line's JSON."""
@@ -54,10 +87,15 @@ class Measurement:
             "entropy_bits_per_weight": self.ledger.entropy_bits / max(self.quantized_weights, 1),
             "overhead_percent": self.ledger.overhead_percent,
             "snr_db": self.snr_db,
+            "mean_snr_db": self.mean_snr_db,
+            "worst_snr_db": self.worst.snr_db if self.worst else None,
+            "worst_tensor": self.worst.name if self.worst else None,
+            "notes": list(self.notes),
             "hessian_snr_db": self.hessian_snr_db,
             "encode_seconds": self.encode_seconds,
             "decode_seconds": self.decode_seconds,
             "peer_bytes": self.peer_bytes,
+            "sampled_peers": list(self.sampled),
             "level_bytes": self.ledger.level_bytes,
             "scale_bytes": self.ledger.scale_bytes,
             "column_step_bytes": self.ledger.column_step_bytes,
@@ -81,15 +119,17 @@ def measure(
 ) -> Measurement:
     """Quantize, encode, decode, compare, and count.  peers: names of BASELINES beside the recipe's own coder.
 
-    Where the recipe's own coder is not installed, FALLBACK takes its place.
+    Where the recipe's own coder is not installed, FALLBACK takes its place.  A slow one gets a sample of more than
+    LARGE weights, unless `peers` names it.
 
-    layers, progress: see `quantize_checkpoint`.
+    layers: see `quantize_checkpoint`.  progress: told what is done, and twice the weights in all.
 
     Raises: InputError for weights that cannot be quantized, CodecError if the round trip is not exact.
     """
     floats = {name: array.size for name, array in tensors.items() if array.dtype.kind == "f"}
     return measure_treated(
         quantize_checkpoint(tensors, recipe, layers, progress),
+        progress=progress,
         recipe=recipe.name,
         treatments={name: recipe.rule(name, size).treatment for name, size in floats.items()},
         coder=recipe.coder if installed(recipe.coder) else FALLBACK,
@@ -108,6 +148,7 @@ def measure_treated(
     peers: Iterable[str] = (),
     tensors: Mapping[str, np.ndarray] | None = None,
     hessians: Mapping[str, np.ndarray] | None = None,
+    progress: Progress = silent,
 ) -> Measurement:
     """As `measure`, of tensors that are quantized already.  recipe: what to call it.
 
@@ -116,37 +157,50 @@ def measure_treated(
 
     Raises: CodecError if the round trip is not exact.
     """
+    weights = sum(_size(each) for each in treated.values())
+    peers = list(peers)
+    progress(weights, "encode")
     started = time.perf_counter()
     blob = encode(treated, {})
     encoded = time.perf_counter()
+    progress(weights * 5 // 4, "decode")
+    decoding = time.perf_counter()
     _, back = unpack(blob)
     decoded = time.perf_counter()
     if plain_bytes(back) != plain_bytes(treated):
         raise CodecError("the artifact does not decode to the levels that were encoded", where=f"recipe {recipe}")
-    noise = {name: _energy(each, treated[name]) for name, each in (tensors or {}).items() if each.dtype.kind == "f"}
+    del back
+    lost = losses(tensors or {}, treated)
+    sampled = coder in SLOW and weights > LARGE and coder not in peers
+    peer_bytes = {}
+    for peer in dict.fromkeys([coder, *peers]):
+        progress(weights * 3 // 2, peer)
+        sampling = sampled and peer == coder
+        peer_bytes[peer] = sampled_bytes(peer, treated, SAMPLE) if sampling else baseline_bytes(peer, treated)
+    tensor_bytes, done = {}, 0
+    for name, each in treated.items():
+        progress((3 * weights + done) // 2, f"{coder}, {name}")
+        done += _size(each)
+        share = max(SAMPLE * _size(each) // max(weights, 1), SAMPLE // 32)
+        alone = {name: each}
+        tensor_bytes[name] = sampled_bytes(coder, alone, share) if sampled else baseline_bytes(coder, alone)
     return Measurement(
         recipe=recipe,
         treatments=dict(treatments or {}),
         ledger=ledger(blob),
-        snr_db=_decibel(sum(signal for signal, _ in noise.values()), sum(error for _, error in noise.values())),
+        snr_db=decibel(sum(loss.signal for loss in lost.values()), sum(loss.noise for loss in lost.values())),
         encode_seconds=encoded - started,
-        decode_seconds=decoded - encoded,
-        peer_bytes={peer: baseline_bytes(peer, treated) for peer in dict.fromkeys([coder, *peers])},
-        tensor_peer_bytes={name: baseline_bytes(coder, {name: treated[name]}) for name in treated},
-        tensor_snr_db={name: _decibel(*pair) for name, pair in noise.items()},
+        decode_seconds=decoded - decoding,
+        peer_bytes=peer_bytes,
+        tensor_peer_bytes=tensor_bytes,
+        sampled=(coder,) if sampled else (),
+        losses=lost,
         tensor_hessian_snr_db={
-            name: _decibel(*_output_energy(tensors[name], each, hessians[name]))
+            name: decibel(*_output_energy(tensors[name], each, hessians[name]))
             for name, each in treated.items()
             if tensors and hessians and name in hessians and isinstance(each, QuantizedTensor)
         },
     )
-
-
-def _energy(weights: np.ndarray, treated: QuantizedTensor | np.ndarray) -> tuple[float, float]:
-    """(energy of the weights, energy of the error), float64 sums."""
-    values = treated.dequantize() if isinstance(treated, QuantizedTensor) else treated
-    exact = weights.astype(np.float64)
-    return float((exact**2).sum()), float(((values.astype(np.float64) - exact) ** 2).sum())
 
 
 def _output_energy(weights: np.ndarray, treated: QuantizedTensor, hessian: np.ndarray) -> tuple[float, float]:
@@ -156,7 +210,5 @@ def _output_energy(weights: np.ndarray, treated: QuantizedTensor, hessian: np.nd
     return float(((exact @ moments) * exact).sum()), float(((error @ moments) * error).sum())
 
 
-def _decibel(signal: float, noise: float) -> float:
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf
+def _size(tensor: QuantizedTensor | np.ndarray) -> int:
+    return tensor.levels.size if isinstance(tensor, QuantizedTensor) else tensor.size

@@ -114,14 +114,14 @@ def _quantizer(treatment: str, table: dict[str, Any]) -> Quantizer | JointQuanti
 class Recipe:
     """rules: in order.  coder: the compressor of the original, measured beside ours, never shipped.
 
-    strict: a rule whose names fit no tensor is an error; so it is for recipes of the user's own.
+    strict: names of rules of which one that decides no tensor is an error: those that the user wrote.
     """
 
     name: str
     about: str
     coder: str
     rules: tuple[Rule, ...]
-    strict: bool = False
+    strict: frozenset[tuple[str, ...]] = frozenset()
 
     def rule(self, name: str, weights: int) -> Rule:
         """The rule for a float tensor; integers and bools have none, they are kept.
@@ -203,10 +203,10 @@ def _shifted(progress: Progress, before: int, done: int, note: str) -> None:
 
 
 def _check_rules(recipe: Recipe, weights: dict[str, int]) -> None:
-    """Every rule with names decides a float tensor."""
+    """Every rule of strict names decides a float tensor."""
     deciding = {id(recipe.rule(name, size)) for name, size in weights.items()}
     for rule in recipe.rules:
-        if id(rule) in deciding or rule.names == ("*",):
+        if id(rule) in deciding or rule.names not in recipe.strict:
             continue
         about = f"the rule for {', '.join(f'`{pattern}`' for pattern in rule.names)}"
         taken = [name for name in weights if any(fnmatchcase(name, pattern) for pattern in rule.names)]

@@ -21,12 +21,18 @@ def recipe_names() -> list[str]:
 def load_recipe(name_or_path: str | Path) -> Recipe:
     """One of `recipe_names()`, or a TOML file of the user.
 
+    In a file, a rule whose names fit no tensor is an error, for they may be misspelt; but not one that a recipe of the
+    toolkit has as well, so a copy of one does what it does.
+
     Raises: UsageError for an unknown name, key, treatment or coder, with the nearest known one;
     and as `Rule.of`.
     """
     text = recipe_text(name_or_path)
     if str(name_or_path).endswith(".toml"):
-        return dataclasses.replace(parse_recipe(text, str(name_or_path)), strict=True)
+        recipe = parse_recipe(text, str(name_or_path))
+        ours = {rule for name in recipe_names() for rule in load_recipe(name).rules}
+        own = frozenset(rule.names for rule in recipe.rules if rule not in ours and rule.names != ("*",))
+        return dataclasses.replace(recipe, strict=own)
     return parse_recipe(text, f"recipe {name_or_path}")
 
 

@@ -48,6 +48,9 @@ def measure(
     Per tensor: `entropy` is the order-0 entropy of its levels, `rANS` what they cost here with classes and scales,
     the last columns the recipe's own compressor on that tensor alone.  Over entropy: what the quantized tensors cost
     with scales, tables and lanes, over the entropy of their levels plus the scales; floats are reported beside it.
+    SNR dB: energy of the weights over that of their error, in all, as a mean over the weights, and of the worst tensor;
+    what is rounded to zero is told.  Above 10 million weights a recipe's slow compressor gets a sample (~), unless
+    --peer names it.
     Hessian dB: energy of the layers' outputs on the calibration data over that of their error.
 
     \b
@@ -85,16 +88,19 @@ def measure(
         echo(f"note: {note}", err=True)
     results = []
     weights = weight_count(imported.tensors)
-    stage = sum(array.size for array in imported.tensors.values())
+    stage = 2 * sum(array.size for array in imported.tensors.values())
     with progress("measure", stage * len(loaded)) as step, within(checkpoint):
         for done, recipe in enumerate(loaded):
             step(stage * done, recipe.name if recipe else STORED)
             results.append(
                 measure_recipe(imported.tensors, recipe, peers, layers, partial(_shifted, step, stage * done))
                 if recipe
-                else measure_treated(levels, recipe=STORED, peers=peers)
+                else measure_treated(levels, recipe=STORED, peers=peers, progress=partial(_shifted, step, stage * done))
             )
         step(stage * len(loaded), "")
+    for result in results:
+        for note in result.notes:
+            echo(f"note: recipe {result.recipe}: {note}", err=True)
     if plot:
         draw_plot(results, f"{Path(checkpoint).name}: {weights:,} weights", plot)
     if as_json:
@@ -159,10 +165,13 @@ def _print_recipes(results: "list[Measurement]", *, weighed: bool) -> None:
                 f"{costs.overhead_percent:+.2f} %",
                 " + ".join(f"{part:,.0f}" for part in (costs.level_bytes, costs.scale_bytes, costs.plain_bytes)),
                 f"{costs.header_bytes:,.0f} + {costs.table_bytes:,}",
-                f"{result.snr_db:.1f}",
+                " / ".join(_tenths(each) or "-" for each in _ratios(result)),
                 *([_tenths(result.hessian_snr_db)] if weighed else []),
                 f"{result.encode_seconds:.2f} / {result.decode_seconds:.2f} s",
-                ", ".join(f"{peer} {count:,}" for peer, count in result.peer_bytes.items()),
+                ", ".join(
+                    f"{peer} {'~' if peer in result.sampled else ''}{count:,}"
+                    for peer, count in result.peer_bytes.items()
+                ),
             ]
             for result, costs in ((result, result.ledger) for result in results)
         ],
@@ -173,12 +182,17 @@ def _print_recipes(results: "list[Measurement]", *, weighed: bool) -> None:
             "over entropy",
             "levels + scales + floats",
             "header + tables",
-            "SNR dB",
+            "SNR dB: all / mean / worst",
             *(["Hessian dB"] if weighed else []),
             "encode / decode",
             "peers",
         ],
     )
+
+
+def _ratios(result: "Measurement") -> tuple[float | None, ...]:
+    """Of all energy, as a mean over weights, of the worst tensor."""
+    return result.snr_db, result.mean_snr_db, result.worst.snr_db if result.worst else None
 
 
 def _tensor_rows(result: "Measurement") -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pgolf.console import json_option, print_json, print_table, progress
+from pgolf.console import echo, json_option, print_json, print_table, progress
 from pgolf.data_origin import check_origin
 from pgolf.evaluation import fit_vocabulary, sliding_evaluation
 from pgolf.options import device_option, seed_option, settings_option, steps_option, threads_option
@@ -86,7 +86,7 @@ def train(
       torchrun --nproc_per_node=8 -m pgolf train pr1716 --data data -o run
     """
     from codec.quantization.recipe_files import load_recipe
-    from codec.storage.token_shards import find_shards, find_tokenizer
+    from codec.storage.token_shards import find_shards, find_tokenizer, refuse_copies
     from trainer.compute.ranks import Ranks
     from trainer.presets.catalog import find_preset
     from trainer.presets.overrides import apply_overrides
@@ -104,7 +104,9 @@ def train(
         chosen = fit_vocabulary(chosen, tokenizer_file)
         shards = [Path(val)] if val else find_shards(data_dir, "val")
         heldout = HeldOut.read(shards, tokenizer_file, limit_tokens)
-        check_origin([*find_shards(data_dir, "train"), *shards], heldout.tokenizer_sha256)
+        used = [*find_shards(data_dir, "train"), *shards]
+        check_origin(used, heldout.tokenizer_sha256)
+        refuse_copies(used)
         total = steps or chosen.train.steps
         with progress(f"train {chosen.name}", total, left=False) if first else nullcontext() as report:
             result = run_training(
@@ -124,6 +126,8 @@ def train(
             )
     if not first:
         return
+    if heldout.unproven:
+        echo(f"note: bpb is only as right as its bytes: {heldout.unproven}", err=True)
     if as_json:
         print_json({**asdict(result), "checkpoint": str(result.checkpoint)})
     else:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from verify import HeldOut, Settings, Verdict
+    from verify import HeldOut, Settings, Submission, Verdict
     from verify.scoring.adaptation import ScorerName
 
 STRIDE = 64  # targets, the challenge's choice
@@ -82,6 +82,7 @@ def verify(
     process without network, other programs or files beyond its own, and is asked for logits; the score is added up
     here.  Scripts without `load(artifact_path, device)` are tried as members of the challenge's seed family, with the
     settings of the run command in their README or log, or those of --env.  Exit code 1 when the verdict is fail.
+    Of a folder without artifact only what does not run is judged: exit code 3, unless that fails already.
 
     The sliding score decides.  --score ttt trains a copy of the model on each chunk of the text once it is scored;
     --score slot fits a shift of the hidden states to the context of each window.  Each starts from the artifact's
@@ -99,7 +100,9 @@ def verify(
     from verify.run_rules import evaluation
 
     _check_device(device)
-    subject = Submission.open(submission, artifact=artifact, tolerated=frozenset(extra))
+    subject = Submission.open(submission, artifact=artifact, tolerated=frozenset(extra), bare=True)
+    if not subject.blob:
+        return _bare(subject, cap, as_json)
     length = seq_len or (None if subject.foreign else window_length(subject))
     settings = Settings(
         length=length,
@@ -138,6 +141,32 @@ def _read(checkpoint: str | Path) -> tuple["Mapping[str, np.ndarray]", "Mapping[
 
     imported = read_weights(Path(checkpoint))
     return imported.tensors, imported.metadata
+
+
+def _bare(subject: "Submission", cap: int, as_json: bool) -> int:
+    """What a folder without artifact shows; 1 when that fails already.
+
+    Raises: InputError when not, for what runs could not be judged.
+    """
+    from codec.errors import InputError
+    from verify.pipeline import examine_bare
+
+    verdict = examine_bare(subject, cap)
+    if as_json:
+        print_json({**verdict.to_dict(), "submission": str(subject.folder)})
+    else:
+        print_findings(verdict.findings, most=SHOWN)
+        click.echo()
+        for line in outcome(verdict):
+            click.echo(line)
+        click.echo(f"verdict: {verdict.verdict}")
+    if verdict.exit_code or as_json:
+        return verdict.exit_code or InputError.exit_code
+    raise InputError(
+        "is not there, nor any *.ptz: what does not run was judged, the rest is unknown",
+        where=str(subject.artifact),
+        hint="copy the weights there or pass --artifact FILE",
+    )
 
 
 def _check_device(device: str) -> None:

@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from codec import Recipe, Rule, load_recipe, recipe_names
 from codec.errors import UsageError
-from codec.quantization.recipe_files import recipe_toml
+from codec.quantization.recipe import quantize_checkpoint
+from codec.quantization.recipe_files import recipe_text, recipe_toml
 from codec.quantization.step_rules import AbsMax, Times
 from tests.extensions import ternary_plugin
 
@@ -20,6 +22,20 @@ def back(recipe, tmp_path):
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_is_read_back(name, tmp_path):
     assert back(load_recipe(name), tmp_path) == load_recipe(name)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_copy_does_what_its_original_does(name, tmp_path):
+    """Rules for names that this model has not are no error in it; what the user changes is."""
+    text = recipe_text(name)
+    copy = tmp_path / "copy.toml"
+    copy.write_text(text)
+    assert load_recipe(copy) == load_recipe(name)
+    tensors = {"blocks.0.attn.c_q.weight": np.ones((2, 64), np.float32)}
+    quantize_checkpoint(tensors, load_recipe(copy))
+    copy.write_text(text.replace("[[rules]]", '[[rules]]\nnames = ["*atn*"]\ntreatment = "int6"\n\n[[rules]]', 1))
+    with pytest.raises(UsageError, match=r"the rule for `\*atn\*` matches no tensor"):
+        quantize_checkpoint(tensors, load_recipe(copy))
 
 
 def test_odd_text_and_parameters_are_read_back(tmp_path):

@@ -157,6 +157,7 @@ def test_seed_systems_with_each_target_counted_once(shared, pull_request, name):
         spaced=stored["lut/has_leading_space"],
         boundary=stored["lut/is_boundary"],
         unknown=np.zeros(128, bool),
+        operator=np.zeros(128, bool),
     )
     token_bytes = table.of(stored[f"tokens/{name}"])
     assert token_bytes.tolist() == stored[f"{prefix}/target_bytes"].tolist()

@@ -1,17 +1,13 @@
 import hashlib
 import json
-import time
 
 import numpy as np
 import pytest
-import sentencepiece
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from codec.errors import InputError
-from codec.storage.token_shards import open_shard
 from tests.verify.conftest import train_tokenizer
-from verify.scoring.token_bytes import TokenBytes, prove
+from verify.scoring.byte_proof import prove
+from verify.scoring.token_bytes import TokenBytes
 
 
 @pytest.fixture(scope="module")
@@ -50,68 +46,6 @@ def test_counts_equal_the_original_scripts(golden, sp8192):
     joined = np.array([i for text in golden["snippets"][:60] for i in [1, *text["ids"]]])
     assert table.of(joined).dtype == np.int64
     assert prove(joined, sp8192) == {"documents": 60, "tokens": 439, "bytes": 610, "not_utf8": 0}
-
-
-def test_a_million_tokens_of_the_validation_set_in_seconds(shared):
-    tokens = open_shard(shared / "data/tokens/fineweb_val_000000.head1M.sp1024.bin")
-    started = time.process_time()
-    proof = prove(tokens, shared / "data/tokenizers/fineweb_1024_bpe.model")
-    assert time.process_time() - started < 5
-    assert proof == {"documents": 902, "tokens": 1_040_297, "bytes": 2_504_867, "not_utf8": 0}
-    lines = (shared / "data/text/fineweb_val_head.jsonl").read_text().splitlines()
-    whole = tokens[: np.flatnonzero(tokens == 1)[-1]]  # without the last document, which is cut
-    assert prove(whole, shared / "data/tokenizers/fineweb_1024_bpe.model")["bytes"] == sum(
-        len(json.loads(line)["text"].encode()) for line in lines
-    )
-
-
-@settings(max_examples=60)
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), min_size=1, max_size=5))
-def test_any_text_counts_the_bytes_of_its_decoding(data, texts):
-    model = sentencepiece.SentencePieceProcessor(model_file=str(data / "small.model"))
-    tokens = np.array([i for text in texts for i in [1, *model.encode(text)]])
-    decoded = sum(len(model.decode(model.encode(text)).encode()) for text in texts)
-    assert prove(tokens, data / "small.model")["bytes"] == decoded
-
-
-def test_a_stream_that_starts_inside_a_document(data):
-    model = sentencepiece.SentencePieceProcessor(model_file=str(data / "small.model"))
-    ids = model.encode("the cat sat on the mat")
-    expected = len("the cat sat on the mat") - len(model.decode(ids[:1]))
-    assert prove(np.array(ids), data / "small.model")["bytes"] == expected
-
-
-def test_a_character_cut_at_the_end_counts_its_bytes(data):
-    model = sentencepiece.SentencePieceProcessor(model_file=str(data / "small.model"))
-    ids = [1, *model.encode("tea 茶")][:-1]
-    assert prove(np.array(ids), data / "small.model") == {
-        "documents": 1,
-        "tokens": len(ids) - 1,
-        "bytes": len("tea 茶".encode()) - 1,
-        "not_utf8": 1,
-    }
-
-
-def test_a_vocabulary_without_a_space_piece_is_refused(tmp_path):
-    """Its space is spelt E2 96 81, three byte pieces for one byte of text."""
-    words = ("cat", "dog", "catalogue", "doggerel") * 5
-    path = train_tokenizer(tmp_path / "no_space.model", words, required_chars="", vocab_size=275)
-    model = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    assert model.piece_to_id("\u2581") == model.unk_id()
-    assert model.decode(model.encode("dog cat")) in ("dog cat", "dog\u2581cat")
-    with pytest.raises(InputError, match="document 1 counts 9 bytes, its text has 7"):
-        prove(np.array([1, *model.encode("cat"), 1, *model.encode("dog cat")]), path)
-
-
-def test_streams_that_cannot_be_counted_are_refused(data):
-    path = data / "small.model"
-    with pytest.raises(InputError, match="unknown token stands at position 2"):
-        prove(np.array([1, 70, 3]), path)
-    with pytest.raises(InputError, match=r"span 1 to 9999, the tokenizer has \d+ pieces"):
-        prove(np.array([1, 70, 9999]), path)
-    space_after_eos = sentencepiece.SentencePieceProcessor(model_file=str(path)).piece_to_id("\u2581")
-    with pytest.raises(InputError, match="document 0 counts"):
-        prove(np.array([1, 70, 2, space_after_eos, 70]), path)
 
 
 @pytest.mark.parametrize("content", [b"", b"junk" * 50])

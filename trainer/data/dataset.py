@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ from codec.errors import InputError
 from codec.progress import Progress
 from codec.storage.atomic_files import new_folder, read_bytes, write_bytes
 from codec.storage.token_shards import shard_bytes
+from trainer.data.caseops import to_caseops
 from trainer.data.documents import Split, split_by_hash, split_given
+from trainer.data.piece_bytes import PieceBytes
 from trainer.data.tokenizer import BOS, load_tokenizer, train_tokenizer
 
 TOKENIZER, SUMMARY = "tokenizer.model", "data.json"
@@ -66,6 +67,9 @@ def build_dataset(
 ) -> DataSummary:
     """Write folder `out`: `text_train_000000.bin`..., `text_val_000000.bin`..., `tokenizer.model`, `data.json`.
 
+    Text for a tokenizer with the marks of CaseOps is marked before; sidecars `text_val_bytes_000000.bin`... state how
+    many bytes of the text each token stands for.
+
     documents: the text; held out are the ones chosen by hash, a share of `val_fraction`, or exactly `heldout`
     when given.  tokenizer: an existing `.model` file; otherwise one of `vocab_size` pieces is trained on the
     training documents, `or_fewer` when they yield no more.  shard_tokens: a shard ends before the document that
@@ -78,7 +82,8 @@ def build_dataset(
     with new_folder(out, replaces=_earlier) as folder:
         model = read_bytes(tokenizer) if tokenizer else train_tokenizer(split.train, vocab_size, or_fewer=or_fewer)
         processor = load_tokenizer(model, str(tokenizer or "tokenizer"))
-        writer = _Writer(folder, processor, shard_tokens, _percent(split, progress))
+        pieces = PieceBytes(processor, str(tokenizer or "tokenizer"))
+        writer = _Writer(folder, processor, pieces, shard_tokens, _percent(split, progress))
         summary = DataSummary(
             train=writer.write("train", split.train),
             val=writer.write("val", split.heldout),
@@ -94,7 +99,7 @@ def build_dataset(
 
 def _earlier(names: set[str]) -> bool:
     """Whether these are the files that `build_dataset` writes, and no others."""
-    shards = {name for name in names if re.fullmatch(r"text_(train|val)_\d{6}\.bin", name)}
+    shards = {name for name in names if re.fullmatch(r"text_(train|val|val_bytes)_\d{6}\.bin", name)}
     return names - shards == {TOKENIZER, SUMMARY}
 
 
@@ -115,32 +120,39 @@ def _percent(split: Split, progress: Progress | None) -> Callable[[int], None]:
 class _Writer:
     folder: Path
     tokenizer: sentencepiece.SentencePieceProcessor
+    pieces: PieceBytes
     shard_tokens: int
     encoded: Callable[[int], None]
 
     def write(self, split: str, documents: Sequence[str]) -> SplitSummary:
         count = tokens = text_bytes = shards = held = 0
         pending: list[np.ndarray] = []
-        for ids, decoded_bytes in self._encode(documents):
+        for document in self._encode(documents):
+            ids, sizes = document
             if pending and held + len(ids) > self.shard_tokens:
                 self._flush(split, shards, pending)
                 shards, held, pending = shards + 1, 0, []
-            pending.append(ids)
+            pending.append(document)
             held += len(ids)
-            count, tokens, text_bytes = count + 1, tokens + len(ids), text_bytes + decoded_bytes
+            count, tokens, text_bytes = count + 1, tokens + len(ids), text_bytes + int(sizes.sum())
         if not pending:
             raise InputError(f"the {split} documents hold no text that the tokenizer keeps")
         self._flush(split, shards, pending)
         return SplitSummary(documents=count, tokens=tokens, bytes=text_bytes, shards=shards + 1)
 
-    def _encode(self, documents: Sequence[str]) -> Iterator[tuple[np.ndarray, int]]:
-        """BOS and the ids of each document, bytes of its decoded text; skips what normalises to nothing."""
+    def _encode(self, documents: Sequence[str]) -> Iterator[np.ndarray]:
+        """Of each document: BOS and its ids, and the bytes of each, uint16 (2, n); skips what normalises to nothing."""
         for start in range(0, len(documents), BATCH):
             batch = list(documents[start : start + BATCH])
-            encoded = [ids for ids in self.tokenizer.encode(batch) if ids]
-            for ids, text in zip(encoded, self.tokenizer.decode(encoded), strict=True):
-                yield np.fromiter(chain((BOS,), ids), np.uint16, 1 + len(ids)), len(text.encode())
+            marked = map(to_caseops, batch) if self.pieces.caseops else batch
+            encoded = [ids for ids in self.tokenizer.encode(list(marked)) if ids]
+            for document, text in zip(encoded, self.tokenizer.decode(encoded), strict=True):
+                ids = np.array([BOS, *document], np.uint16)
+                yield np.stack([ids, np.append(np.uint16(0), self.pieces.of(ids[1:], text))])
             self.encoded(len(batch))
 
     def _flush(self, split: str, number: int, pending: list[np.ndarray]) -> None:
-        write_bytes(self.folder / f"text_{split}_{number:06d}.bin", shard_bytes(np.concatenate(pending)))
+        ids, sizes = np.concatenate(pending, 1)
+        write_bytes(self.folder / f"text_{split}_{number:06d}.bin", shard_bytes(ids))
+        if self.pieces.caseops and split == "val":
+            write_bytes(self.folder / f"text_{split}_bytes_{number:06d}.bin", shard_bytes(sizes))

@@ -79,7 +79,9 @@ class GPTConfig:
                 hint="heads divide dim into even parts, kv_heads divide heads",
             )
         if self.rope_dims % 2 or not 0 <= self.rope_dims <= width:
-            raise UsageError(f"rope_dims is {self.rope_dims}, it must be even and at most {width}")
+            raise UsageError(
+                f"rope_dims is {self.rope_dims}, it must be even and at most {width}", hint="0 rotates whole heads"
+            )
         if self.bigram_buckets < 0 or self.bigram_buckets == 1:
             raise UsageError(f"bigram_buckets is {self.bigram_buckets}, it must be 0 (none) or at least 2")
         embedded, inside = self.embedded_layers, {*range(self.layers)}

@@ -1,6 +1,5 @@
-"""How many bytes of text each token stands for, and the proof that they add up to the decoded text."""
+"""How many bytes of text each token stands for."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,22 +10,26 @@ from codec.errors import InputError
 
 BOS = 1  # starts every document of the data format
 MARKER = "\u2581"  # SentencePiece writes a space as this character
-PROOF_TOKENS = 1 << 20  # documents are decoded in groups of about this many tokens: 100 MB of Python objects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenBytes:
-    """Per vocabulary id: length int64 (V,) without a leading space; spaced, boundary, unknown bool (V,).
+    """Per vocabulary id: length int64 (V,) without a leading space; spaced, boundary, unknown, operator bool (V,).
 
     Source: the byte accounting of the challenge's evaluation: control tokens count 0, byte pieces 1, other
     pieces their UTF-8 length; a leading space counts 1 unless a boundary (control) token comes before it,
-    because decoding drops the space there.  Spaces inside a piece count 1 as well.
+    because decoding drops the space there; a tokenizer that keeps it has no boundaries.  Spaces inside a piece count 1
+    as well.
+
+    operator: pieces of private-use characters that were defined by hand, before the pieces learned from text.  They
+    are taken for marks of a reversible transform (CaseOps has U+E001 to U+E004), which are no text.
     """
 
     length: np.ndarray
     spaced: np.ndarray
     boundary: np.ndarray
     unknown: np.ndarray
+    operator: np.ndarray
 
     @classmethod
     def from_tokenizer(cls, path: str | Path) -> "TokenBytes":
@@ -34,7 +37,7 @@ class TokenBytes:
 
         Raises: InputError for a missing file, one that is no SentencePiece model, or id 1 not being BOS.
         """
-        model = _model(path)
+        model = open_tokenizer(path)
         ids = range(model.vocab_size())
         pieces = [model.id_to_piece(i) for i in ids]
         boundary = np.array([model.is_control(i) or model.is_unknown(i) or model.is_unused(i) for i in ids])
@@ -43,14 +46,18 @@ class TokenBytes:
         return cls(
             length=np.where(boundary, 0, np.where(byte, 1, [len(one) for one in text])).astype(np.int64),
             spaced=np.array([piece.startswith(MARKER) for piece in pieces]) & ~boundary & ~byte,
-            boundary=boundary,
+            boundary=boundary & (not keeps_space(model)),
             unknown=np.array([model.is_unknown(i) for i in ids]),
+            operator=np.array(["\ue000" <= piece <= "\uf8ff" for piece in pieces]) & ~np.logical_or.accumulate(byte),
         )
 
-    def of(self, tokens: np.ndarray) -> np.ndarray:
+    def of(self, tokens: np.ndarray, stated: np.ndarray | None = None) -> np.ndarray:
         """Bytes of each target: tokens, integers (n + 1,) -> int64 (n,), entry p for tokens[p + 1].
 
-        Raises: InputError for an id outside the vocabulary, or the unknown token, which has no bytes.
+        stated: bytes of each token (n + 1,) as a sidecar states them; they are what counts.
+
+        Raises: InputError for an id outside the vocabulary; without `stated` also for the unknown token, which has
+        no bytes, and for an operator, whose bytes only a sidecar knows.
         """
         ids = np.asarray(tokens).astype(np.int64)
         if ids.size and not 0 <= ids.min() <= ids.max() < len(self.length):
@@ -58,55 +65,24 @@ class TokenBytes:
                 f"token ids span {ids.min()} to {ids.max()}, the tokenizer has {len(self.length)} pieces",
                 hint="pass the tokenizer that made the tokens",
             )
-        if self.unknown[ids].any():
-            at = int(np.flatnonzero(self.unknown[ids])[0])
-            raise InputError(
-                f"the unknown token stands at position {at}, its bytes are lost",
-                hint="use a tokenizer with byte fallback",
-            )
+        if stated is not None:
+            return np.asarray(stated[1:].astype(np.int64))
+        for marks, fault, hint in (
+            (self.unknown, "is the unknown token, its bytes are lost", "use a tokenizer with byte fallback"),
+            (
+                self.operator,
+                "is an operator of a transform (CaseOps), which is no text",
+                "put the sidecar, *_val_bytes_*.bin, beside the shard *_val_*.bin",
+            ),
+        ):
+            if marks[ids].any():
+                raise InputError(f"token {np.flatnonzero(marks[ids])[0]} {fault}", hint=hint)
         previous, target = ids[:-1], ids[1:]
         return np.asarray(self.length[target] + (self.spaced[target] & ~self.boundary[previous]))
 
 
-def prove(tokens: np.ndarray, path: str | Path) -> dict[str, int]:
-    """Show, document by document, that the counted bytes are the bytes of the decoded text.
-
-    A document runs from one BOS to the next.  Its table sum must equal the length of the text put together
-    from raw pieces and, where that is valid UTF-8, the length of what SentencePiece itself decodes.
-
-    tokens: integers (n + 1,).  Returns documents, tokens (n), bytes (of the n targets) and not_utf8: documents
-    that hold a cut character, which SentencePiece cannot decode exactly.
-    Raises: InputError with the number of the first document that differs.
-    """
-    table, model = TokenBytes.from_tokenizer(path), _model(path)
-    raw = [_raw(model, i) for i in range(model.vocab_size())]
-    ids = np.asarray(tokens).astype(np.int64)
-    total = int(table.of(ids).sum())
-    if len(ids) and ids[0] != BOS:
-        ids = np.concatenate([[BOS], ids])
-    counted = np.concatenate([[0, 0], np.cumsum(table.of(ids))])  # counted[i]: bytes of ids[:i]
-    starts = np.flatnonzero(ids == BOS)
-    ends = np.append(starts[1:], len(ids))
-    not_utf8 = 0
-    for first, last in _groups(ends):
-        documents = [ids[starts[d] + 1 : ends[d]].tolist() for d in range(first, last)]
-        for number, document, text in zip(range(first, last), documents, model.decode(documents), strict=True):
-            # A marker spelt in byte pieces is a space too: the tokenizer had no piece for it (+2 bytes a word).
-            own = b"".join([raw[i] for i in document]).removeprefix(b" ").replace(MARKER.encode(), b" ")
-            valid = _is_utf8(own)
-            not_utf8 += not valid
-            have, decoded = int(counted[ends[number]] - counted[starts[number]]), len(text.encode())
-            if have != len(own) or (valid and have != decoded):
-                raise InputError(
-                    f"document {number} counts {have} bytes, its text has {len(own)}, SentencePiece "
-                    f"decodes {decoded}: bits per byte would be wrong",
-                    where=str(path),
-                    hint=f"use a tokenizer with `{MARKER}` as its own piece, from `pgolf data`",
-                )
-    return {"documents": len(starts), "tokens": len(tokens) - 1, "bytes": total, "not_utf8": not_utf8}
-
-
-def _model(path: str | Path) -> SentencePieceProcessor:
+def open_tokenizer(path: str | Path) -> SentencePieceProcessor:
+    """Raises: InputError for a missing file, one that is no SentencePiece model, or id 1 not being BOS."""
     try:
         data = Path(path).read_bytes()
         model = SentencePieceProcessor(model_proto=data) if data else None
@@ -125,27 +101,6 @@ def _model(path: str | Path) -> SentencePieceProcessor:
     return model
 
 
-def _raw(model: SentencePieceProcessor, i: int) -> bytes:
-    """The bytes one token puts into the text, before the leading space of a document is dropped."""
-    piece: str = model.id_to_piece(i)
-    if model.is_byte(i):
-        return bytes([int(piece[3:-1], 16)])
-    return b"" if model.is_control(i) or model.is_unused(i) else piece.replace(MARKER, " ").encode()
-
-
-def _groups(ends: np.ndarray) -> Iterator[tuple[int, int]]:
-    """(first, last) document numbers of consecutive groups, each about PROOF_TOKENS long."""
-    first = 0
-    while first < len(ends):
-        base = ends[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(ends, base + PROOF_TOKENS, "right")))
-        yield first, last
-        first = last
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+def keeps_space(model: SentencePieceProcessor) -> bool:
+    """Whether decoding keeps a space at the start: made with add_dummy_prefix and remove_extra_whitespaces off."""
+    return bool(model.decode_pieces([MARKER]) == " ")

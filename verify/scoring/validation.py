@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from codec.errors import InputError, UsageError
-from codec.storage.token_shards import open_shard
+from codec.storage.token_shards import open_shard, stated_bytes
 from verify.scoring.ranks import Ranks
 from verify.scoring.score import Score, total
 from verify.scoring.scorer import Scorer
@@ -28,18 +28,20 @@ class Validation:
 
     @classmethod
     def read(cls, shards: Sequence[str | Path], tokenizer: str | Path, limit: int | None = None) -> "Validation":
-        """The shards, one after the other, cut to the first `limit` targets if given.
+        """The shards, one after the other, cut to the first `limit` targets if given; sidecars state the bytes.
 
-        Raises: InputError for a damaged shard or tokenizer, or fewer than two tokens; UsageError for a limit below 1.
+        Raises: InputError for a damaged shard or tokenizer, fewer than two tokens, or bytes that cannot be counted;
+        UsageError for a limit below 1.
         """
         if limit is not None and limit < 1:
             raise UsageError(f"--limit-tokens is {limit}, at least 1 target must be scored")
-        whole = np.concatenate([open_shard(shard) for shard in shards])
+        whole, stated = np.concatenate([open_shard(shard) for shard in shards]), stated_bytes(shards)
         if len(whole) < 2:
             raise InputError(f"holds {len(whole)} tokens, scoring needs at least 2", where=str(shards[0]))
         tokens, table = whole[: None if limit is None else limit + 1], TokenBytes.from_tokenizer(tokenizer)
+        token_bytes = table.of(tokens, None if stated is None else stated[: len(tokens)])
         size = len(whole) - 1
-        return cls(tokens=tokens, token_bytes=table.of(tokens), pieces=len(table.length), shard_targets=size)
+        return cls(tokens=tokens, token_bytes=token_bytes, pieces=len(table.length), shard_targets=size)
 
     @property
     def partial(self) -> str:

@@ -57,12 +57,12 @@ class ByteCount:
 
 
 def count(folder: Path, artifact: Path, cap: int) -> ByteCount:
-    """Count the submission `folder` whose weights are the file `artifact`.
+    """Count the submission `folder` whose weights are the file `artifact`; one that is not there has no bytes.
 
     Raises: InputError as `files` and `import_closure`.
     """
     code = sum(path.stat().st_size for path in import_closure(folder))
-    blob = artifact.stat().st_size
+    blob = artifact.stat().st_size if artifact.exists() else 0
     return ByteCount(
         main_file=(folder / MAIN).stat().st_size,
         import_closure=code,

@@ -29,7 +29,8 @@ CONTAINERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """artifact: path of the weights.  tensors: what they decode to.  meta: what is stored beside them.
+    """artifact: path of the weights.  tensors: what they decode to.  meta: what is stored beside them.  blob: their
+    bytes, none when they are not here.
 
     Artifacts of other formats are left closed, only the sandbox opens them: tensors and meta are then {} and `foreign`
     says what they look like.  code: train_gpt.py and the local code it imports.  claims: submission.json ({} when there
@@ -51,11 +52,17 @@ class Submission:
 
     @classmethod
     def open(
-        cls, folder: str | Path, *, artifact: str | Path | None = None, tolerated: frozenset[str] = frozenset()
+        cls,
+        folder: str | Path,
+        *,
+        artifact: str | Path | None = None,
+        tolerated: frozenset[str] = frozenset(),
+        bare: bool = False,
     ) -> "Submission":
         """Read the folder; nothing of it is executed, and no pickle is opened.
 
-        artifact: the weights, when the folder does not hold them under a known name.
+        artifact: the weights, when the folder does not hold them under a known name.  bare: they may be missing, as in
+        folders of records, of which only the script, the logs and what is claimed can be judged.
 
         Raises: InputError when files are missing, unreadable or links; CodecError when the artifact is damaged.
         """
@@ -67,15 +74,20 @@ class Submission:
         files(folder)  # refuses links before anything is read through one
         claims = read_json_object(folder / CLAIMS) if (folder / CLAIMS).exists() else {}
         artifact = Path(artifact) if artifact else find_artifact(folder, claims)
-        if artifact is None:
+        if artifact is None and not bare:
             raise InputError(
                 f"no such file: the folder has neither {ARTIFACT} nor {BLOBS}",
                 where=str(folder / ARTIFACT),
                 hint="copy the weights there or pass --artifact FILE",
             )
-        blob = read_bytes(artifact, LARGEST)
-        foreign = "" if blob.startswith(MAGIC[:3]) else _look(blob)
-        meta, tensors = ({}, {}) if foreign and artifact.name != ARTIFACT else _decoded(blob, foreign, artifact)
+        meta, tensors, blob, foreign = dict[str, Any](), dict[str, np.ndarray](), b"", ""
+        if artifact is None:
+            artifact = folder / ARTIFACT
+        else:
+            blob = read_bytes(artifact, LARGEST)
+            foreign = "" if blob.startswith(MAGIC[:3]) else _look(blob)
+            if not foreign or artifact.name == ARTIFACT:
+                meta, tensors = _decoded(blob, foreign, artifact)
         environment, stated_in = run_settings.settings(folder)
         return cls(
             folder=folder,
