@@ -5,7 +5,7 @@ byte of these modules counts against the cap, minified and compressed.  A change
 submission, so they import only the standard library, numpy, torch, safetensors, sentencepiece and each other.
 """
 
-EVAL_ONLY = (  # every module after the ones it imports, as they lie in the packed script
+EVAL_ONLY = (
     "codec.errors",
     "codec.decoder",
     "codec.storage.token_shards",
