@@ -49,7 +49,7 @@ class Importance:
 
         Second order is blind where a row matters only once it has changed: a unit that never fired while calibrating,
         the logit of a rare token.  On the 7.6 M baseline at 1.2 bits per weight rows without the bound on noise have a
-        KL of 8 nats, with it 0.0008.
+        KL of 26 nats, with it 0.0007 (benchmarks/README.md).
         exponent: 0 makes all rows alike, 1 believes all that was calibrated.  most_noise: over signal, about.
         """
         mean = max(self.rows.mean(), TINY)

@@ -2,7 +2,7 @@
 
 Levels are whole numbers, but at every place only the even or only the odd ones may be used: the state of a machine says
 which, and the level moves the machine.  Half of the levels so come near to the error of all of them: of the 1.53 dB
-between a uniform step and the bound 8 states regain 1.0, 64 states 1.2 (benchmarks/bench_rd.py measures it).
+between a uniform step and the bound 8 states regain 1.1, 128 states 1.3 (benchmarks/README.md).
 
 Source: trellis-coded quantization (Marcellin and Fischer 1990) in its union-codebook form with entropy coding; the
 rate-1/2 systematic feedback codes of Ungerboeck (1982).
