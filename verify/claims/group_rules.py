@@ -13,7 +13,7 @@ from verify.claims.log_rules import check_log, log_judges
 from verify.claims.recipe import differing_settings
 from verify.claims.runs import STATED, Group
 from verify.claims.significance import Comparison, Outcome
-from verify.claims.submission_json import Statement, agrees
+from verify.claims.submission_json import Statement, agrees, slips
 from verify.finding import Finding, Level, worst
 from verify.judges import Judges
 
@@ -23,7 +23,6 @@ Z_NEEDS = 30  # runs; Student's p at z = -2.33 is then .0135 instead of .01, wit
 EXTREME = {"log.bytes": "total", "log.budget": "eval_all"}  # the evidence by which logs of one level are ranked
 FEW_DECIMALS = 0.0005  # a claim rounded so that it hides more than this is warned about: a tenth of a record's margin
 LOGGED = 8  # decimals that logs print
-SLIP = 1.5  # units of the last digit: half for rounding, one for rounding what was rounded already
 TITLES = {"z": "one-sample z", "t": "one-sample Student t", "welch": "Welch t"}
 
 
@@ -137,7 +136,7 @@ def check_mean(facts: GroupFacts) -> Finding | None:
         level, message = "warn", f"{text}: one more or less in the last digit"
         if single and count > 1 and len(named) < 2:
             message = text + _whose(group, statement.bpb)
-        elif not agrees(statement.bpb, sample.mean, LOGGED, units=SLIP):
+        elif not slips(statement.bpb, sample.mean, LOGGED):
             return Finding(rule=rule, level="fail", message=text + _whose(group, statement.bpb), evidence=evidence)
     elif abs(float(statement.bpb) - sample.mean) > FEW_DECIMALS:
         level, message = "warn", f"val_bpb {statement.bpb} is rounded from {sample.mean:.8f}, the {mean}"
@@ -148,8 +147,8 @@ def check_mean(facts: GroupFacts) -> Finding | None:
         if run.seed == each.seed and each.bpb is not None and _false(each.bpb, run.bpb)
     ]
     if pairs:
-        slips = all(agrees(claimed, shown, LOGGED, units=SLIP) for _, claimed, shown in pairs)
-        level = worst((level, "warn" if slips else "fail"))
+        near = all(agrees(claimed, shown, LOGGED) or slips(claimed, shown, LOGGED) for _, claimed, shown in pairs)
+        level = worst((level, "warn" if near else "fail"))
         texts = [f"{claimed} for seed {seed}, whose log shows {shown:.8f}" for seed, claimed, shown in pairs]
         message += f"; it states {', '.join(texts)}"
     if statement.sd is not None and sample.sd is not None and not agrees(statement.sd, sample.sd, LOGGED):
@@ -267,15 +266,19 @@ def _of_sizes(group: Group) -> tuple[Statement | None, str]:
         missing = len(named) > len(sizes)
         too_small = statement.mean_total < mean and not agrees(statement.mean_total, mean)
         if missing or not too_small:
-            return statement, f"{STATED} states a mean, and {len(sizes)} of {len(named)} logs are here" if missing else ""
+            return (
+                statement,
+                f"{STATED} states a mean, and {len(sizes)} of {len(named)} logs are here" if missing else "",
+            )
         return replace(statement, total=statement.mean_total), ""
-    if statement.total is None or len(group.logs) < 2 or all(each.total is not None for each in statement.seeds or [None]):  # type: ignore[union-attr]
+    per_seed = [each.total for each in statement.seeds]
+    if statement.total is None or (per_seed and None not in per_seed) or max(len(group.logs), len(named)) < 2:
         return statement, ""
     stated, largest = statement.total, max(sizes.values())
-    if stated >= largest or stated < min(sizes.values()):
+    if stated >= largest or (stated < min(sizes.values()) and len(named) <= len(sizes)):
         return statement, ""
     whose = next((name for name, size in sizes.items() if agrees(stated, size)), None)
-    owner = f"the size of {whose}" if whose else "the size of none of the logs"
+    owner = f"the size of {whose}" if whose else f"the size of none of the {len(sizes)} logs here"
     return replace(statement, total=None), f"{STATED} states {stated:,}, {owner}; the largest has {largest:,}"
 
 
@@ -286,7 +289,7 @@ def _taken(group: Group, log: Log) -> Metric:
 
 def _false(stated: Decimal, logged: float) -> bool:
     """Whether the score stated of a seed is not its log's: not to its own digits, or rounded so that it hides much."""
-    return not agrees(stated, logged, LOGGED, units=SLIP) or abs(float(stated) - logged) > FEW_DECIMALS
+    return not agrees(stated, logged, LOGGED) or abs(float(stated) - logged) > FEW_DECIMALS
 
 
 def _of_artifact(group: Group) -> Group:

@@ -122,7 +122,9 @@ def needed_seconds(log: Log, metric: Metric) -> float | None:
 
 def all_seconds(log: Log) -> float | None:
     """Evaluation time of every pass over the packed model, or the log's own total where that is more."""
-    known = [each.seconds for each in log.metrics if each.kind not in ("training", "float") and each.seconds is not None]
+    known = [
+        each.seconds for each in log.metrics if each.kind not in ("training", "float") and each.seconds is not None
+    ]
     passes = sum(known) if known else None
     return max((value for value in (passes, log.eval_seconds) if value is not None), default=None)
 

@@ -4,7 +4,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 ScoreKind = Literal[
-    "training", "float", "roundtrip", "sliding", "ttt", "slot", "etlb", "mixture", "rescored", "prequant_ttt", "other",
+    "training",
+    "float",
+    "roundtrip",
+    "sliding",
+    "ttt",
+    "slot",
+    "etlb",
+    "mixture",
+    "rescored",
+    "prequant_ttt",
+    "other",
     "diagnostic",
 ]
 

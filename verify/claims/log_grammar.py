@@ -157,7 +157,7 @@ def _pairs(text: str) -> dict[str, str]:
     return {key: value.rstrip(",") for key, value in re.findall(r"([\w/.]+)[:=] ?(\S+)", text)}
 
 
-def _line(name: str, pattern: str, read: Callable[[Match], Events]) -> LineKind:
+def _line(name: str, pattern: str, read: Callable[[Match], Events | None]) -> LineKind:
     return LineKind(name=name, pattern=re.compile(pattern), read=read)
 
 
@@ -172,18 +172,16 @@ FIELD = register(
             ),
             _line(
                 "early stop",
-                rf"stopping_early: \S+ train_time: ?(?P<ms>\d{{1,12}})ms step: ?(?P<step>\d{{1,12}})/",
+                r"stopping_early: \S+ train_time: ?(?P<ms>\d{1,12})ms step: ?(?P<step>\d{1,12})/",
                 _stopped,
             ),
-            _line(
-                "size", rf"(?P<what>{'|'.join(PARTS)})(?P<how>[^:]*): (?P<bytes>\d[\d,]{{0,20}}) bytes", _size
-            ),
+            _line("size", rf"(?P<what>{'|'.join(PARTS)})(?P<how>[^:]*): (?P<bytes>\d[\d,]{{0,20}}) bytes", _size),
             _line(
                 "evaluation time",
                 rf"total_eval_time: ?(?P<seconds>{NUMBER})s",
                 lambda match: (EvaluationTime(seconds=float(match["seconds"])),),
             ),
-            _line("calibration time", rf"phase_times calibrate:(?P<spent>\d{{1,12}}ms)\s*$", _calibrated),
+            _line("calibration time", r"phase_times calibrate:(?P<spent>\d{1,12}ms)\s*$", _calibrated),
             _line(
                 "hash of the script",
                 r"source sha256:(?P<sha256>[0-9a-f]{64})$",
@@ -191,7 +189,7 @@ FIELD = register(
             ),
             _line(
                 "validation tokens",
-                rf"(?:val_tokens|val_loader:.* tokens): ?(?P<tokens>\d{{1,15}})\s*$",
+                r"(?:val_tokens|val_loader:.* tokens): ?(?P<tokens>\d{1,15})\s*$",
                 _targets,
             ),
             _line("begin of a phase", rf"(?P<what>\w+):start(?:ing)?(?P<rest>(?: {PAIR})+)\s*$", _started),

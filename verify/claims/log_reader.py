@@ -167,8 +167,7 @@ def _log(path: Path, run: list[Told], unread: tuple[Unread, ...], number: int, r
         code_sha256=hashes[-1].sha256 if hashes else "",
         run=number,
         runs=runs,
-        killed=not metrics
-        or (not scored and not training.stopped and (training.step or 0) < (training.of or 0)),
+        killed=not metrics or (not scored and not training.stopped and (training.step or 0) < (training.of or 0)),
         unread=unread,
     )
 
@@ -180,9 +179,7 @@ def _read(line: TextLine) -> tuple[tuple[Event, ...], Unread | None]:
         cut = names_score(text) or read_line(text)
         return (), Unread(line=line.number, text=text, why="the file ends inside it") if cut else None
     events = read_line(text)
-    found = tuple(
-        replace(event, line=line.number) if isinstance(event, Metric) else event for event in events or ()
-    )
+    found = tuple(replace(event, line=line.number) if isinstance(event, Metric) else event for event in events or ())
     understood = events == () or any(isinstance(event, Metric | Training) for event in found)
     if names_score(text) and not understood:
         return found, Unread(line=line.number, text=text, why="names bits per byte and is not understood")
@@ -239,7 +236,9 @@ def _repeated(metrics: list[Metric], metric: Metric) -> int | None:
     if metric.decimals < 4:
         return None
     places = reversed(range(len(metrics)))
-    return next((place for place in places if metrics[place].kind != "training" and metrics[place].prints_as(metric)), None)
+    return next(
+        (place for place in places if metrics[place].kind != "training" and metrics[place].prints_as(metric)), None
+    )
 
 
 def _twins(one: Metric, two: Metric) -> bool:

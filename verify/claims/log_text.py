@@ -9,7 +9,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 BOMS = ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"), (b"\xef\xbb\xbf", "utf-8"))
-TERMINAL = re.compile(r"\x1b\][^\x07\x1b]{0,500}(?:\x07|\x1b\\)|\x1b\[[0-9;?]{0,30}[A-Za-z]|\x1b[()][A-Z0-9]|[\x07\x08]")
+TERMINAL = re.compile(
+    r"\x1b\][^\x07\x1b]{0,500}(?:\x07|\x1b\\)|\x1b\[[0-9;?]{0,30}[A-Za-z]|\x1b[()][A-Z0-9]|[\x07\x08]"
+)
 DAY = r"\d{4}[-/]\d\d[-/]\d\d"
 CLOCK = r"\d{1,2}:\d\d:\d\d(?:[.,]\d{1,9})?(?:\s?Z|\s?UTC|\s?[+-]\d\d:?\d\d)?"
 LEVELS = r"(?:DEBUG|INFO|WARNING|WARN|ERROR|CRITICAL|debug|info|warning|error)"
@@ -29,7 +31,9 @@ PREFIXES = tuple(
         r"\(\w{1,60} pid=\d{1,9}(?:, ip=[\d.]{7,15})?\) ",  # ray
     )
 )
-RANK = re.compile(r"(?:\[?(?:rank|default|Rank)[ _]?(?P<name>\d{1,5})\]?:? ?|\[\d{1,3},(?P<mpi>\d{1,5})\]<std(?:out|err)>: ?)")
+RANK = re.compile(
+    r"(?:\[?(?:rank|default|Rank)[ _]?(?P<name>\d{1,5})\]?:? ?|\[\d{1,3},(?P<mpi>\d{1,5})\]<std(?:out|err)>: ?)"
+)
 SRUN = re.compile(r"(?P<rank>\d{1,5}): ?")
 LABELLED = 0.5  # share of lines that `srun --label` must have labelled: it labels all, others print `42: 1.08` rarely
 LAUNCHER = re.compile(r"[IWEF]\d{4} [\d:.]{8,20} +\d{1,9} torch/")  # torchrun's own lines
@@ -59,7 +63,7 @@ def read_lines(data: bytes) -> tuple[list[TextLine], list[TextLine]]:
     ranks = {line.rank for line in lines if line.rank is not None}
     if len(ranks) < 2:
         return lines, []
-    first = min(speaking or ranks)  # type: ignore[type-var]
+    first = min(speaking or ranks)
     kept = [line for line in lines if line.rank in (None, first)]
     told = {line.text.strip() for line in kept}
     others = [line for line in lines if line.rank not in (None, first)]

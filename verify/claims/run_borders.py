@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from verify.claims.log_events import Event, EvaluationTime, Hyperparameters, Metric, Size, Targets, Training
+from verify.claims.log_events import EvaluationTime, Event, Hyperparameters, Metric, Size, Targets, Training
 
 PROGRESS = (Training, Metric, Size, EvaluationTime)  # what a run has to tell after its settings
 FEW = 2  # settings stated again that make a new beginning; a phase may state one again
@@ -59,7 +59,9 @@ def _step(each: Told) -> int | None:
 
 def _stated(each: Told) -> set[str]:
     names = {"targets"} if any(isinstance(event, Targets) for event in each.events) else set[str]()
-    return names.union(*(event.values for event in each.events if isinstance(event, Hyperparameters) and not event.phase))
+    return names.union(
+        *(event.values for event in each.events if isinstance(event, Hyperparameters) and not event.phase)
+    )
 
 
 def _border(run: list[Told]) -> int:

@@ -171,23 +171,23 @@ def _killed(log: Log) -> str:
 def _chosen(logs: list[Log], statement: Statement | None) -> tuple[list[Log], list[str]]:
     """(The logs that a submission.json speaks of, why others are left out.)
 
-    A folder may hold more runs than its record: reruns of a seed, and runs of other seeds or recipes.  Where the score
-    stated for a seed is one of a log of that seed, the others of it are left out; so is a log that does not show it and
-    has other settings than those which show theirs, and so are seeds that are not named, if all that are have a log.
+    A folder may hold more runs than its record: reruns of a seed, and runs of other seeds or recipes.  If every named
+    seed has a log, those of other seeds are left out.  Where the score stated for a seed is one of a log of that seed,
+    the others of it are left out; so is a log that does not show it and has other settings than those that show theirs.
     """
     if statement is None:
         return logs, []
-    shown = {each.seed: [log for log in logs if log.seed == each.seed and _shows(log, each)] for each in statement.seeds}
     named = set(statement.seed_numbers)
-    complete = bool(named) and named <= {log.seed for log in logs}
+    if not named or not named <= {log.seed for log in logs}:
+        return logs, []
+    of_seed = {seed: [log for log in logs if log.seed == seed] for seed in named}
+    shown = {each.seed: [log for log in of_seed[each.seed] if _shows(log, each)] for each in statement.seeds}
     models = [log for found in shown.values() for log in found]
     kept = []
     for log in logs:
         if log.seed in named and log.seed is not None:
-            of_seed = shown.get(log.seed) or ([] if models and differing_settings([models[0], log]) else [log])
-            kept += [log] if log in of_seed else []
-        elif not complete:
-            kept.append(log)
+            stands_for = shown.get(log.seed, []) or ([] if models and differing_settings([models[0], log]) else [log])
+            kept += [log] if log in stands_for else []
     notes = [f"{log.name} is not among the runs that {statement.path.name} names" for log in logs if log not in kept]
     return kept, notes
 

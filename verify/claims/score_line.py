@@ -13,17 +13,20 @@ from verify.claims.log_events import Metric, ScoreKind
 
 NUMBER = r"[-+]?(?:\d{1,12}(?:\.\d{1,20})?|nan|inf(?:inity)?)"
 FIGURE = rf"(?P<number>{NUMBER})(?![\w.]|-\d)"
+UNIT = r"(?:bpb|bits?[ _/-](?:per[ _-])?byte)"
 BPB = re.compile(
-    rf"(?P<front>(?:[A-Za-z][\w./-]{{0,60}}_)?)(?:bpb|bits?[ _/-](?:per[ _-])?byte)(?P<back>_\w{{1,40}})?(?P<note>\s*\([^()]{{0,200}}\))?"
+    rf"(?P<front>(?:[A-Za-z][\w./-]{{0,60}}_)?){UNIT}(?P<back>_\w{{1,40}})?(?:\s*\([^()]{{0,200}}\))?"
     rf"\s*(?:[:=]|\bis\b|->)?\s*{FIGURE}",
     re.I,
 )
-AFTER = re.compile(rf"(?<![\w.:=/-]){FIGURE}\s*(?:bpb|bits?[ _/-](?:per[ _-])?byte)\b(?!\s*[:=])", re.I)
+AFTER = re.compile(rf"(?<![\w.:=/-]){FIGURE}\s*{UNIT}\b(?!\s*[:=])", re.I)
 LEGAL_TTT = re.compile(r"(?P<label>(?:Legal )?TTT): ?(?P<number>\d{1,2}\.\d{4,20})(?:[ ,(].*)?$")
 PAIR = re.compile(r"(?<![\w/.%-])([A-Za-z_][\w/.%-]{0,60})[:=]\s?([^\s,|;()\[\]{}]{1,200})")
 DECORATION = re.compile(r"^[\s>*|#=\u2713\u2714\u2705\u27a1\u2192\u2022\u25cf~-]+(?=\S)|[\s|=\u2713\u2714\u2705]+$")
 SOURCE = re.compile(r"^\s*(?:#|//)|[{}`\"']|^\s*(?:-|\*) .*`|\bprint\(|\blog0?\(")
-COMPARES = re.compile(r"->|\u2192|\bvs\.?\b|delta|gain|improv|better|worse|diff|below|above|target|baseline|threshold", re.I)
+COMPARES = re.compile(
+    r"->|\u2192|\bvs\.?\b|delta|gain|improv|better|worse|diff|below|above|target|baseline|threshold", re.I
+)
 LOSSES = ("val_loss", "loss", "nll", "val_nll", "ce")
 TIMES = ("eval_time", "time", "elapsed", "took")  # pairs of a measurement that say what it took, best first
 COUNTED = ("step", "iter", "iteration", "epoch")  # words that a number follows

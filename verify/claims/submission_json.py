@@ -25,6 +25,7 @@ PLUS_MINUS = re.compile(r"(.+?)\s*(?:\+/?-|\u00b1)\s*(.+)")
 SIZE = re.compile(r"([\d.,_]+)\s*(bytes|B|kB|KB|MB|KiB|MiB)", re.I)
 UNITS = {"bytes": 0, "b": 0, "kb": 3, "mb": 6}  # powers of ten
 SEED_KEY = re.compile(r"(?:seed[_ -]?)?(\d{1,19})")
+SLIP_DECIMALS = 4
 LARGEST = 300  # powers of ten that a float can hold
 STATISTIC = re.compile(r"(^|_)p_?val|(^|_)p$|(^|_)[zt]_?(stat|score|test|value)|statistic|welch", re.I)
 
@@ -78,10 +79,11 @@ def read_statement(path: str | Path) -> Statement:
     except RecursionError:
         raise InputError("is nested too deep", where=str(path), hint="write it again") from None
     seeds = tuple(_seeds(raw))
+    sd = _first(raw, SD)
     return Statement(
         path=path,
         bpb=_first(raw, BPB),
-        sd=_first(raw, SD) if _first(raw, SD) is not None else _plus_minus(raw),
+        sd=_plus_minus(raw) if sd is None else sd,
         loss=_first(raw, ("val_loss", "mean_val_loss", "mean_val_loss_nats", "val_loss_mean")),
         total=_size(raw, TOTAL),
         mean_total=_size(raw, MEAN_TOTAL),
@@ -146,6 +148,15 @@ def agrees(stated: Decimal, computed: float, decimals: int = 17, *, units: float
     return abs(float(stated) - computed) <= (units + 1e-7) * 10.0**places
 
 
+def slips(stated: Decimal, computed: float, decimals: int = 17) -> bool:
+    """Whether a stated number misses only by one in its last digit, as cutting off or rounding twice does.
+
+    Of four decimals or more: one less in the last of `1.2` is another score.
+    """
+    exponent = stated.as_tuple().exponent
+    return isinstance(exponent, int) and exponent <= -SLIP_DECIMALS and agrees(stated, computed, decimals, units=1.0)
+
+
 def _first(raw: dict[str, Any], keys: tuple[str, ...]) -> Decimal | None:
     """The first that is stated; no score, size or deviation is below 0."""
     return next((found for key in keys if (found := number(raw.get(key))) is not None and found >= 0), None)
@@ -175,7 +186,7 @@ def _size(raw: dict[str, Any], keys: tuple[str, ...]) -> Decimal | None:
 def _seeds(raw: dict[str, Any]) -> list[SeedStatement]:
     """Results of seeds: an object by seed, a list of objects that name theirs, or scores in the order of `seeds`."""
     found = dict(_results(raw))
-    sizes = next((raw[key] for key in TOTAL if isinstance(raw.get(key), dict)), {})
+    sizes: dict[str, Any] = next((raw[key] for key in TOTAL if isinstance(raw.get(key), dict)), {})
     for key, size in sizes.items():
         if named := SEED_KEY.fullmatch(str(key)):
             one = found.setdefault(int(named[1]), {})
@@ -208,7 +219,7 @@ def _results(raw: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
                     yield int(named[1]), one
             return
     seeds = _seed_numbers(raw)
-    scores = next((raw[key] for key in LISTED if isinstance(raw.get(key), list)), [])
+    scores: list[Any] = next((raw[key] for key in LISTED if isinstance(raw.get(key), list)), [])
     if seeds and len(seeds) == len(scores):
         yield from ((seed, {"val_bpb": score}) for seed, score in zip(seeds, scores, strict=True))
 
