@@ -196,7 +196,7 @@ FIELD = register(
             _line("training step", r".*train_loss", lambda match: (Training(),)),
             _line(
                 "setting of a block",
-                r"  (?P<name>\w+): (?P<value>.*)$",
+                r" {1,2}(?P<name>\w+): (?P<value>.*)$",
                 lambda match: (Hyperparameters(values={match["name"]: match["value"]}),),
             ),
             _line("settings as JSON", r"\{", _json),

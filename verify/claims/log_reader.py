@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,6 +35,7 @@ from verify.claims.score_line import names_score, read_score
 SOURCE = re.compile(r"\"\"\"|'''|(?P<imports>import \w|from [\w.]+ import )|def \w|class \w|if __name__")
 SEEDS = r"seed[_=-]?(\d{1,19})"
 SHORT = r"(?:^|[_-])s[_-]?(\d{1,19})(?![\d.]|.*[_-]s[_-]?\d)"  # the last, when several begin with s
+WHOLE = re.compile(r".*(?:s$|\)$|bpb\W*[\d.]+$|(?=\s\S*$))|.*")  # without a last word that may be cut
 OPENING = 5  # lines by which a source is known again
 T = TypeVar("T")
 
@@ -69,7 +71,8 @@ class Log:
     """One run.  metrics: in the order of the file.  targets: tokens of the validation text, if stated.
 
     run: which of the `runs` of its file.  unread: lines that may hold a score.  killed: training ended before its last
-    step and nothing says why; then its scores are those of training only.  calibrate_seconds: what `pgolf calibrate` added to training.  eval_seconds: the total the log itself states.
+    step and nothing says why; then its scores are those of training only.  calibrate_seconds: what
+    `pgolf calibrate` added to training.  eval_seconds: the total the log itself states.
     settings: hyperparameters as text.  code_sha256: of the source, "".
     """
 
@@ -122,7 +125,7 @@ def read_logs(path: str | Path) -> tuple[Log, ...]:
     told: list[Told] = []
     unread = [Unread(line=line.number, text=line.text, why="another rank than the first prints it") for line in foreign]
     for kept, source in _without_source(lines):
-        told += [Told(line=kept[0].number if kept else 0, events=(SourceHash(sha256=source),))] if source else []
+        told += [Told(line=kept[0].number if kept else 0, events=(SourceHash(sha256=source),), shape="the script")] if source else []
         for line in kept:
             events, missed = _read(line)
             told += [Told(line=line.number, events=events, shape=re.sub(r"\d+", "#", line.text))]
@@ -175,9 +178,11 @@ def _log(path: Path, run: list[Told], unread: tuple[Unread, ...], number: int, r
 def _read(line: TextLine) -> tuple[tuple[Event, ...], Unread | None]:
     """What a line says; the line itself when it may hold a score that nobody reads."""
     text = line.text
-    if not line.ended and not text.rstrip().endswith("bytes") and read_score(text, ended=False) is None:
-        cut = names_score(text) or read_line(text)
-        return (), Unread(line=line.number, text=text, why="the file ends inside it") if cut else None
+    if not line.ended and not text.rstrip().endswith("bytes"):
+        if read_score(text, ended=False) is None:
+            cut = names_score(text) or read_line(text)
+            return (), Unread(line=line.number, text=text, why="the file ends inside it") if cut else None
+        text = WHOLE.match(text)[0]  # type: ignore[index]
     events = read_line(text)
     found = tuple(replace(event, line=line.number) if isinstance(event, Metric) else event for event in events or ())
     understood = events == () or any(isinstance(event, Metric | Training) for event in found)
@@ -198,7 +203,7 @@ def _without_source(text: list[TextLine]) -> list[tuple[list[TextLine], str]]:
         if text[place].text == opening[0] and [line.text for line in text[place : place + OPENING]] == opening
     ]
     borders = [0, *again, len(text)]
-    return [_outside(text[first:last]) for first, last in zip(borders, borders[1:], strict=False)]
+    return [_outside(text[first:last]) for first, last in pairwise(borders)]
 
 
 def _outside(text: list[TextLine]) -> tuple[list[TextLine], str]:
@@ -232,7 +237,7 @@ def _measurements(found: Iterable[Metric]) -> tuple[Metric, ...]:
 
 
 def _repeated(metrics: list[Metric], metric: Metric) -> int | None:
-    """Where the score of an unknown label, as in a summary at the end, stands under a known one; with 4 digits or more."""
+    """Where the score of an unknown label, as in a summary at the end, stands under a known one; with 4 digits."""
     if metric.decimals < 4:
         return None
     places = reversed(range(len(metrics)))

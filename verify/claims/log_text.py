@@ -21,12 +21,12 @@ PREFIXES = tuple(
     for pattern in (
         rf"[\[(]?(?:{DAY}[T ])?{CLOCK}[\])]?{GAP}",  # a time, with or without its day
         rf"[\[(]?\d\d/\d\d/(?:\d\d|\d{{4}}) {CLOCK}(?: [AP]M)?[\])]?{GAP}",  # rich and logging, American
-        r"[\[(]?1\d{9}(?:\.\d{1,9}|\d{3})?[\])]?:? ",  # seconds or milliseconds since 1970, as `ts` and journalctl print
+        r"[\[(]?1\d{9}(?:\.\d{1,9}|\d{3})?[\])]?:? ",  # seconds or milliseconds since 1970
         r"std(?:out|err) [FP] ",  # kubernetes, behind its time
         rf"[A-Z][a-z][a-z] [ \d]\d {CLOCK} [\w.-]{{1,80}} [\w./@-]{{1,80}}(?:\[\d{{1,9}}\])?: ?",  # journald, syslog
+        rf"(?:[\w.]{{1,80}} - )?\[?{LEVELS}\]?(?: *- | *\| [\w.<>]{{1,80}}:[\w.<>]{{1,80}}:\d{{1,6}} - "
+        r"|:[\w.]{1,80}:|: ?| +(?=\S))",  # logging, loguru, basicConfig
         r"[\w.-]{1,80} +\| ",  # docker compose: the container's name
-        rf"(?:[\w.]{{1,80}} - )?\[?{LEVELS}\]?(?: *- | *\| [\w.<>]{{1,80}}:[\w.<>]{{1,80}}:\d{{1,6}} - |:[\w.]{{1,80}}:|: ?|"
-        r" +(?=\S))",  # logging, loguru, basicConfig
         r"[IWEF]\d{4} [\d:.]{8,20} +\d{1,9} (?!torch/)[\w./-]{1,200}:\d{1,6}\] ",  # absl, unless torchrun speaks
         r"\(\w{1,60} pid=\d{1,9}(?:, ip=[\d.]{7,15})?\) ",  # ray
     )
@@ -55,10 +55,11 @@ def read_lines(data: bytes) -> tuple[list[TextLine], list[TextLine]]:
 
     Of several ranks the lowest that names bpb speaks for the run, with the lines that carry no rank.
     """
-    lines = [line for line in _stripped(_split(_decoded(data))) if not LAUNCHER.match(line.text)]
+    lines = _stripped(_split(_decoded(data)))
     share = [SRUN.match(line.text) for line in lines if line.text.strip()]
     if share and sum(map(bool, share)) / len(share) > LABELLED:
         lines = _stripped([_labelled(line) for line in lines])
+    lines = [line for line in lines if not LAUNCHER.match(line.text)]
     speaking = [line.rank for line in lines if line.rank is not None and NAMES_BPB.search(line.text)]
     ranks = {line.rank for line in lines if line.rank is not None}
     if len(ranks) < 2:

@@ -48,7 +48,7 @@ def split_runs(told: list[Told]) -> list[list[Told]]:
 def _again(began: set[str], since: set[str]) -> bool:
     """Whether these settings are those of a beginning."""
     again = began & since
-    return "seed" in again or len(again) >= max(FEW, len(began) // 2)
+    return bool(again) and len(again) >= min(len(began), max(FEW, len(began) // 2))
 
 
 def _step(each: Told) -> int | None:
