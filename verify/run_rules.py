@@ -8,7 +8,7 @@ from codec.budget import PARAMETER_GOLF
 from codec.errors import printable
 from verify.audit.causality_rules import MARGIN, NOISE
 from verify.audit.evidence import clause, finding
-from verify.claims.log_grammar import kind_of
+from verify.claims.score_line import kind_of
 from verify.claims.submission_json import artifact_bpb, artifact_seed, mean_contradiction, number
 from verify.facts import ArtifactFacts, Facts
 from verify.finding import Finding, Level

@@ -64,6 +64,8 @@ def compare(runs: tuple[Path, ...], against: tuple[str, ...], cap: int, write: P
         write_bytes(write, f"{text}\n".encode())
     for path in group.skipped:
         echo(f"note: {path} holds no score", err=True)
+    for note in group.notes:
+        echo(f"note: {note}", err=True)
     if as_json:
         print_json(_object(group, findings, comparison, against, cap))
     else:
@@ -129,6 +131,12 @@ def _object(
         if name == "welch":
             found["welch_df"] = outcome.df if outcome else None
     found["tests"] = [outcome.to_dict() for outcome in comparison.tests] if comparison else []
+    found["notes"] = [*(f"{path} holds no score" for path in group.skipped), *group.notes]
+    found["unread"] = [
+        {"log": log.name, "line": each.line, "text": each.text, "why": each.why}
+        for log in group.logs
+        for each in log.unread
+    ]
     found["findings"] = [asdict(finding) for finding in findings]
     return found
 

@@ -6,21 +6,22 @@ from decimal import Decimal
 from typing import Any
 
 from codec.budget import PARAMETER_GOLF
-from verify.claims.headline import headline
+from verify.claims.headline import headline, stated_bpb
+from verify.claims.log_events import Metric
+from verify.claims.log_reader import Log
 from verify.claims.log_rules import check_log, log_judges
+from verify.claims.recipe import differing_settings
 from verify.claims.runs import STATED, Group
 from verify.claims.significance import Comparison, Outcome
-from verify.claims.submission_json import Statement, agrees
+from verify.claims.submission_json import Statement, agrees, slips
 from verify.finding import Finding, Level, worst
 from verify.judges import Judges
 
-PLACES = re.compile(
-    r"(^|_)(seed|rank)$|run_id|logfile|_(dir|path|files)$|^rank|tokenizer_path|pattern"
-)  # not the recipe
 SPEAKS = re.compile(r"p.?val|\bp\s*[=<≈:]|\b[tz]\b\s*[=≈:]|[tz].?stat|[tz].?test|welch|signific", re.I)
 DIGITS = re.compile(r"(?<![\w.])[-\u2212]?\d*\.\d{2,}(?:e-?\d+)?", re.I)
 Z_NEEDS = 30  # runs; Student's p at z = -2.33 is then .0135 instead of .01, with 3 runs .073
 EXTREME = {"log.bytes": "total", "log.budget": "eval_all"}  # the evidence by which logs of one level are ranked
+FEW_DECIMALS = 0.0005  # a claim rounded so that it hides more than this is warned about: a tenth of a record's margin
 LOGGED = 8  # decimals that logs print
 TITLES = {"z": "one-sample z", "t": "one-sample Student t", "welch": "Welch t"}
 
@@ -47,14 +48,20 @@ def check_group(
 @group_judges(*log_judges.rules)
 def check_logs(facts: GroupFacts) -> list[Finding]:
     """What each log shows, joined rule by rule."""
-    group, statement = facts.group, _of_sizes(facts.group)
+    group, (statement, whose) = facts.group, _of_sizes(facts.group)
     each = [
         (log.name, finding)
         for log in group.logs
         for finding in check_log(log, statement, facts.cap, alone=len(group.logs) == 1)
     ]
     rules = dict.fromkeys(finding.rule for _, finding in each)
-    return [_joined([(name, finding) for name, finding in each if finding.rule == rule]) for rule in rules]
+    joined = [_joined([(name, finding) for name, finding in each if finding.rule == rule]) for rule in rules]
+    return [
+        replace(finding, level=worst((finding.level, "warn")), message=f"{finding.message}; {whose}")
+        if whose and finding.rule == "log.bytes"
+        else finding
+        for finding in joined
+    ]
 
 
 @group_judges("log.settings")
@@ -66,8 +73,8 @@ def check_settings(facts: GroupFacts) -> Finding | None:
     hashes = {log.code_sha256 for log in logs if log.code_sha256}
     code_sizes = {log.sizes.code for log in logs if log.sizes.code}
     keys = set.intersection(*(set(log.settings) for log in logs))
-    differ = sorted(key for key in keys if not PLACES.search(key) and len({log.settings[key] for log in logs}) > 1)
-    windows = [headline(log).metric.notes for log in logs]  # of the scores that count, where their lines say
+    differ = differing_settings(logs)
+    windows = [_taken(group, log).notes for log in logs]  # of the scores that count, where their lines say
     differ_windows = [key for key in ("seq_len", "stride") if len({notes.get(key) for notes in windows}) > 1]
     seeds = [log.seed for log in logs if log.seed is not None]
     scores = [run.bpb for run in group.runs]
@@ -114,22 +121,43 @@ def check_mean(facts: GroupFacts) -> Finding | None:
     }
     count = len(group.runs)
     named, ran = set(statement.seed_numbers), {run.seed for run in group.runs if run.seed is not None}
-    if named > ran and not agrees(statement.bpb, sample.mean, LOGGED):
-        text = f"val_bpb {statement.bpb} cannot be recomputed: there is no log of seeds {_list(named - ran)}"
+    if not group.logs:
+        text = f"val_bpb {statement.bpb} is stated and no log shows it"
         return Finding(rule=rule, level="unknown", message=text, evidence=evidence)
     mean = f"mean of {count} runs" if count > 1 else "score"
-    if not agrees(statement.bpb, sample.mean, LOGGED):
-        text = f"{STATED} states val_bpb {statement.bpb}, the {mean} is {sample.mean:.8f}"
-        return Finding(rule=rule, level="fail", message=text + _whose(group, statement.bpb), evidence=evidence)
     level: Level = "pass"
     message = f"val_bpb {statement.bpb} is the {mean}, {sample.mean:.8f}"
+    if not agrees(statement.bpb, sample.mean, LOGGED):
+        single = next((run for run in group.runs if agrees(statement.bpb, run.bpb)), None)
+        text = f"{STATED} states val_bpb {statement.bpb}, the {mean} is {sample.mean:.8f}"
+        if named > ran:
+            text = f"val_bpb {statement.bpb} cannot be recomputed: there is no log of seeds {_list(named - ran)}"
+            return Finding(rule=rule, level="unknown", message=text, evidence=evidence)
+        level, message = "warn", f"{text}: one more or less in the last digit"
+        if single and count > 1 and len(named) < 2:
+            message = text + _whose(group, statement.bpb)
+        elif not slips(statement.bpb, sample.mean, LOGGED):
+            return Finding(rule=rule, level="fail", message=text + _whose(group, statement.bpb), evidence=evidence)
+    elif abs(float(statement.bpb) - sample.mean) > FEW_DECIMALS:
+        level, message = "warn", f"val_bpb {statement.bpb} is rounded from {sample.mean:.8f}, the {mean}"
+    pairs = [
+        (each.seed, each.bpb, run.bpb)
+        for each in statement.seeds
+        for run in group.runs
+        if run.seed == each.seed and each.bpb is not None and _false(each.bpb, run.bpb)
+    ]
+    if pairs:
+        near = all(agrees(claimed, shown, LOGGED) or slips(claimed, shown, LOGGED) for _, claimed, shown in pairs)
+        level = worst((level, "warn" if near else "fail"))
+        texts = [f"{claimed} for seed {seed}, whose log shows {shown:.8f}" for seed, claimed, shown in pairs]
+        message += f"; it states {', '.join(texts)}"
     if statement.sd is not None and sample.sd is not None and not agrees(statement.sd, sample.sd, LOGGED):
         population = sample.sd * ((count - 1) / count) ** 0.5
-        level = "warn"
+        level = worst((level, "warn"))
         kind = "the population deviation" if agrees(statement.sd, population) else "not theirs"
         message += f"; val_bpb_std {statement.sd} is {kind}, the sample deviation is {sample.sd:.8f}"
     if named and ran and named != ran:
-        level = "warn"
+        level = worst((level, "warn"))
         message += f"; it names seeds {_list(named)}, the logs are of {_list(ran)}"
     return Finding(rule=rule, level=level, message=message, evidence=evidence)
 
@@ -222,14 +250,46 @@ def _joined(findings: list[tuple[str, Finding]]) -> Finding:
     )
 
 
-def _of_sizes(group: Group) -> Statement | None:
-    """What is stated of each log's size: a mean of sizes only when it is too small, as single ones may be larger."""
-    statement, totals = group.statement, [log.sizes.total for log in group.logs if log.sizes.total is not None]
-    if not statement or statement.total is not None or statement.mean_total is None or not totals:
-        return statement
-    mean = sum(totals) / len(totals)
-    too_small = statement.mean_total < mean and not agrees(statement.mean_total, mean)
-    return replace(statement, total=statement.mean_total) if too_small else statement
+def _of_sizes(group: Group) -> tuple[Statement | None, str]:
+    """(What is stated of each log's size, what is odd about it).
+
+    One size stated for several runs is one run's, so it is held against the logs together: it must be one of theirs, or
+    no less than the largest.  A mean is held against their mean.
+    """
+    statement = group.statement
+    sizes = {log.name: log.sizes.total for log in group.logs if log.sizes.total is not None}
+    named = set(statement.seed_numbers) if statement else set()
+    if not statement or not sizes:
+        return statement, ""
+    if statement.total is None and statement.mean_total is not None:
+        mean = sum(sizes.values()) / len(sizes)
+        missing = len(named) > len(sizes)
+        too_small = statement.mean_total < mean and not agrees(statement.mean_total, mean)
+        if missing or not too_small:
+            return (
+                statement,
+                f"{STATED} states a mean, and {len(sizes)} of {len(named)} logs are here" if missing else "",
+            )
+        return replace(statement, total=statement.mean_total), ""
+    per_seed = [each.total for each in statement.seeds]
+    if statement.total is None or (per_seed and None not in per_seed) or max(len(group.logs), len(named)) < 2:
+        return statement, ""
+    stated, largest = statement.total, max(sizes.values())
+    if stated >= largest or (stated < min(sizes.values()) and len(named) <= len(sizes)):
+        return statement, ""
+    whose = next((name for name, size in sizes.items() if agrees(stated, size)), None)
+    owner = f"the size of {whose}" if whose else f"the size of none of the {len(sizes)} logs here"
+    return replace(statement, total=None), f"{STATED} states {stated:,}, {owner}; the largest has {largest:,}"
+
+
+def _taken(group: Group, log: Log) -> Metric:
+    """The score of a log that its run is made of."""
+    return headline(log, stated_bpb(log, group.statement, alone=len(group.logs) == 1)).metric
+
+
+def _false(stated: Decimal, logged: float) -> bool:
+    """Whether the score stated of a seed is not its log's: not to its own digits, or rounded so that it hides much."""
+    return not agrees(stated, logged, LOGGED) or abs(float(stated) - logged) > FEW_DECIMALS
 
 
 def _of_artifact(group: Group) -> Group:

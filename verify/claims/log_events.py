@@ -4,7 +4,18 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 ScoreKind = Literal[
-    "training", "float", "roundtrip", "sliding", "ttt", "slot", "etlb", "mixture", "rescored", "prequant_ttt", "other"
+    "training",
+    "float",
+    "roundtrip",
+    "sliding",
+    "ttt",
+    "slot",
+    "etlb",
+    "mixture",
+    "rescored",
+    "prequant_ttt",
+    "other",
+    "diagnostic",
 ]
 
 
@@ -12,7 +23,8 @@ ScoreKind = Literal[
 class Metric:
     """One measurement.  loss: nats per token, if the line says.  decimals: digits behind the point of the printed bpb.
 
-    kind: what was scored and how, as far as the label tells.  seconds: what it took, if the log says.
+    kind: what was scored and how, as far as the label tells; `diagnostic` is a measurement on the way, of a part or of
+    something else.  nan and inf are numbers too.  seconds: what it took, if the log says.
     line: its number in the file, set by the reader.  notes: other pairs of the line.
     also: labels under which the very same measurement was printed again, often with fewer digits.
     """
@@ -36,9 +48,10 @@ class Metric:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """Training has got so far.  seconds: since it began.  stopped: it ended here, before its last step."""
+    """Training has got so far, to `step` of `of`.  seconds: since it began.  stopped: it ended before its last step."""
 
     step: int | None = None
+    of: int | None = None
     seconds: float | None = None
     stopped: bool = False
 

@@ -17,13 +17,12 @@ from verify.claims.log_events import (
     EvaluationTime,
     Event,
     Hyperparameters,
-    Metric,
-    ScoreKind,
     Size,
     SourceHash,
     Targets,
     Training,
 )
+from verify.claims.score_line import read_score, seconds
 
 Events = tuple[Event, ...]
 Match = re.Match[str]
@@ -31,11 +30,14 @@ Match = re.Match[str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineKind:
-    """One kind of line.  pattern: matches it from its first character.  read: the match -> what the line says."""
+    """One kind of line.  pattern: matches it from its first character.
+
+    read: the match -> what the line says; None when it is another kind of line after all.
+    """
 
     name: str
     pattern: re.Pattern[str]
-    read: Callable[[Match], Events]
+    read: Callable[[Match], Events | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,35 +66,23 @@ def read_line(line: str) -> Events | None:
     """What a line says, by the first kind of line that matches; None when no grammar knows it."""
     for grammar in reversed(GRAMMARS.values()):
         for kind in grammar.lines:
-            if match := kind.pattern.match(line):
-                return kind.read(match)
+            if (match := kind.pattern.match(line)) and (events := kind.read(match)) is not None:
+                return events
     return None
 
 
 # --- the field's format, in its dialects, and this toolkit's ----------------------------------------------------------
 
 NUMBER = r"\d{1,12}(?:\.\d{1,20})?"  # bounded, as all digits here: logs come from anywhere
-PREFIX = (  # a time stamp in any of the usual forms, then torchrun's name of the process
-    r"^(?:\[?(?:\d{4}-\d\d-\d\d[T ])?\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?\]?[ |:,-]+)?"
-    r"(?:\[?(?:rank|default)\d+\]?:? *)?"
-)
-WORD = r"[\w+./:=-]+"  # no quotes, braces or brackets: those are source, not a log
 PAIR = r"[\w/.]+[:=] ?\S+"
 PAIRS = re.compile(rf"{PAIR}(?: {PAIR})*\Z")
-UNITS = {"ms": 1000, "s": 1, "m": 1 / 60}  # in a second
-TIMES = ("eval_time", "time", "elapsed")  # pairs of a measurement that say what it took, best first
-KINDS: tuple[tuple[ScoreKind, str], ...] = (  # the first pattern that a label matches
-    ("training", r"(step:)?\d{1,12}/\d{1,12}$"),
-    ("prequant_ttt", r".*pre.?quant.*ttt"),
-    ("float", r".*(pre.?quant|post.?ema|post.?swa)"),
-    ("slot", r".*slot"),
-    ("etlb", r".*etlb"),
-    ("mixture", r".*(n.?gram|ppm|cache)"),
-    ("rescored", r".*(two.?pass|second.?pass|rescor)"),
-    ("ttt", r".*ttt"),
-    ("sliding", r".*slid"),
-    ("roundtrip", r".*(roundtrip|quantized)"),
+# What a run measures, by the last part of a key, or by the unit of its value: never a setting.
+MEASURED = re.compile(
+    r"(?:^|[._/])(?:step|steps_done|iter|it|loss|bpb|t|avg|ms|time|sec|elapsed|eta|mem|g?norm|grad_norm|lr_now|tok/s|frac|"
+    r"step_avg|\w+_(?:time|loss|bpb|norm|frac|ms|mse|acc)|payload|payload_ratio|ratio|mse|snr|acc)$",
+    re.I,
 )
+WITH_UNIT = re.compile(rf"{NUMBER}(?:ms|us|s|m|[KMG]i?B|B|%|x|tok/s)$")
 PARTS: dict[str, Literal["model", "code", "total"]] = {
     "Serialized model": "model",
     "Code size": "code",
@@ -100,29 +90,15 @@ PARTS: dict[str, Literal["model", "code", "total"]] = {
 }
 
 
-def kind_of(label: str) -> ScoreKind:
-    """What a label of the field says was scored, and how."""
-    return next((kind for kind, pattern in KINDS if re.match(pattern, label.lower())), "other")
-
-
-def _measured(match: Match) -> Events:
-    found = match.groupdict()
-    words = found["label"].rstrip(":").split(" ")
-    label = " ".join([words[0], *(word for word in words[1:] if not re.fullmatch(PAIR, word))])
-    notes = _pairs(" ".join(words[1:]) + found.get("rest", ""))
-    metric = Metric(
-        label=label,
-        kind=kind_of(label),
-        loss=float(found["loss"]) if "loss" in found else None,
-        bpb=float(found["bpb"]),
-        decimals=len(found["bpb"].partition(".")[2]),
-        seconds=next((_seconds(notes[key]) for key in TIMES if key in notes), None),
-        notes=notes,
-    )
+def _measured(match: Match) -> Events | None:
+    """A score; nothing when it is of something else than the run's result."""
+    metric = read_score(match.string)
+    if metric is None or metric.kind == "diagnostic":
+        return None if metric is None else ()
     if metric.kind != "training":
         return (metric,)
-    step = int(re.findall(r"\d+", label)[0])
-    return metric, Training(step=step, seconds=_seconds(notes.get("train_time", "")))
+    step, *total = [int(number) for number in re.findall(r"\d{1,12}", metric.label)[:2]] or [0]
+    return metric, Training(step=step, of=next(iter(total), None), seconds=seconds(metric.notes.get("train_time", "")))
 
 
 def _stopped(match: Match) -> Events:
@@ -135,8 +111,8 @@ def _size(match: Match) -> Events:
 
 
 def _calibrated(match: Match) -> Events:
-    seconds = _seconds(match["spent"])
-    return () if seconds is None else (CalibrationTime(seconds=seconds),)
+    spent = seconds(match["spent"])
+    return () if spent is None else (CalibrationTime(seconds=spent),)
 
 
 def _targets(match: Match) -> Events:
@@ -146,12 +122,19 @@ def _targets(match: Match) -> Events:
 
 
 def _started(match: Match) -> Events:
-    phase, pairs = match["what"], _pairs(match["rest"])
+    phase, pairs = match["what"], _chosen(_pairs(match["rest"]))
     return (Hyperparameters(values={f"{phase}.{key}": value for key, value in pairs.items()}, phase=True),)
 
 
 def _settings(match: Match) -> Events:
-    return (Hyperparameters(values=_pairs(match.string)),)
+    """Pairs that somebody chose; a line that tells of a step is no line of settings."""
+    pairs = _pairs(match.string)
+    chosen = _chosen(pairs)
+    return (Hyperparameters(values=chosen),) if chosen and re.match("step|iter|epoch", match.string) is None else ()
+
+
+def _chosen(pairs: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in pairs.items() if not MEASURED.search(key) and not WITH_UNIT.match(value)}
 
 
 def _json(match: Match) -> Events:
@@ -174,12 +157,7 @@ def _pairs(text: str) -> dict[str, str]:
     return {key: value.rstrip(",") for key, value in re.findall(r"([\w/.]+)[:=] ?(\S+)", text)}
 
 
-def _seconds(text: str) -> float | None:
-    found = re.fullmatch(rf"({NUMBER})(ms|s|m)", text)
-    return float(found[1]) / UNITS[found[2]] if found else None
-
-
-def _line(name: str, pattern: str, read: Callable[[Match], Events]) -> LineKind:
+def _line(name: str, pattern: str, read: Callable[[Match], Events | None]) -> LineKind:
     return LineKind(name=name, pattern=re.compile(pattern), read=read)
 
 
@@ -188,30 +166,22 @@ FIELD = register(
         name="field",
         lines=(
             _line(
-                "measurement",
-                rf"{PREFIX}(?P<label>[A-Za-z0-9]{WORD}(?: {WORD})*?),? val_loss[:=] ?(?P<loss>{NUMBER}),? "
-                rf"val_bpb[:=] ?(?P<bpb>{NUMBER})(?P<rest>(?:,? {PAIR})*)\s*$",
-                _measured,
-            ),
-            _line(
-                "score of test-time training, as pull request 1123 prints it",
-                rf"{PREFIX}(?P<label>(?:Legal )?TTT)(?: bpb)?: ?(?P<bpb>\d{{1,2}}\.\d{{4,20}})(?:[ ,(].*)?$",
+                "score",
+                r"(?i:(?=.*(?:bpb|bits?[ _/-](?:per[ _-])?byte))|(?:Legal )?TTT:)",
                 _measured,
             ),
             _line(
                 "early stop",
-                rf"{PREFIX}stopping_early: \S+ train_time: ?(?P<ms>\d{{1,12}})ms step: ?(?P<step>\d{{1,12}})/",
+                r"stopping_early: \S+ train_time: ?(?P<ms>\d{1,12})ms step: ?(?P<step>\d{1,12})/",
                 _stopped,
             ),
-            _line(
-                "size", rf"{PREFIX}(?P<what>{'|'.join(PARTS)})(?P<how>[^:]*): (?P<bytes>\d[\d,]{{0,20}}) bytes", _size
-            ),
+            _line("size", rf"(?P<what>{'|'.join(PARTS)})(?P<how>[^:]*): (?P<bytes>\d[\d,]{{0,20}}) bytes", _size),
             _line(
                 "evaluation time",
-                rf"{PREFIX}total_eval_time: ?(?P<seconds>{NUMBER})s",
+                rf"total_eval_time: ?(?P<seconds>{NUMBER})s",
                 lambda match: (EvaluationTime(seconds=float(match["seconds"])),),
             ),
-            _line("calibration time", rf"{PREFIX}phase_times calibrate:(?P<spent>\d{{1,12}}ms)\s*$", _calibrated),
+            _line("calibration time", r"phase_times calibrate:(?P<spent>\d{1,12}ms)\s*$", _calibrated),
             _line(
                 "hash of the script",
                 r"source sha256:(?P<sha256>[0-9a-f]{64})$",
@@ -219,14 +189,14 @@ FIELD = register(
             ),
             _line(
                 "validation tokens",
-                rf"{PREFIX}(?:val_tokens|val_loader:.* tokens): ?(?P<tokens>\d{{1,15}})\s*$",
+                r"(?:val_tokens|val_loader:.* tokens): ?(?P<tokens>\d{1,15})\s*$",
                 _targets,
             ),
-            _line("begin of a phase", rf"{PREFIX}(?P<what>\w+):start(?:ing)?(?P<rest>(?: {PAIR})+)\s*$", _started),
+            _line("begin of a phase", rf"(?P<what>\w+):start(?:ing)?(?P<rest>(?: {PAIR})+)\s*$", _started),
             _line("training step", r".*train_loss", lambda match: (Training(),)),
             _line(
                 "setting of a block",
-                r"  (?P<name>\w+): (?P<value>.*)$",
+                r" {1,2}(?P<name>\w+): (?P<value>.*)$",
                 lambda match: (Hyperparameters(values={match["name"]: match["value"]}),),
             ),
             _line("settings as JSON", r"\{", _json),

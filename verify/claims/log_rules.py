@@ -8,17 +8,19 @@ from statistics import median
 from typing import Any
 
 from codec.budget import PARAMETER_GOLF
-from verify.claims.headline import REFUSED, Headline, Refusal, all_seconds, headline, needed_seconds
+from verify.claims.headline import REFUSED, Headline, Refusal, all_seconds, headline, needed_seconds, stated_bpb
 from verify.claims.log_events import Metric
 from verify.claims.log_reader import Log
 from verify.claims.reference_results import CHALLENGE_BYTES, TEXTS, Text
-from verify.claims.submission_json import Statement, agrees
+from verify.claims.submission_json import Statement, agrees, slips
 from verify.finding import Finding, Level, worst
 from verify.judges import Judges
 
 SAME_TEXT = 1e-4  # relative: tails cut off and counted again stay below 7e-5, the smallest known byte bug is 1e-2
 OTHER_TEXT = 0.3  # relative: byte bugs have been 1 to 20 %; more than this is another text or a part of one
+ROUNDED = 0.0005  # bits per byte that a claim of few digits may leave out before it is warned about
 OVERSHOOT = 0.2  # seconds: the cap ends a run after the step that crosses it; records stopped at 600.06 to 600.18 s
+LONGEST = 1 << 17  # tokens of a window, of which the end of the text may be left out
 WORLD = "8"  # processes: the budgets are for 8 H100
 
 
@@ -37,7 +39,7 @@ class LogFacts:
     @property
     def result(self) -> Headline:
         """The score that counts.  Raises: InputError when there is none."""
-        return headline(self.log)
+        return headline(self.log, stated_bpb(self.log, self.statement, alone=self.alone))
 
     @property
     def stated_total(self) -> Decimal | None:
@@ -48,14 +50,9 @@ class LogFacts:
     @property
     def stated_bpb(self) -> Decimal | None:
         """Bits per byte that are stated of this very run; of the float weights when only they were scored."""
-        if self.statement is None:
-            return None
-        if not self.result.of_artifact:
+        if self.statement is not None and not self.result.of_artifact:
             return self.statement.float_bpb if self.alone else None
-        one = self.statement.of(self.log.seed)
-        if one and one.bpb is not None:
-            return one.bpb
-        return self.statement.bpb if self.alone and len(self.statement.seed_numbers) < 2 else None
+        return stated_bpb(self.log, self.statement, alone=self.alone)
 
 
 log_judges = Judges[LogFacts]()
@@ -103,7 +100,9 @@ def check_implied_bytes(facts: LogFacts) -> Finding:
     Source: the table of rules, log.implied_bytes.
     """
     rule, log = "log.implied_bytes", facts.log
-    metrics = [metric for metric in log.metrics if metric.loss and metric.bpb > 0]
+    metrics = [
+        metric for metric in log.metrics if metric.loss and 0 < metric.bpb < math.inf and math.isfinite(metric.loss)
+    ]
     if not metrics:
         level: Level = "not stated" if all(metric.loss is None for metric in log.metrics) else "unknown"
         return Finding(rule=rule, level=level, message="every loss or bpb is 0 or not stated")
@@ -128,7 +127,7 @@ def check_implied_bytes(facts: LogFacts) -> Finding:
     message = f"`{metric.label}` scored {text.tokens:,} tokens of {text.bytes:,} bytes: the {text.what} validation text"
     level = "pass"
     if text.flaw:
-        level, message = "fail", f"{message}, {text.flaw}"
+        level, message = "warn" if text.superseded else "fail", f"{message}, {text.flaw}"
     elif text.recounted:
         level, message = "warn", f"{message} with {text.recounted:,} targets of its tail counted again"
     return Finding(
@@ -151,6 +150,7 @@ def check_headline(facts: LogFacts) -> Finding:
             {"label": each.metric.label, "bpb": each.metric.bpb, "reasons": list(each.reasons)}
             for each in result.refused
         ],
+        "unread": [{"line": each.line, "text": each.text, "why": each.why} for each in log.unread],
     }
     last = f"`{taken.label}` {taken.bpb:.{taken.decimals}f}"
     shown = [
@@ -161,6 +161,10 @@ def check_headline(facts: LogFacts) -> Finding:
     level: Level
     if stated is not None and agrees(stated, taken.bpb, taken.decimals):
         level, message = "pass", f"{last} is what submission.json states"
+        if abs(float(stated) - taken.bpb) > ROUNDED:
+            level, message = "warn", f"submission.json states {stated}, rounded from {last}"
+    elif stated is not None and not shown and slips(stated, taken.bpb, taken.decimals):
+        level, message = "warn", f"submission.json states {stated} for {last}: one more or less in the last digit"
     elif shown:
         why = next(each for each in result.refused if each.metric is shown[0])
         level, message = "fail", f"{_refusal(why)}; the last legal score is {last}"
@@ -170,6 +174,17 @@ def check_headline(facts: LogFacts) -> Finding:
         level, message = "warn", f"{_refusal(result.refused[0])}; taken instead: {last}"
     else:
         level, message = "pass", f"{last} is the last legal score"
+    if result.last:
+        level = worst((level, "warn"))
+        message += f", a legal score; the last one is `{result.last.label}` {result.last.bpb:.{result.last.decimals}f}"
+    unsure = [each.metric for each in result.refused if each.metric.kind == "other"]
+    if result.unread or unsure:
+        what = str(result.unread[0]) if result.unread else f"line {unsure[0].line}, `{unsure[0].label}`, is unknown"
+        many = len(result.unread) + len(unsure)
+        level = level if level == "fail" else "unknown"
+        message += f"; {what}" + (f", and {many - 1} more" if many > 1 else "") + ": it may be the result"
+    if result.broken:
+        level, message = "fail", f"the last score, line {result.broken.line}, `{result.broken.label}`, is not finite"
     if level == "pass" and not result.of_artifact:
         claimed = facts.statement is not None and facts.statement.bpb is not None
         level = "unknown" if claimed else "not stated"
@@ -211,9 +226,17 @@ def check_budget(facts: LogFacts) -> Finding:
         return Finding(rule="log.budget", level="not stated", message="states no times")
     level = worst(level for level, _ in parts)
     message = ", ".join(text for _, text in parts)
+    if level == "fail" and unlimited(facts):
+        level, message = "warn", f"{message}; its track has no limit of time"
     if level == "fail" and _world(log) != WORLD:
         level, message = "unknown", f"{message}; by {_world(log) or 'an unstated number of'} processes, not {WORLD}"
     return Finding(rule="log.budget", level=level, message=message, evidence=evidence)
+
+
+def unlimited(facts: LogFacts) -> bool:
+    """Whether the run was made for a track without a limit of time, by its submission.json or its folder."""
+    track = str(facts.statement.raw.get("track", "")) if facts.statement else ""
+    return any(re.search(r"non.?record|unlimited", name) for name in (track, *facts.log.path.absolute().parts[-4:-1]))
 
 
 def _bytes_per_token(metric: Metric) -> float:
@@ -270,12 +293,22 @@ def _unnamed(targets: int | None, metric: Metric) -> Finding:
     off = implied / CHALLENGE_BYTES - 1
     message = f"{targets:,} tokens imply {implied:,.0f} bytes, {off:+.4%} from the challenge's validation text"
     evidence = {"tokens": targets, "bytes": implied, "relative": off}
-    if abs(off) <= SAME_TEXT + _precision(metric):
+    if abs(off) <= SAME_TEXT + _precision(metric) or _cut_tail(targets, implied, _precision(metric)):
         return Finding(rule=rule, level="pass", message=message, evidence=evidence)
     if abs(off) < OTHER_TEXT:
         message += ": bytes are counted wrong, or another text was scored"
         return Finding(rule=rule, level="fail", message=message, evidence=evidence)
     return Finding(rule=rule, level="unknown", message=f"{message}: another text", evidence=evidence)
+
+
+def _cut_tail(targets: int, implied: float, precision: float) -> bool:
+    """Whether the score is of a known text but for its last tokens, too few for a window of a long context."""
+    for text in TEXTS:
+        missing = text.tokens - targets
+        rest = text.bytes * targets / text.tokens
+        if not text.flaw and 0 < missing < LONGEST and abs(implied / rest - 1) <= SAME_TEXT / 2 + precision:
+            return True
+    return False
 
 
 def _refusal(refusal: Refusal) -> str:

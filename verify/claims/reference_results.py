@@ -12,7 +12,7 @@ CHALLENGE_BYTES = 151_077_000  # of the 50,000 validation documents; tokenizers 
 class Text:
     """A text that logs were scored on, by its counts.  recounted: targets counted again (the tail, in windows).
 
-    flaw: what is wrong with a score on it, "" when nothing is.
+    flaw: what is wrong with a score on it, "" when nothing is.  superseded: it was the challenge's text at its time.
     """
 
     tokens: int
@@ -20,6 +20,7 @@ class Text:
     what: str
     recounted: int = 0
     flaw: str = ""
+    superseded: bool = False
 
 
 TEXTS = (
@@ -32,7 +33,7 @@ TEXTS = (
     Text(tokens=47_851_520, bytes=151_074_499, what="sp8192 with CaseOps"),
     Text(tokens=151_076_864, bytes=151_076_864, what="bytes"),
     Text(tokens=9_662_464, bytes=32_756_252, what="sp8192", flaw="10,000 of the 50,000 documents only"),
-    Text(tokens=63_779_840, bytes=155_769_746, what="sp1024", flaw="an older validation export"),
+    Text(tokens=63_779_840, bytes=155_769_746, what="sp1024", flaw="an older validation export", superseded=True),
 )
 
 

@@ -1,15 +1,19 @@
 """Runs to compare: which of a log's scores counts as its result, and what else is known of it."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from codec.errors import InputError
-from verify.claims.headline import Refusal, all_seconds, headline
-from verify.claims.log_reader import Log, read_log
+from codec.storage.atomic_files import read_bytes
+from verify.claims.headline import Refusal, all_seconds, headline, stated_bpb
+from verify.claims.log_reader import Log, read_logs
+from verify.claims.recipe import differing_settings
 from verify.claims.significance import SeedScores
-from verify.claims.submission_json import SeedStatement, Statement, read_statement
+from verify.claims.submission_json import SeedStatement, Statement, agrees, read_statement
 
 STATED = "submission.json"
 
@@ -35,9 +39,9 @@ class Run:
     refused: tuple[Refusal, ...] = ()
 
     @classmethod
-    def of_log(cls, log: Log) -> "Run":
-        """The result that a log shows.  Raises: InputError as `headline`."""
-        result = headline(log)
+    def of_log(cls, log: Log, stated: Decimal | None = None) -> "Run":
+        """The result that a log shows; stated: as in `headline`.  Raises: InputError as `headline`."""
+        result = headline(log, stated)
         return cls(
             name=log.name,
             seed=log.seed,
@@ -71,7 +75,8 @@ class Run:
 class Group:
     """Runs of one recipe, a seed each.  logs: as many as were given.  statement: their submission.json.
 
-    readme: text of the README beside it.  skipped: files of folders that hold no score.
+    readme: text of the README beside it.  skipped: files of folders that hold no score.  notes: what else was left
+    out, and why: copies, killed runs, runs that the statement is not about.
     """
 
     runs: tuple[Run, ...]
@@ -79,6 +84,7 @@ class Group:
     statement: Statement | None
     readme: str
     skipped: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of_logs(cls, logs: Sequence[Log]) -> "Group":
@@ -111,17 +117,26 @@ def read_group(paths: Sequence[str | Path]) -> Group:
     logs: list[Log] = []
     statements: list[Statement] = []
     skipped: list[Path] = []
+    notes: list[str] = []
+    seen: dict[str, Path] = {}
     for path in map(Path, paths):
         for file in _files(path):
             if file.suffix == ".json":
                 statements.append(read_statement(file))
                 continue
+            first = seen.setdefault(hashlib.sha256(read_bytes(file)).hexdigest(), file)
+            if first is not file and path.is_dir():
+                notes.append(f"{file} is {first.name} again and is left out")
+                continue
             try:
-                logs.append(read_log(file))
+                found = read_logs(file)
             except InputError:
                 if file == path:
                     raise
                 skipped.append(file)
+                continue
+            logs += [log for log in found if not log.killed]
+            notes += [_killed(log) for log in found if log.killed]
     if len(statements) > 1:
         raise InputError(
             f"is the second submission.json, after {statements[0].path}; runs of one recipe share one",
@@ -129,29 +144,75 @@ def read_group(paths: Sequence[str | Path]) -> Group:
             hint="compare the other with --against",
         )
     statement = statements[0] if statements else None
-    runs = [Run.of_log(log) for log in logs] or (_stated_runs(statement) if statement else [])
+    logs, others = _chosen(logs, statement)
+    notes += others
+    alone = len(logs) == 1
+    runs = [Run.of_log(log, stated_bpb(log, statement, alone=alone)) for log in logs]
+    runs = runs or (_stated_runs(statement) if statement else [])
     if not runs:
         where = str(statement.path) if statement else ", ".join(map(str, paths))
-        raise InputError("holds no score", where=where, hint="pass a training log or a submission.json")
+        why = f": {notes[0]}" if notes else ""
+        raise InputError(f"holds no score{why}", where=where, hint="pass a training log or a submission.json")
     return Group(
         runs=tuple(runs),
         logs=tuple(logs),
         statement=statement,
         readme=_readme(statement),
         skipped=tuple(skipped),
+        notes=tuple(notes),
     )
 
 
+def _killed(log: Log) -> str:
+    seed = "" if log.seed is None else f" of seed {log.seed}"
+    return f"{log.name}{seed} was killed at step {log.steps or 0} and has no score"
+
+
+def _chosen(logs: list[Log], statement: Statement | None) -> tuple[list[Log], list[str]]:
+    """(The logs that a submission.json speaks of, why others are left out.)
+
+    A folder may hold more runs than its record: reruns of a seed, and runs of other seeds or recipes.  If every named
+    seed has a log, those of other seeds are left out.  Where the score stated for a seed is one of a log of that seed,
+    the others of it are left out; so is a log that does not show it and has other settings than those that show theirs.
+    """
+    if statement is None:
+        return logs, []
+    named = set(statement.seed_numbers)
+    if not named or not named <= {log.seed for log in logs}:
+        return logs, []
+    of_seed = {seed: [log for log in logs if log.seed == seed] for seed in named}
+    shown = {each.seed: [log for log in of_seed[each.seed] if _shows(log, each)] for each in statement.seeds}
+    models = [log for found in shown.values() for log in found]
+    kept = []
+    for log in logs:
+        if log.seed in named and log.seed is not None:
+            stands_for = shown.get(log.seed, []) or ([] if models and differing_settings([models[0], log]) else [log])
+            kept += [log] if log in stands_for else []
+    notes = [f"{log.name} is not among the runs that {statement.path.name} names" for log in logs if log not in kept]
+    return kept, notes
+
+
+def _shows(log: Log, one: SeedStatement) -> bool:
+    scores = [metric for metric in log.metrics if metric.kind != "training"]
+    return one.bpb is not None and any(agrees(one.bpb, metric.bpb, metric.decimals) for metric in scores)
+
+
 def _files(path: Path) -> list[Path]:
+    """The logs of a folder, or of the folders in it when it has none itself; then what it states."""
     if not path.is_dir():
         return [path]
-    named = [file for pattern in ("*.log", "*.txt") for file in path.glob(pattern) if file.name != "requirements.txt"]
-    logs = sorted(named, key=lambda file: re.sub(r"\d+", lambda number: number[0].zfill(9), file.name))  # seed 42 first
-    statement = path / STATED
-    found = [file for file in [*logs, statement] if file.is_file()]
+    logs = _logs(path, "*") or _logs(path, "*/*") or _logs(path, "*/*/*")
+    statements = sorted(path.glob("submission*.json"), key=lambda file: (file.name != STATED, file.name))
+    found = [file for file in [*logs, *statements[:1]] if file.is_file()]
     if not found:
         raise InputError(f"holds neither *.log nor {STATED}", where=str(path), hint="pass the folder of a run")
     return found
+
+
+def _logs(folder: Path, depth: str) -> list[Path]:
+    named = [file for ending in (".log", ".txt") for file in folder.glob(depth + ending)]
+    named = [file for file in named if file.name != "requirements.txt"]
+    return sorted(named, key=lambda file: re.sub(r"\d+", lambda number: number[0].zfill(9), str(file)))  # 42 first
 
 
 def _stated_runs(statement: Statement) -> list[Run]:

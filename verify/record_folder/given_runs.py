@@ -109,16 +109,17 @@ def _read(paths: Sequence[Path]) -> tuple[list[Group], list[str]]:
             raise InputError(
                 "holds no log with a score, and a record is made from logs", where=str(path), hint="add the logs"
             )
-        kept: list[Log] = []
-        for log in group.logs:
+        notes += group.notes
+        kept: list[tuple[Log, Run]] = []
+        for log, run in zip(group.logs, group.runs, strict=True):
             place = log.path.parent, hashlib.sha256(read_bytes(log.path)).hexdigest()
             first = seen.setdefault(place, log.path)
             if first == log.path:
-                kept.append(log)
+                kept.append((log, run))
             else:
                 notes.append(f"{log.path} is {first.name} again and is left out")
         notes += [f"{each} holds no score and is left out" for each in group.skipped]
-        groups.append(replace(group, logs=tuple(kept), runs=tuple(map(Run.of_log, kept))))
+        groups.append(replace(group, logs=tuple(log for log, _ in kept), runs=tuple(run for _, run in kept)))
     return groups, notes
 
 
