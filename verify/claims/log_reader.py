@@ -125,7 +125,9 @@ def read_logs(path: str | Path) -> tuple[Log, ...]:
     told: list[Told] = []
     unread = [Unread(line=line.number, text=line.text, why="another rank than the first prints it") for line in foreign]
     for kept, source in _without_source(lines):
-        told += [Told(line=kept[0].number if kept else 0, events=(SourceHash(sha256=source),), shape="the script")] if source else []
+        if source:
+            at = kept[0].number if kept else 0
+            told.append(Told(line=at, events=(SourceHash(sha256=source),), shape="the script"))
         for line in kept:
             events, missed = _read(line)
             told += [Told(line=line.number, events=events, shape=re.sub(r"\d+", "#", line.text))]
