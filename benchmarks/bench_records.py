@@ -11,6 +11,7 @@ python -m benchmarks.bench_records ../shared/data/records --output benchmarks/re
 
 import json
 import sys
+import textwrap
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from verify.claims.group_rules import check_group
 from verify.claims.runs import STATED, read_group
 from verify.finding import Finding
 
+WIDTH = 120  # characters of a line of the page
 NEAR = 1.5e-4  # bits per byte: the leaderboard prints four decimals, and some rows are rounded from rounded ones
 EXPLAIN = ("claims.mean", "log.headline", "log.settings")  # rules whose findings can explain another score, best first
 
@@ -136,6 +138,12 @@ def _shown(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
+def _item(text: str) -> str:
+    return textwrap.fill(
+        text, WIDTH, initial_indent="- ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+
+
 def as_page(rows: list[Row]) -> str:
     """The table, the reason of each difference, and all that fails."""
     lines = [
@@ -144,15 +152,17 @@ def as_page(rows: list[Row]) -> str:
         "What the logs of the challenge's record folders show by `pgolf compare`, beside the challenge's leaderboard.",
         "Written by `python -m benchmarks.bench_records RECORDS --page docs/records.md`.",
         "",
-        summary(rows),
+        *summary(rows).split("; "),
         "",
-        "| folder | runs | ours | leaderboard | difference | reason |",
-        "|---|--:|--:|--:|--:|---|",
+        "| folder | runs | ours | leaderboard | difference |",
+        "|---|--:|--:|--:|--:|",
     ]
-    lines += [f"| {' | '.join([*cells, row.reason])} |" for row, cells in zip(rows, _cells(rows), strict=True)]
-    lines += ["", "## What fails", "", "| folder | rule | finding |", "|---|---|---|"]
+    lines += [f"| {' | '.join(cells)} |" for cells in _cells(rows)]
+    lines += ["", "## Why they differ", ""]
+    lines += [_item(f"{row.folder.partition('/')[2]}: {row.reason}") for row in rows if row.reason]
+    lines += ["", "## What fails", ""]
     lines += [
-        f"| {row.folder.partition('/')[2]} | {each['rule']} | {each['message']} |"
+        _item(f"{row.folder.partition('/')[2]}, `{each['rule']}`: {each['message']}")
         for row in rows
         for each in row.findings
         if each["level"] == "fail"
