@@ -108,7 +108,7 @@ def read_log(path: str | Path) -> Log:
     scored = [log for log in logs if not log.killed] or logs[-1:]
     if len(scored) > 1:
         raise InputError(
-            f"holds {len(scored)} runs with a score (seeds {', '.join(str(log.seed) for log in scored)}), one expected",
+            f"holds {len(scored)} runs with a score, seeds {', '.join(str(log.seed) for log in scored)}; one expected",
             where=str(path),
             hint="give each run a file of its own",
         )
@@ -125,7 +125,11 @@ def read_logs(path: str | Path) -> tuple[Log, ...]:
     told: list[Told] = []
     unread = [Unread(line=line.number, text=line.text, why="another rank than the first prints it") for line in foreign]
     for kept, source in _without_source(lines):
-        told += [Told(line=kept[0].number if kept else 0, events=(SourceHash(sha256=source),), shape="the script")] if source else []
+        told += (
+            [Told(line=kept[0].number if kept else 0, events=(SourceHash(sha256=source),), shape="the script")]
+            if source
+            else []
+        )
         for line in kept:
             events, missed = _read(line)
             told += [Told(line=line.number, events=events, shape=re.sub(r"\d+", "#", line.text))]
