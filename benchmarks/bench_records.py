@@ -13,6 +13,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from textwrap import wrap
 
 import click
 
@@ -24,6 +25,7 @@ from verify.claims.group_rules import check_group
 from verify.claims.runs import STATED, read_group
 from verify.finding import Finding
 
+WIDTH = 118  # characters of a line of the page
 NEAR = 1.5e-4  # bits per byte: the leaderboard prints four decimals, and some rows are rounded from rounded ones
 EXPLAIN = ("claims.mean", "log.headline", "log.settings")  # rules whose findings can explain another score, best first
 
@@ -144,20 +146,27 @@ def as_page(rows: list[Row]) -> str:
         "What the logs of the challenge's record folders show by `pgolf compare`, beside the challenge's leaderboard.",
         "Written by `python -m benchmarks.bench_records RECORDS --page docs/records.md`.",
         "",
-        summary(rows),
+        *wrap(summary(rows), WIDTH),
         "",
-        "| folder | runs | ours | leaderboard | difference | reason |",
-        "|---|--:|--:|--:|--:|---|",
+        "| folder | runs | ours | leaderboard | difference |",
+        "|---|--:|--:|--:|--:|",
+        *(f"| {' | '.join(cells)} |" for cells in _cells(rows)),
+        "",
+        "## Why a score differs",
+        "",
     ]
-    lines += [f"| {' | '.join([*cells, row.reason])} |" for row, cells in zip(rows, _cells(rows), strict=True)]
-    lines += ["", "## What fails", "", "| folder | rule | finding |", "|---|---|---|"]
-    lines += [
-        f"| {row.folder.partition('/')[2]} | {each['rule']} | {each['message']} |"
-        for row in rows
-        for each in row.findings
-        if each["level"] == "fail"
-    ]
+    for row in rows:
+        lines += _item(row, row.reason) if row.reason else []
+    lines += ["", "## What fails", ""]
+    for row in rows:
+        for each in row.findings:
+            lines += _item(row, f"{each['rule']}: {each['message']}") if each["level"] == "fail" else []
     return "\n".join(lines) + "\n"
+
+
+def _item(row: Row, text: str) -> list[str]:
+    """An item of a list; names of folders are long, and no line of a page is."""
+    return [f"- {row.folder.partition('/')[2]}", *wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")]
 
 
 if __name__ == "__main__":

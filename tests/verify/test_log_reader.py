@@ -66,7 +66,7 @@ def test_labels_separators_and_stamps(read, line, label, kind, seconds):
 
 
 def test_the_words_in_front_keep_their_pairs(read):
-    (metric,) = read("final_sliding_window_exact stride:64 val_loss:2.0 val_bpb:1.5 seq_len:4096").metrics
+    (metric,) = read("final_sliding_window_exact stride:64 val_loss:2.0 val_bpb:1.5 seq_len:4096\n").metrics
     assert metric.notes == {"stride": "64", "seq_len": "4096"}
 
 

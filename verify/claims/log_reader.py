@@ -122,19 +122,19 @@ def read_logs(path: str | Path) -> tuple[Log, ...]:
     """
     path = Path(path)
     lines, foreign = read_lines(read_bytes(path))
-    told: list[Told] = []
+    entries: list[Told] = []
     unread = [Unread(line=line.number, text=line.text, why="another rank than the first prints it") for line in foreign]
     for kept, source in _without_source(lines):
-        told += (
+        entries += (
             [Told(line=kept[0].number if kept else 0, events=(SourceHash(sha256=source),), shape="the script")]
             if source
             else []
         )
         for line in kept:
             events, missed = _read(line)
-            told += [Told(line=line.number, events=events, shape=re.sub(r"\d+", "#", line.text))]
+            entries += [Told(line=line.number, events=events, shape=re.sub(r"\d+", "#", line.text))]
             unread += [missed] if missed else []
-    runs = split_runs(told)
+    runs = split_runs(entries)
     borders = [run[0].line for run in runs[1:]] + [math.inf]
     logs = []
     for number, run in enumerate(runs, 1):
