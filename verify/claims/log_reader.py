@@ -108,7 +108,7 @@ def read_log(path: str | Path) -> Log:
     scored = [log for log in logs if not log.killed] or logs[-1:]
     if len(scored) > 1:
         raise InputError(
-            f"holds {len(scored)} runs with a score (seeds {', '.join(str(log.seed) for log in scored)}), one expected",
+            f"holds {len(scored)} runs with a score, seeds {', '.join(str(log.seed) for log in scored)}; one expected",
             where=str(path),
             hint="give each run a file of its own",
         )
@@ -122,7 +122,7 @@ def read_logs(path: str | Path) -> tuple[Log, ...]:
     """
     path = Path(path)
     lines, foreign = read_lines(read_bytes(path))
-    told: list[Told] = []
+    entries: list[Told] = []
     unread = [Unread(line=line.number, text=line.text, why="another rank than the first prints it") for line in foreign]
     for kept, source in _without_source(lines):
         if source:
@@ -130,9 +130,9 @@ def read_logs(path: str | Path) -> tuple[Log, ...]:
             told.append(Told(line=at, events=(SourceHash(sha256=source),), shape="the script"))
         for line in kept:
             events, missed = _read(line)
-            told += [Told(line=line.number, events=events, shape=re.sub(r"\d+", "#", line.text))]
+            entries += [Told(line=line.number, events=events, shape=re.sub(r"\d+", "#", line.text))]
             unread += [missed] if missed else []
-    runs = split_runs(told)
+    runs = split_runs(entries)
     borders = [run[0].line for run in runs[1:]] + [math.inf]
     logs = []
     for number, run in enumerate(runs, 1):

@@ -66,9 +66,9 @@ def read_lines(data: bytes) -> tuple[list[TextLine], list[TextLine]]:
         return lines, []
     first = min(speaking or ranks)
     kept = [line for line in lines if line.rank in (None, first)]
-    told = {line.text.strip() for line in kept}
+    said = {line.text.strip() for line in kept}
     others = [line for line in lines if line.rank not in (None, first)]
-    return kept, [line for line in others if NAMES_BPB.search(line.text) and line.text.strip() not in told]
+    return kept, [line for line in others if NAMES_BPB.search(line.text) and line.text.strip() not in said]
 
 
 def _decoded(data: bytes) -> str:

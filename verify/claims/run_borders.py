@@ -22,7 +22,7 @@ class Told:
         return any(isinstance(event, PROGRESS) for event in self.events)
 
 
-def split_runs(told: list[Told]) -> list[list[Told]]:
+def split_runs(entries: list[Told]) -> list[list[Told]]:
     """The lines of each run.
 
     A run has begun where training is at an earlier step than before, or where the settings that a run began with are
@@ -30,7 +30,7 @@ def split_runs(told: list[Told]) -> list[list[Told]]:
     """
     runs: list[list[Told]] = [[]]
     began, since, farthest, progressed = set[str](), set[str](), 0, False
-    for each in told:
+    for each in entries:
         stated, step = _stated(each), _step(each)
         if progressed and ((step is not None and step < farthest) or (stated and _again(began, since | stated))):
             border = _border(runs[-1])
@@ -52,7 +52,7 @@ def _again(began: set[str], since: set[str]) -> bool:
 
 
 def _step(each: Told) -> int | None:
-    """The step of a validation in training; where training stopped is told again and begins nothing."""
+    """The step of a validation in training; where training stopped is stated again and begins nothing."""
     steps = [event.step for event in each.events if isinstance(event, Training) and not event.stopped]
     return next((step for step in steps if step is not None), None)
 

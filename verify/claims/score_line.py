@@ -12,7 +12,7 @@ import re
 from verify.claims.log_events import Metric, ScoreKind
 
 NUMBER = r"[-+]?(?:\d{1,12}(?:\.\d{1,20})?|nan|inf(?:inity)?)"
-FIGURE = rf"(?P<number>{NUMBER})(?![\w.]|-\d)"
+FIGURE = rf"(?P<number>{NUMBER})(?![\w.]|-\d|,\d)"
 UNIT = r"(?:bpb|bits?[ _/-](?:per[ _-])?byte)"
 BPB = re.compile(
     rf"(?P<front>(?:[A-Za-z][\w./-]{{0,60}}_)?){UNIT}(?P<back>_\w{{1,40}})?(?:\s*\([^()]{{0,200}}\))?"
@@ -58,7 +58,12 @@ def kind_of(label: str) -> ScoreKind:
 def names_score(line: str) -> bool:
     """Whether a line names bits per byte and puts a figure beside, so that a person would read a score in it."""
     named = re.search(r"bpb|bits?[ _/-]?(?:per|/)[ _-]?byte", line, re.I)
-    return bool(named and (BPB.search(line) or AFTER.search(line) or re.search(r"(?<![\w./])\d{1,2}\.\d", line)))
+    return bool(
+        named
+        and (
+            BPB.search(line) or AFTER.search(line) or re.search(r"(?<![\w./])\d{1,2}\.\d|(?i:bpb|byte)\W{0,12}\d", line)
+        )
+    )
 
 
 def read_score(line: str, *, ended: bool = True) -> Metric | None:
