@@ -127,7 +127,7 @@ def read_logs(path: str | Path) -> tuple[Log, ...]:
     for kept, source in _without_source(lines):
         if source:
             at = kept[0].number if kept else 0
-            told.append(Told(line=at, events=(SourceHash(sha256=source),), shape="the script"))
+            entries.append(Told(line=at, events=(SourceHash(sha256=source),), shape="the script"))
         for line in kept:
             events, missed = _read(line)
             entries += [Told(line=line.number, events=events, shape=re.sub(r"\d+", "#", line.text))]
