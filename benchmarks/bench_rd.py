@@ -27,21 +27,17 @@ from benchmarks.schemes import (
     UNBOUND,
     Packed,
     Scheme,
+    ablation,
     best,
-    equal_rates,
     joint,
     multiplied,
-    rows_alone,
-    scalar,
     schemes,
-    tensors_alone,
 )
 from codec.allocation.damage import added_nats
 from codec.encoder import encode
 from codec.errors import EnvironmentLacks, UsageError
 from codec.measurement.byte_ledger import ledger
 from codec.quantization.rate_distortion.importance import Importance
-from codec.quantization.rate_distortion.quantizer import RateDistortion
 from codec.storage.atomic_files import write_bytes
 from codec.storage.calibration_file import Layers
 from codec.storage.json_file import read_json_object
@@ -276,44 +272,6 @@ def noise_over_signal(layers: Layers, tensors: Mapping[str, np.ndarray], weights
         error = weights[name] - exact
         total += array.size * float(((error @ known) * error).sum() / ((exact @ known) * exact).sum())
     return float(10 * np.log10(total / sum(array.size for array in tensors.values())))
-
-
-def ablation() -> dict[str, Scheme]:
-    """From a scalar step per row to `best`: in sequence, each alone, each left out."""
-    own, plain = best(), scalar()
-
-    def changed(quantizer: RateDistortion, **fields: Any) -> RateDistortion:
-        return dataclasses.replace(quantizer, **fields)
-
-    flat = changed(own, states=1, rate_weight=0.0, row_exponent=0.0, row_noise=UNBOUND, token_noise=UNBOUND)
-    rows = changed(own, rate_weight=0.0)
-    bounded = {"row_noise": own.row_noise, "token_noise": own.token_noise}
-    even = partial(joint, seen=equal_rates)
-    return {
-        "0 scalar, steps by the rows' spread": partial(even, quantizer=plain),
-        "1 + columns": partial(even, quantizer=changed(plain, column_exponent=1.0)),
-        "2 + importance of tensors": partial(joint, quantizer=flat),
-        "3 + importance of rows, bounded noise": partial(joint, quantizer=changed(rows, states=1)),
-        "4 + trellis, 8 states": partial(joint, quantizer=changed(rows, states=8)),
-        f"5 + trellis, {own.states} states": partial(joint, quantizer=rows),
-        "6 + rate-aware (best)": partial(joint, quantizer=own),
-        "0 alone: columns": partial(even, quantizer=changed(plain, column_exponent=1.0)),
-        "0 alone: importance of tensors": partial(joint, quantizer=plain, seen=tensors_alone),
-        "0 alone: importance of rows, bounded noise": partial(
-            joint, quantizer=changed(plain, **bounded), seen=rows_alone
-        ),
-        "0 alone: trellis, 8 states": partial(even, quantizer=changed(plain, states=8)),
-        f"0 alone: trellis, {own.states} states": partial(even, quantizer=changed(plain, states=own.states)),
-        "0 alone: rate-aware": partial(even, quantizer=changed(plain, rate_weight=own.rate_weight)),
-        "best without columns": partial(joint, quantizer=changed(own, column_exponent=0.0)),
-        "best without importance of tensors": partial(joint, quantizer=own, seen=rows_alone),
-        "best without importance of rows": partial(joint, quantizer=changed(own, row_exponent=0.0)),
-        "best without bounded noise": partial(joint, quantizer=changed(own, row_noise=UNBOUND, token_noise=UNBOUND)),
-        "best with 8 states": partial(joint, quantizer=changed(own, states=8)),
-        "best without trellis": partial(joint, quantizer=changed(own, states=1)),
-        "best without rate-aware decisions": partial(joint, quantizer=changed(own, rate_weight=0.0)),
-        "best without feedback (GPTQ)": partial(joint, quantizer=changed(own, gptq=False)),
-    }
 
 
 @click.command()

@@ -7,12 +7,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from benchmarks.peers import nncodec_points
 from codec.decoder import QuantizedTensor
 from codec.encoder import Tensor, encode
+from codec.entropy.models import ENTROPY_MODELS
 from codec.measurement.compressors import baseline_bytes
 from codec.quantization.coarsening import coarsened, finest
 from codec.quantization.gptq import factorize
@@ -111,6 +113,58 @@ ENCODER_RULES = {
     "pr339-int5mlp": Rule.of(treatment="int6", step="floor"),
     "pr1716": MINILM_1716,
 }
+
+
+def ablation() -> dict[str, Scheme]:
+    """From a scalar step per row to `best`: in sequence, each alone, each left out."""
+    own, plain = best(), scalar()
+
+    def changed(quantizer: RateDistortion, **fields: Any) -> RateDistortion:
+        return dataclasses.replace(quantizer, **fields)
+
+    flat = changed(own, states=1, rate_weight=0.0, row_exponent=0.0, row_noise=UNBOUND, token_noise=UNBOUND)
+    rows = changed(own, rate_weight=0.0)
+    bounded = {"row_noise": own.row_noise, "token_noise": own.token_noise}
+    even = partial(joint, seen=equal_rates)
+    return {
+        "0 scalar, steps by the rows' spread": partial(even, quantizer=plain),
+        "1 + columns": partial(even, quantizer=changed(plain, column_exponent=1.0)),
+        "2 + importance of tensors": partial(joint, quantizer=flat),
+        "3 + importance of rows, bounded noise": partial(joint, quantizer=changed(rows, states=1)),
+        "4 + trellis, 8 states": partial(joint, quantizer=changed(rows, states=8)),
+        f"5 + trellis, {own.states} states": partial(joint, quantizer=rows),
+        "6 + rate-aware (best)": partial(joint, quantizer=own),
+        "0 alone: columns": partial(even, quantizer=changed(plain, column_exponent=1.0)),
+        "0 alone: importance of tensors": partial(joint, quantizer=plain, seen=tensors_alone),
+        "0 alone: importance of rows, bounded noise": partial(
+            joint, quantizer=changed(plain, **bounded), seen=rows_alone
+        ),
+        "0 alone: trellis, 8 states": partial(even, quantizer=changed(plain, states=8)),
+        f"0 alone: trellis, {own.states} states": partial(even, quantizer=changed(plain, states=own.states)),
+        "0 alone: rate-aware": partial(even, quantizer=changed(plain, rate_weight=own.rate_weight)),
+        "best without columns": partial(joint, quantizer=changed(own, column_exponent=0.0)),
+        "best without importance of tensors": partial(joint, quantizer=own, seen=rows_alone),
+        "best without importance of rows": partial(joint, quantizer=changed(own, row_exponent=0.0)),
+        "best without bounded noise": partial(joint, quantizer=changed(own, row_noise=UNBOUND, token_noise=UNBOUND)),
+        "best with 8 states": partial(joint, quantizer=changed(own, states=8)),
+        "best without trellis": partial(joint, quantizer=changed(own, states=1)),
+        "best without rate-aware decisions": partial(joint, quantizer=changed(own, rate_weight=0.0)),
+        "best without feedback (GPTQ)": partial(joint, quantizer=changed(own, gptq=False)),
+        "best without settled classes": without_model("settled classes", partial(joint, quantizer=own)),
+    }
+
+
+def without_model(name: str, scheme: Scheme) -> Scheme:
+    """The scheme with one entropy model fewer to choose from."""
+
+    def packed(tensors: Mapping[str, np.ndarray], layers: Layers, octaves: float) -> Packed:
+        model = ENTROPY_MODELS.pop(name)
+        try:
+            return scheme(tensors, layers, octaves)
+        finally:
+            ENTROPY_MODELS[name] = model
+
+    return packed
 
 
 def watersic() -> RateDistortion:

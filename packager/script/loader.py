@@ -22,18 +22,21 @@ PLAIN = """\
 def S(S=S):
  import linecache,sys,traceback
 """
-ALONE = """\
- D=globals();D.pop('c',D.pop('S'));A=S[1];B=__file__;linecache.cache[B]=1,None,A.splitlines(1),B
+HOOK = """\
  def H(A,B,C):
   D=C
-  while D and D.tb_frame.f_code!=E:D=D.tb_next
+  while D and D.tb_frame.f_code!=K:D=D.tb_next
   traceback.print_exception(A,B,D.tb_next if D else C)
- E=sys._getframe().f_code
  if __name__=='__main__':sys.excepthook=H
+"""
+ALONE = f"""\
+ D=globals();D.pop('c',D.pop('S'));A=S[1];B=__file__;linecache.cache[B]=1,None,A.splitlines(1),B
+ K=sys._getframe().f_code
+{HOOK}\
  exec(compile(A,B,'exec'),D)
 S()
 """
-WITH_MODULES = """\
+WITH_MODULES = f"""\
  class D:
   create_module=lambda A:None
   exec_module=lambda A:E(F.get(A.__name__,''),__file__+':'+A.__name__,A.__dict__)
@@ -42,11 +45,8 @@ WITH_MODULES = """\
    if B or A in F:return type(sys.__spec__)(A,D,is_package=B)
  def E(A,B,C):C['__file__']=B;linecache.cache[B]=1,None,A.splitlines(1),B;exec(compile(A,B,'exec'),C)
  F=dict(zip(S[1::2],S[2::2]));sys.meta_path.insert(0,D);G=globals();G.pop('c',G.pop('S'))
- def H(A,B,C):
-  D=C
-  while D and D.tb_frame.f_code!=E.__code__:D=D.tb_next
-  traceback.print_exception(A,B,D.tb_next if D else C)
- if __name__=='__main__':sys.excepthook=H
+ K=E.__code__
+{HOOK}\
  E(S[-1],__file__,G)
 S()
 """

@@ -13,7 +13,7 @@ from verify.claims.log_rules import check_log, log_judges
 from verify.claims.recipe import differing_settings
 from verify.claims.runs import STATED, Group
 from verify.claims.significance import Comparison, Outcome
-from verify.claims.submission_json import Statement, agrees, slips
+from verify.claims.submission_json import FEW_DECIMALS, Statement, agrees, slips
 from verify.finding import Finding, Level, worst
 from verify.judges import Judges
 
@@ -21,7 +21,6 @@ SPEAKS = re.compile(r"p.?val|\bp\s*[=<≈:]|\b[tz]\b\s*[=≈:]|[tz].?stat|[tz].?
 DIGITS = re.compile(r"(?<![\w.])[-\u2212]?\d*\.\d{2,}(?:e-?\d+)?", re.I)
 Z_NEEDS = 30  # runs; Student's p at z = -2.33 is then .0135 instead of .01, with 3 runs .073
 EXTREME = {"log.bytes": "total", "log.budget": "eval_all"}  # the evidence by which logs of one level are ranked
-FEW_DECIMALS = 0.0005  # a claim rounded so that it hides more than this is warned about: a tenth of a record's margin
 LOGGED = 8  # decimals that logs print
 TITLES = {"z": "one-sample z", "t": "one-sample Student t", "welch": "Welch t"}
 

@@ -12,13 +12,12 @@ from verify.claims.headline import REFUSED, Headline, Refusal, all_seconds, head
 from verify.claims.log_events import Metric
 from verify.claims.log_reader import Log
 from verify.claims.reference_results import CHALLENGE_BYTES, TEXTS, Text
-from verify.claims.submission_json import Statement, agrees, slips
+from verify.claims.submission_json import FEW_DECIMALS, Statement, agrees, slips
 from verify.finding import Finding, Level, worst
 from verify.judges import Judges
 
 SAME_TEXT = 1e-4  # relative: tails cut off and counted again stay below 7e-5, the smallest known byte bug is 1e-2
 OTHER_TEXT = 0.3  # relative: byte bugs have been 1 to 20 %; more than this is another text or a part of one
-ROUNDED = 0.0005  # bits per byte that a claim of few digits may leave out before it is warned about
 OVERSHOOT = 0.2  # seconds: the cap ends a run after the step that crosses it; records stopped at 600.06 to 600.18 s
 LONGEST = 1 << 17  # tokens of a window, of which the end of the text may be left out
 WORLD = "8"  # processes: the budgets are for 8 H100
@@ -161,7 +160,7 @@ def check_headline(facts: LogFacts) -> Finding:
     level: Level
     if stated is not None and agrees(stated, taken.bpb, taken.decimals):
         level, message = "pass", f"{last} is what submission.json states"
-        if abs(float(stated) - taken.bpb) > ROUNDED:
+        if abs(float(stated) - taken.bpb) > FEW_DECIMALS:
             level, message = "warn", f"submission.json states {stated}, rounded from {last}"
     elif stated is not None and not shown and slips(stated, taken.bpb, taken.decimals):
         level, message = "warn", f"submission.json states {stated} for {last}: one more or less in the last digit"

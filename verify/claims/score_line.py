@@ -10,6 +10,7 @@ Words in front are the label. A line with two scores, or one that compares, says
 import re
 
 from verify.claims.log_events import Metric, ScoreKind
+from verify.claims.log_text import NAMES_BPB
 
 NUMBER = r"[-+]?(?:\d{1,12}(?:\.\d{1,20})?|nan|inf(?:inity)?)"
 FIGURE = rf"(?P<number>{NUMBER})(?![\w.]|-\d|,\d)"
@@ -57,7 +58,7 @@ def kind_of(label: str) -> ScoreKind:
 
 def names_score(line: str) -> bool:
     """Whether a line names bits per byte and puts a figure beside, so that a person would read a score in it."""
-    named = re.search(r"bpb|bits?[ _/-]?(?:per|/)[ _-]?byte", line, re.I)
+    named = NAMES_BPB.search(line)
     return bool(
         named
         and (

@@ -26,6 +26,7 @@ SIZE = re.compile(r"([\d.,_]+)\s*(bytes|B|kB|KB|MB|KiB|MiB)", re.I)
 UNITS = {"bytes": 0, "b": 0, "kb": 3, "mb": 6}  # powers of ten
 SEED_KEY = re.compile(r"(?:seed[_ -]?)?(\d{1,19})")
 SLIP_DECIMALS = 4
+FEW_DECIMALS = 0.0005  # a claim rounded so that it hides more bpb is warned about: a tenth of a record's margin
 LARGEST = 300  # powers of ten that a float can hold
 STATISTIC = re.compile(r"(^|_)p_?val|(^|_)p$|(^|_)[zt]_?(stat|score|test|value)|statistic|welch", re.I)
 
