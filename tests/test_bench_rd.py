@@ -1,7 +1,6 @@
 """benchmarks/bench_rd.py on a tiny model: what its rows hold, that its bound and its tables are right."""
 
 import json
-from functools import partial
 
 import numpy as np
 import pytest
@@ -11,9 +10,10 @@ from benchmarks import report_rd
 from benchmarks.bench_rd import bench
 from benchmarks.gaussian_bound import component_variances, gap, ideal_gap, least_distortion
 from benchmarks.models.subjects import language_model
-from benchmarks.schemes import best, equal_rates, joint, lmmse, multiplied, scalar, schemes, watersic, without_model
+from benchmarks.schemes import equal_rates, lmmse, multiplied, scalar, schemes, watersic, without_model
 from codec.encoder import encode
 from codec.entropy.models import ENTROPY_MODELS
+from codec.errors import InputError
 from codec.measurement.byte_ledger import ledger
 from codec.storage.checkpoint import write_checkpoint
 from codec.storage.token_shards import shard_bytes
@@ -153,16 +153,17 @@ def test_rows_add_up_and_pictures_are_drawn(folder, tmp_path):
     assert all((tmp_path / f"rd_{name}.png").stat().st_size > 10_000 for name in ("curves", "files", "prediction"))
 
 
-def test_a_model_that_is_left_out_costs_bytes_alone(subject):
-    tensors, layers = (
-        {name: subject.tensors[name] for name in multiplied(subject.calibrate(), subject.tensors)},
-        subject.calibrate(),
-    )
-    with_it = joint(tensors, layers, 0.0, best())
-    without = without_model("settled classes", partial(joint, quantizer=best()))(tensors, layers, 0.0)
-    assert without.bytes > with_it.bytes
-    assert all((without.weights[name] == with_it.weights[name]).all() for name in tensors)
-    assert "settled classes" in ENTROPY_MODELS
+def test_a_model_is_left_out_for_one_scheme_alone():
+    seen = []
+
+    def scheme(*_):
+        seen.append(set(ENTROPY_MODELS))
+        raise InputError("on purpose")
+
+    before = set(ENTROPY_MODELS)
+    with pytest.raises(InputError):
+        without_model("settled classes", scheme)({}, None, 0.0)
+    assert (seen, set(ENTROPY_MODELS)) == ([before - {"settled classes"}], before)
 
 
 def test_committed_figures_are_read():
