@@ -1,5 +1,6 @@
 """`pgolf demo`: the whole pipeline on text that is already on the machine."""
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -201,7 +202,7 @@ def _report(
         "verdict": verdict.verdict,
         "submission": str(output / "submission"),
         "data": str(output / "data"),
-        "sha256": submission.sha256,
+        "artifact_sha256": hashlib.sha256(submission.artifact).hexdigest(),
         "steps": result.steps,
         "tokens": result.tokens,
         "train_seconds": result.seconds,
@@ -325,7 +326,7 @@ def _print(report: dict[str, Any], verdict: "Verdict") -> None:
         ("penalty, bpb", f"{report['penalty']:+.6f}"),
         ("bits per weight, all included", f"{report['bits_per_weight']:.3f}"),
         *((f"{part} bytes", f"{report[f'{part}_bytes']:,}") for part in ("artifact", "code", "total", "cap")),
-        ("sha256", report["sha256"][:16]),
+        ("sha256 of the artifact", report["artifact_sha256"][:16]),
         ("verdict", report["verdict"]),
     ]
     print_table(rows, ("demo", ""))
