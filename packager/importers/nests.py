@@ -15,8 +15,8 @@ DEPTH = 3  # {"state": {"model": {...}}} is two
 class Nest(NamedTuple):
     """state: the mapping that holds the tensors.  key: its dotted name, "" for the whole content.
 
-    others: names beside it that hold no tensors, or an optimizer's.  models: further mappings of tensors, such as an
-    average.  config: metadata found beside it, {} or the model's config.
+    others: names beside it that hold no tensors, or an optimizer's.  models: further tensors and mappings of them,
+    such as an average.  config: metadata found beside it, {} or the model's config.
     """
 
     state: Mapping[Any, Any]
@@ -52,8 +52,8 @@ def _find(content: Mapping[Any, Any], path: str, depth: int, seen: dict[int, boo
     key = known[0] if known else next(iter(places))
     inside = f"{path}.{key}" if path else key
     found = _find(places[key], inside, depth - 1, seen) if depth > 1 else Nest(places[key], inside)
-    models = tuple(each for each in places if each != key)
-    others = tuple(str(each) for each in content if each != key and each not in models)
+    models = tuple(str(each) for each in content if each != key and (each in places or _is_tensor(content[each])))
+    others = tuple(str(each) for each in content if each != key and str(each) not in models)
     return found._replace(
         others=(*others, *found.others), models=(*models, *found.models), config=found.config or _config(inner)
     )
@@ -69,8 +69,12 @@ def _holds_tensors(content: Mapping[Any, Any], depth: int, seen: dict[int, bool]
 
 
 def _has_tensor(content: Mapping[Any, Any]) -> bool:
+    return any(map(_is_tensor, content.values()))
+
+
+def _is_tensor(each: Any) -> bool:
     """By what torch.load builds; nothing else in a checkpoint has a device and a layout."""
-    return any(hasattr(each, "layout") and hasattr(each, "device") for each in content.values())
+    return hasattr(each, "layout") and hasattr(each, "device")
 
 
 def _config(inner: Mapping[str, Mapping[Any, Any]]) -> Mapping[str, Any]:

@@ -48,8 +48,8 @@ def test_float16_loses_small_vectors():
 
 
 def test_zeros_and_good_matrices_are_no_damage():
-    _, notes = noted({NAME: matrix(0.1), "zeros": np.zeros((300, 300), np.float32)}, "pr162")
-    assert notes == ()
+    found, notes = noted({NAME: matrix(0.1), "zeros": np.zeros((300, 300), np.float32)}, "pr162")
+    assert (found["zeros"].snr_db, notes) == (np.inf, ())
 
 
 def test_the_worst_are_named_first():
@@ -61,9 +61,13 @@ def test_the_worst_are_named_first():
 
 
 def test_faint_signal_is_told():
+    """An error of 4/5 of each weight is 16/25 of the energy: 1.94 dB.  Of 2/3 it is 4/9, less than half."""
     weights = matrix(1.0)
-    found = losses({"a": weights}, {"a": weights - 0.9 * weights.mean() - 0.8 * weights})
-    assert loss_notes(found) == (f"the error is more than half of the weights: `a` (SNR {found['a'].snr_db:.1f} dB)",)
+    assert loss_notes(losses({"a": weights}, {"a": weights / 5})) == (
+        "the error is more than half of the weights: `a` (SNR 1.9 dB)",
+    )
+    found = losses({"a": weights}, {"a": weights / 3})
+    assert (round(found["a"].snr_db, 2), loss_notes(found)) == (3.52, ())
 
 
 def test_a_lost_matrix_shows_in_every_total_but_the_energy(pgolf, tmp_path):

@@ -191,6 +191,14 @@ def tensors(value, name="w"):
         ({"anything": tensors(4), "loss": torch.tensor(1.0), "optimizer": {"state": tensors(9)}}, None, None),
         ({"anything": tensors(4), "optimizer": {"state": {0: tensors(9)}}}, 4, ["ignored what is not a tensor: `opt"]),
         (
+            {"model": tensors(7), "best": torch.tensor(1.0), "step": 2},
+            7,
+            [
+                "ignored what is not a tensor: `step`",
+                "the weights are those of `model`; left out, tensors too: `best`",
+            ],
+        ),
+        (
             {"ema": tensors(5), "state_dict": tensors(6)},
             6,
             ["the weights are those of `state_dict`; left out, tensors too: `ema`"],

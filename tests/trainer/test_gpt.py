@@ -294,6 +294,7 @@ def test_what_a_shape_shows_is_never_guessed(flags):
     config = GPTConfig(vocab_size=30, seq_len=12, dim=32, heads=4, mlp_hidden=24, bigram_dim=7, **flags)
     values = config.to_dict()
     stated = {name: values[name] for name in HIDDEN}
+    assert read_config(shapes_of(config), stated=values) == config, "stating all of it contradicts nothing"
     found = read_config(shapes_of(config), stated=stated)
     shown = {name: value for name, value in found.to_dict().items() if name not in STARTS}
     if not config.bigram_buckets:

@@ -105,6 +105,35 @@ def test_a_document_that_was_normalised_leaves_it_unknown(folder, tmp_path):
     assert f"in {len(find_shards(other, 'val'))} of" in heldout.unproven
 
 
+def test_a_limit_inside_a_document_proves_the_whole_of_it(folder, tmp_path):
+    """Which of two tokens a byte is counted with is the export's choice; the sum of their document is not."""
+    other = copied(folder, tmp_path / "data")
+
+    def moved(stated):
+        first, last = np.flatnonzero(stated)[[0, 12]]
+        stated[[first, last]] += np.array([1, -1], np.int64).astype(np.uint16)
+        return stated
+
+    sidecars(other, moved)
+    for limit in (None, 8):
+        heldout = HeldOut.read(*files(other), limit)
+        assert (heldout.proof["differing"], heldout.unproven) == (0, "")
+    assert heldout.proof["bytes"] == HeldOut.read(*files(folder), 8).proof["bytes"] + 1
+
+
+def test_marks_in_the_text_itself_are_text(folder):
+    """Escaped they count their three bytes each."""
+    tokenizer = find_tokenizer(folder)
+    model = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer))
+    text = f"The {MARKS[1]} Cat {MARKS[3]}{MARKS[0]}"
+    ids = model.encode(to_caseops(text))
+    stated = [0 if i in {model.piece_to_id(mark) for mark in MARKS} else len(model.decode([i]).encode()) for i in ids]
+    text_bytes = len(text.encode())
+    stated[-1] += text_bytes - sum(stated)  # only the sum is proven
+    proof = prove_stated(np.array([1, *ids]), np.array([0, *stated]), tokenizer)
+    assert (proof["text_bytes"], proof["bytes"], proof["differing"]) == (text_bytes, text_bytes, 0)
+
+
 def test_the_shared_folder_counts_what_its_sidecar_states(shared):
     tokenizer = shared / "data/tokenizers" / RESERVED
     shards = find_shards(shared / "cases/caseops", "val")

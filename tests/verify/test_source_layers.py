@@ -336,3 +336,27 @@ def test_a_smaller_window_changes_no_content(data, bits, preset, form):
     except MemoryError:
         return
     assert decompress(packed, form, 4000, memory=1 << 20) == data
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "exec(''.join([" + "A," * 40_000 + "]))\n",
+        "exec(A + A)\n" * 400,
+        "B = [" + "''," * 30_000 + "x]\n" + "''.join(B)\n" * 400,
+    ],
+    ids=["4 GB in one join", "80 MB in sums", "12 million pieces of no literal"],
+)
+def test_names_that_multiply_are_bounded(use):
+    """A name stands for its literal wherever it is used, so a small script could ask for any amount of text."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"expands beyond 67,108,864 bytes in all"):
+            unwrap("A = '" + "\u00a7!" * 50_000 + "'\n" + use)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 28
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_name_that_stands_for_itself_ends():
+    assert [layer.text for layer in unwrap("from other import B\nB = ''.join(B)\n" + xz(HUMAN))] == [HUMAN]

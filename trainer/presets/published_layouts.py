@@ -105,6 +105,8 @@ def read_config(shapes: Mapping[str, tuple[int, ...]], *, stated: Mapping[str, A
             hint=f"known: {', '.join(FAMILIES)}; for a model of another kind pass --script FILE",
         )
     shown = _shown(shapes)
+    if not shown["bigram_buckets"]:
+        shown["bigram_dim"] = stated.get("bigram_dim", shown["bigram_dim"])  # of no table: no shape contradicts it
     for name, value in shown.items():
         if name in stated and stated[name] != value:
             raise InputError(

@@ -24,6 +24,7 @@ MAX_SOURCE = 1 << 20  # characters of one source: the field's largest has 158,42
 MAX_CONTENT = 1 << 24  # bytes that one literal may expand to: as much as a whole submission may weigh
 MAX_WORK = 1 << 26  # bytes that all attempts on a script's literals may give together
 MAX_PARTS = 1 << 16  # pieces of one literal, with the sums that join them
+PART = 64  # bytes of work that a piece counts for beside its own: a million of them take a tenth of a second
 MAX_LAYERS = 4  # wrappers inside wrappers
 LITERAL = 200  # characters; the shortest packed payload seen in the field has thousands
 MEMORY = 1 << 27  # bytes of decoder memory: xz -9, which most of the field uses, asks for 65 MiB
@@ -115,7 +116,7 @@ def parsed(text: str) -> ast.Module | None:
 class _Unpacker:
     """Tries what a literal can hold, within a budget for the whole script.
 
-    work: bytes that attempts gave so far.  unread: why literals did not open.
+    work: bytes that attempts and joined pieces gave so far.  unread: why literals did not open.
     """
 
     def __init__(self) -> None:
@@ -129,7 +130,7 @@ class _Unpacker:
             return
         attempts = [*_ENCODINGS, *_compressors(_filters(tree))]
         runs = any(isinstance(node, ast.Name) and node.id in ("exec", "eval", "compile") for node in ast.walk(tree))
-        for value in _literals(tree):
+        for value in _literals(tree, self._spend):
             with suppress(UnicodeEncodeError):
                 literal = value.encode("latin-1") if isinstance(value, str) else value
                 dense = [] if isinstance(value, str) else [("base125", _BASE125)]
@@ -159,15 +160,18 @@ class _Unpacker:
                 ) from None
             if not inner:
                 continue
-            self.work += len(inner)
-            if self.work > MAX_WORK:
-                raise BeyondLimit(f"holds packed data that expands beyond {MAX_WORK:,} bytes in all")
+            self._spend(len(inner))
             steps = (*form, name)
             if _is_source(inner):
                 return inner, " ".join(steps)
             if found := self._expanded(inner, attempts, steps, reasons):
                 return found
         return None
+
+    def _spend(self, size: int) -> None:
+        self.work += size
+        if self.work > MAX_WORK:
+            raise BeyondLimit(f"holds packed data that expands beyond {MAX_WORK:,} bytes in all")
 
 
 def _refusal(data: bytes, name: str, form: tuple[str, ...]) -> list[str]:
@@ -184,9 +188,10 @@ def _refusal(data: bytes, name: str, form: tuple[str, ...]) -> list[str]:
     return []
 
 
-def _literals(tree: ast.Module) -> Iterator[str | bytes]:
+def _literals(tree: ast.Module, spend: Callable[[int], None]) -> Iterator[str | bytes]:
     """Texts and bytes of the length of a payload: as they stand, added up, or joined from a list.
 
+    spend: told the work of each piece, as one name may stand for megabytes in a thousand places.
     Names stand for what the module's top level sets them to, once and plainly.
     """
     names: dict[str, ast.expr] = {}
@@ -196,7 +201,7 @@ def _literals(tree: ast.Module) -> Iterator[str | bytes]:
     joined: set[int] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.BinOp | ast.Call) and id(node) not in joined:
-            parts = _parts(node, names, MAX_PARTS)
+            parts = _parts(node, names, spend)
             values = [part.value for part in parts]
             whole: str | bytes | None = None
             if len(parts) > 1 and all(isinstance(value, str) for value in values):
@@ -212,15 +217,17 @@ def _literals(tree: ast.Module) -> Iterator[str | bytes]:
             yield value
 
 
-def _parts(node: ast.expr, names: dict[str, ast.expr], most: int) -> list[ast.Constant]:
+def _parts(node: ast.expr, names: dict[str, ast.expr], spend: Callable[[int], None]) -> list[ast.Constant]:
     """The constants that a sum or a join of constants puts together, in order; [] for anything else."""
     waiting, found = [node], list[ast.Constant]()
-    for _ in range(most):
+    for _ in range(MAX_PARTS):
         if not waiting:
             return found
         each = waiting.pop()
         if isinstance(each, ast.Name) and isinstance(names.get(each.id), ast.Constant):
             each = names[each.id]
+        text = each.value if isinstance(each, ast.Constant) else None
+        spend(PART + (len(text) if isinstance(text, str | bytes) else 0))
         if isinstance(each, ast.Constant):
             found.append(each)
         elif isinstance(each, ast.BinOp) and isinstance(each.op, ast.Add):
