@@ -9,7 +9,7 @@ from codec.budget import PARAMETER_GOLF
 from verify.claims.headline import headline, stated_bpb
 from verify.claims.log_events import Metric
 from verify.claims.log_reader import Log
-from verify.claims.log_rules import check_log, log_judges
+from verify.claims.log_rules import ROUNDED, check_log, log_judges
 from verify.claims.recipe import differing_settings
 from verify.claims.runs import STATED, Group
 from verify.claims.significance import Comparison, Outcome
@@ -21,7 +21,6 @@ SPEAKS = re.compile(r"p.?val|\bp\s*[=<≈:]|\b[tz]\b\s*[=≈:]|[tz].?stat|[tz].?
 DIGITS = re.compile(r"(?<![\w.])[-\u2212]?\d*\.\d{2,}(?:e-?\d+)?", re.I)
 Z_NEEDS = 30  # runs; Student's p at z = -2.33 is then .0135 instead of .01, with 3 runs .073
 EXTREME = {"log.bytes": "total", "log.budget": "eval_all"}  # the evidence by which logs of one level are ranked
-FEW_DECIMALS = 0.0005  # a claim rounded so that it hides more than this is warned about: a tenth of a record's margin
 LOGGED = 8  # decimals that logs print
 TITLES = {"z": "one-sample z", "t": "one-sample Student t", "welch": "Welch t"}
 
@@ -138,7 +137,7 @@ def check_mean(facts: GroupFacts) -> Finding | None:
             message = text + _whose(group, statement.bpb)
         elif not slips(statement.bpb, sample.mean, LOGGED):
             return Finding(rule=rule, level="fail", message=text + _whose(group, statement.bpb), evidence=evidence)
-    elif abs(float(statement.bpb) - sample.mean) > FEW_DECIMALS:
+    elif abs(float(statement.bpb) - sample.mean) > ROUNDED:
         level, message = "warn", f"val_bpb {statement.bpb} is rounded from {sample.mean:.8f}, the {mean}"
     pairs = [
         (each.seed, each.bpb, run.bpb)
@@ -289,7 +288,7 @@ def _taken(group: Group, log: Log) -> Metric:
 
 def _false(stated: Decimal, logged: float) -> bool:
     """Whether the score stated of a seed is not its log's: not to its own digits, or rounded so that it hides much."""
-    return not agrees(stated, logged, LOGGED) or abs(float(stated) - logged) > FEW_DECIMALS
+    return not agrees(stated, logged, LOGGED) or abs(float(stated) - logged) > ROUNDED
 
 
 def _of_artifact(group: Group) -> Group:

@@ -18,7 +18,7 @@ from verify.judges import Judges
 
 SAME_TEXT = 1e-4  # relative: tails cut off and counted again stay below 7e-5, the smallest known byte bug is 1e-2
 OTHER_TEXT = 0.3  # relative: byte bugs have been 1 to 20 %; more than this is another text or a part of one
-ROUNDED = 0.0005  # bits per byte that a claim of few digits may leave out before it is warned about
+ROUNDED = 0.0005  # a claim rounded by more bits per byte is warned about: a tenth of the margin of a record
 OVERSHOOT = 0.2  # seconds: the cap ends a run after the step that crosses it; records stopped at 600.06 to 600.18 s
 LONGEST = 1 << 17  # tokens of a window, of which the end of the text may be left out
 WORLD = "8"  # processes: the budgets are for 8 H100
@@ -236,7 +236,10 @@ def check_budget(facts: LogFacts) -> Finding:
 def unlimited(facts: LogFacts) -> bool:
     """Whether the run was made for a track without a limit of time, by its submission.json or its folder."""
     track = str(facts.statement.raw.get("track", "")) if facts.statement else ""
-    return any(re.search(r"non.?record|unlimited", name) for name in (track, *facts.log.path.absolute().parts[-4:-1]))
+    folders = facts.log.path.absolute().parts[-4:-1]
+    return bool(re.search(r"non.?record|unlimited", track)) or any(
+        re.match("track_non_record", name) for name in folders
+    )
 
 
 def _bytes_per_token(metric: Metric) -> float:

@@ -94,7 +94,7 @@ def read_score(line: str, *, ended: bool = True) -> Metric | None:
     if COMPARES.search(_words(before)) or (COMPARES.search(_words(after)) and not PAIR.match(score[0])):
         return None
     bpb = float(score["number"])
-    if PARTIAL.search(after) or (math.isfinite(bpb) and not 0 <= bpb <= HIGHEST):
+    if PARTIAL.search(after) or (math.isfinite(bpb) and not 0 < bpb <= HIGHEST):
         return None
     pairs = dict(PAIR.findall(text))
     loss = next((pairs[key] for key in LOSSES if re.fullmatch(NUMBER, pairs.get(key, ""), re.I)), None)
