@@ -56,6 +56,16 @@ UNREAD = (
     "sliding bpb 1.1e0",
     "quantized val_bpb: 1,2345",
     "bpb: ~1.19 (best of 3)",
+    "legal_ttt val_bpb: 110%",
+    "legal_ttt val_bpb:-1.0812",
+    "sliding val_bpb 64: 1.0812",
+    "legal_ttt val_bpb:1.0812/1.0900",
+    "legal_ttt val_bpb:1281.5",
+    "legal_ttt val_bpb:1.0812 (first 10% of docs)",
+    "legal_ttt val_bpb:1.0812 on train set",
+    "expected legal_ttt val_bpb:1.0812",
+    "would be legal_ttt val_bpb:1.0812 if it had run",
+    "{'val_bpb': 1.0812}",
 )
 
 

@@ -137,12 +137,12 @@ def _chosen(pairs: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in pairs.items() if not MEASURED.search(key) and not WITH_UNIT.match(value)}
 
 
-def _json(match: Match) -> Events:
-    """The object of one line, nested names joined by dots."""
+def _json(match: Match) -> Events | None:
+    """The object of one line, nested names joined by dots; None when it is no JSON, as a printed dict."""
     try:
         return (Hyperparameters(values=dict(_flat(json.loads(match.string)))),)
     except (ValueError, RecursionError):
-        return ()
+        return None
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

@@ -235,7 +235,10 @@ def check_budget(facts: LogFacts) -> Finding:
 def unlimited(facts: LogFacts) -> bool:
     """Whether the run was made for a track without a limit of time, by its submission.json or its folder."""
     track = str(facts.statement.raw.get("track", "")) if facts.statement else ""
-    return any(re.search(r"non.?record|unlimited", name) for name in (track, *facts.log.path.absolute().parts[-4:-1]))
+    folders = facts.log.path.absolute().parts[-4:-1]
+    return bool(re.search(r"non.?record|unlimited", track)) or any(
+        re.match("track_non_record", name) for name in folders
+    )
 
 
 def _bytes_per_token(metric: Metric) -> float:

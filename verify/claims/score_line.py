@@ -7,13 +7,14 @@
 Words in front are the label. A line with two scores, or one that compares, says nothing that could be relied on.
 """
 
+import math
 import re
 
 from verify.claims.log_events import Metric, ScoreKind
 from verify.claims.log_text import NAMES_BPB
 
 NUMBER = r"[-+]?(?:\d{1,12}(?:\.\d{1,20})?|nan|inf(?:inity)?)"
-FIGURE = rf"(?P<number>{NUMBER})(?![\w.]|-\d|,\d)"
+FIGURE = rf"(?P<number>{NUMBER})(?![\w.%]|\s*[:=]|[-,/]\d)"
 UNIT = r"(?:bpb|bits?[ _/-](?:per[ _-])?byte)"
 BPB = re.compile(
     rf"(?P<front>(?:[A-Za-z][\w./-]{{0,60}}_)?){UNIT}(?P<back>_\w{{1,40}})?(?:\s*\([^()]{{0,200}}\))?"
@@ -26,8 +27,14 @@ PAIR = re.compile(r"(?<![\w/.%-])([A-Za-z_][\w/.%-]{0,60})[:=]\s?([^\s,|;()\[\]{
 DECORATION = re.compile(r"^[\s>*|#=\u2713\u2714\u2705\u27a1\u2192\u2022\u25cf~-]+(?=\S)|[\s|=\u2713\u2714\u2705]+$")
 SOURCE = re.compile(r"^\s*(?:#|//)|[{}`\"']|^\s*(?:-|\*) .*`|\bprint\(|\blog0?\(")
 COMPARES = re.compile(
-    r"->|\u2192|\bvs\.?\b|delta|gain|improv|better|worse|diff|below|above|target|baseline|threshold", re.I
+    r"->|\u2192|\bvs\.?\b|delta|gain|improv|better|worse|diff|below|above|target|baseline|threshold|\b(?:expected|"
+    r"predicted|previous|prior|would)\b|train(?:ing)?[ _]set",
+    re.I,
 )
+PARTIAL = re.compile(
+    r"\bfirst \d|\bsubset\b|\bpartial\b|\btrain(?:ing)?[ _]set", re.I
+)  # behind a score: it is not of all targets
+HIGHEST = 64.0  # bits per byte that anybody logs; beyond, the number is a step, a stride or a percentage
 LOSSES = ("val_loss", "loss", "nll", "val_nll", "ce")
 TIMES = ("eval_time", "time", "elapsed", "took")  # pairs of a measurement that say what it took, best first
 COUNTED = ("step", "iter", "iteration", "epoch")  # words that a number follows
@@ -37,7 +44,7 @@ KINDS: tuple[tuple[ScoreKind, str], ...] = (  # the first pattern that a label m
     (
         "diagnostic",
         r".*(\bprox(y|ies)|prob(e|ing)\b|_search|search:|running|chunk|\bbatch|partial|subset|sampled?\b|candidate|trial|"
-        r"best[ _]so|progress|windows\b|\bttp:|train_bpb|per.?doc)",
+        r"best[ _]so|progress|windows\b|\bttp:|train[ _]bpb|\btrain$|per.?doc)",
     ),
     ("prequant_ttt", r".*pre.?quant.*ttt"),
     ("float", r".*(pre.?quant|post.?ema|post.?swa|fp32|float|unquantized|raw model)"),
@@ -86,6 +93,9 @@ def read_score(line: str, *, ended: bool = True) -> Metric | None:
     score = found[0]
     before, after = text[: score.start()], text[score.end() :]
     if COMPARES.search(_words(before)) or (COMPARES.search(_words(after)) and not PAIR.match(score[0])):
+        return None
+    bpb = float(score["number"])
+    if PARTIAL.search(after) or (math.isfinite(bpb) and not 0 < bpb <= HIGHEST):
         return None
     pairs = dict(PAIR.findall(text))
     loss = next((pairs[key] for key in LOSSES if re.fullmatch(NUMBER, pairs.get(key, ""), re.I)), None)
