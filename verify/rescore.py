@@ -14,8 +14,8 @@ from verify.sandbox.launch import Settings, running
 from verify.sandbox.remote_scorers import scorer_of
 from verify.scoring.adaptation import ScorerName
 from verify.scoring.heldout import HeldOut
-from verify.scoring.reservoir import Sample
 from verify.scoring.score import Score, total
+from verify.scoring.scorer import Scorer
 from verify.scoring.token_bytes import TokenBytes
 from verify.submission.folder import Submission
 
@@ -47,13 +47,13 @@ def reload(
     *,
     score: ScorerName = "sliding",
     later: Sequence[ScorerName] = (),
-    sample: Sample | None = None,
+    watched: Callable[[Scorer], Scorer] = lambda scorer: scorer,
 ) -> Rescored:
     """Load `artifact` by the submission's script in a fresh, sandboxed `python -I` process and score it from here.
 
     The process sees a copy of the counted files only: what is not counted cannot be used.  score: by which scorer; it
     finds the weights as they were loaded, since the process is its own.  later: by which scorers it is to be scored
-    next; what they lack is told before the time for this one is spent.  sample: gets some of the batches.
+    next; what they lack is told before the time for this one is spent.  watched: gives the scorer that runs.
 
     Raises: as `running`; InputError when nobody says how long the windows are, or the model lacks what a scorer needs;
     UsageError for a bad stride or chunk.
@@ -73,8 +73,7 @@ def reload(
             stride=settings.stride,
         )
         scorer, *_ = [make(kind) for kind in (score, *later)]
-        scorer = sample.of(scorer) if sample else scorer
-        found = total(scorer, heldout.tokens, heldout.token_bytes, batch=settings.batch, progress=progress)
+        found = total(watched(scorer), heldout.tokens, heldout.token_bytes, batch=settings.batch, progress=progress)
         model.refresh()
         return Rescored(
             score=found,

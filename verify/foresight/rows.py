@@ -1,0 +1,89 @@
+"""Windows to be asked again, each with its own cut, and the requests that ask for them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from verify.foresight.other_text import OtherText
+from verify.foresight.recording import Run
+from verify.scoring.token_stream import predict
+from verify.scoring.windows import Window
+
+Shape = tuple[int, int]  # tokens of a window, positions before the first it scores
+
+
+class Row(NamedTuple):
+    """A scored window.  cut: the last of its positions that is asked for: the tokens behind it are other ones."""
+
+    window: Window
+    cut: int
+
+
+class Answer(NamedTuple):
+    """before, after: float32 (k,), nats of a row's scored positions up to its cut, as scored and as answered now."""
+
+    row: Row
+    before: np.ndarray
+    after: np.ndarray
+
+
+class Questions:
+    """Makes requests out of rows: of the shapes that were scored, with rows from anywhere in the text side by side."""
+
+    def __init__(self, run: Run, other: OtherText, rng: np.random.Generator) -> None:
+        self._run, self._other, self._rng = run, other, rng
+        self._alike: dict[Shape, list[int]] = {}
+        for number, window in enumerate(run.windows):
+            self._alike.setdefault(shape(window), []).append(number)
+
+    def requests(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
+        """The rows in random order, those of one shape together, as many as were scored at a time.
+
+        What is left over gets the company of unchanged windows.
+        """
+        groups: dict[Shape, list[Row]] = {}
+        for row in rows:
+            groups.setdefault(shape(row.window), []).append(row)
+        for kind, group in groups.items():
+            alike = self._alike[kind]
+            size = min(self._run.batch, len(alike))
+            missing = -len(group) % size
+            company = [self._run.windows[alike[at]] for at in self._rng.integers(0, len(alike), missing)]
+            group += [Row(window, window.stop - 1) for window in company]
+            order = self._rng.permutation(len(group))
+            yield from ([group[at] for at in order[first : first + size]] for first in range(0, len(group), size))
+
+    def ask(self, model: Any, rows: Sequence[Row]) -> list[Answer]:
+        """One request to a model with `.logits`, see `predict`; the rows have one shape."""
+        ids = np.stack([self._ids(row) for row in rows])
+        positions = np.stack([np.arange(window.first_scored, window.stop) for window, _ in rows])
+        after = nats(model, ids, self._run.tokens[positions + 1])
+        known = [row.cut + 1 - row.window.first_scored for row in rows]
+        return [
+            Answer(row, self._run.nats[row.window.first_scored : row.cut + 1], one[:count])
+            for row, one, count in zip(rows, after, known, strict=True)
+        ]
+
+    def _ids(self, row: Row) -> np.ndarray:
+        (start, stop, _), cut, tokens = row.window, row.cut, self._run.tokens
+        ids = tokens[start:stop].astype(np.int64)
+        if cut + 1 < stop:
+            before, last, truth = (int(token) for token in tokens[[max(cut - 1, 0), cut, cut + 1]])
+            ids[cut + 1 - start :] = self._other.after(before, last, truth, stop - cut - 1)
+        return ids
+
+
+def shape(window: Window) -> Shape:
+    """What windows of one request have in common."""
+    return window.stop - window.start, window.first_scored - window.start
+
+
+@torch.no_grad()
+def nats(model: Any, ids: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """float32 (B, k): scores of the last k positions of ids int64 (B, T); targets: integers (B, k)."""
+    log_probs = predict(model, torch.from_numpy(ids), ids.shape[1] - targets.shape[1]).float().log_softmax(-1)
+    wanted = torch.from_numpy(targets.astype(np.int64))[..., None]
+    scores: np.ndarray = -log_probs.gather(2, wanted)[..., 0].cpu().numpy()
+    return scores
