@@ -83,7 +83,7 @@ WINGS = {
             "verdict",
         },
         "record_folder": {"claims", "finding", "folder_rules", "pipeline", "submission"},
-        "submission_gallery": {"pipeline", "rules", "sandbox", "scoring", "submission", "verdict"},
+        "submission_gallery": {"audit", "pipeline", "rules", "sandbox", "scoring", "submission", "verdict"},
     },
     "pgolf": {
         "plugins": set(),
