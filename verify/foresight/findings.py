@@ -3,9 +3,9 @@
 from typing import Any
 
 from verify.audit.causality_rules import FLOAT
-from verify.audit.evidence import clause, finding
+from verify.audit.evidence import clause, finding, finite
 from verify.finding import Finding
-from verify.foresight.power import ALPHA, MARGIN, PROBABILITY, WORTH, sign_test
+from verify.foresight.power import ALPHA, MARGIN, PROBABILITY, SHARES, WORTH, sign_test
 from verify.foresight.probe import Foresight
 from verify.foresight.strict import Strict
 
@@ -21,24 +21,24 @@ def prefix_finding(found: Foresight) -> Finding:
         return finding(rule, "pass", f"{looked}: equal up to each cut; {_statement(found)}", coverage)
     worst = {"cut": found.cut, "window": list(found.window), "position": found.worst.position}
     witness = {**worst, "before": found.worst.before, "after": found.worst.after}
-    if found.noise <= FLOAT or (not found.exact and found.worst.size > MARGIN * found.noise):
+    again = f"asked the same again, another process gives scores up to {found.noise:.2g} nats off"
+    if found.exact or found.worst.size > MARGIN * found.noise:
         start, stop = found.window
-        message = (
-            f"{clause(found.worst)} when only the text behind position {found.cut} and the other rows changed, in the "
-            f"window of tokens {start} to {stop - 1}; {found.moved:,} of {found.cuts + found.least:,} rows"
+        when = (
+            f"when only the text behind position {found.cut} and the other rows changed, in the window of tokens "
+            f"{start} to {stop - 1}; {found.moved:,} of {found.rows:,} rows"
         )
+        message = f"{clause(found.worst)} {when if found.moved else 'when the same was asked again'}"
+        if found.noise > FLOAT:
+            message += f"; {again}, which on a CPU is the script's doing" if found.exact else f"; {again}"
         return finding(rule, "fail", message, coverage, witness)
-    apart = f"asked the same again, another process gives scores up to {found.noise:.2g} nats off"
-    if found.exact:
-        message = f"{apart}: on a CPU that is the script's doing, and hides whether it reads ahead"
-        return finding(rule, "fail", message, coverage, witness)
-    chance = sign_test(found.risen, found.fallen)
+    chance, power = sign_test(found.risen, found.fallen), found.power
     signs = f"{found.risen:,} of {found.risen + found.fallen:,} scores rose at their cuts"
     if chance < ALPHA:
-        message = f"{apart}, but {signs}, which noise does with probability {chance:.1g}"
+        message = f"{again}, but {signs}, which noise does with probability {chance:.1g}"
         return finding(rule, "fail", message, coverage, witness)
-    fine = min(coverage["power"]["seen"].values()) >= PROBABILITY
-    return finding(rule, "pass" if fine else "unknown", f"{apart}; {signs}, {_statement(found)}", coverage, witness)
+    fine = all(power.seen(share) >= PROBABILITY for share in SHARES)
+    return finding(rule, "pass" if fine else "unknown", f"{again}; {signs}; {_statement(found)}", coverage, witness)
 
 
 def strict_finding(found: Strict) -> Finding:
@@ -66,7 +66,7 @@ def _coverage(found: Foresight) -> dict[str, Any]:
         "loss_below_which_all": found.threshold,
         "share": found.share,
         "repeated_requests": found.repeated,
-        "noise": found.noise,
+        "noise": finite(found.noise),
         "risen": found.risen,
         "fallen": found.fallen,
         "tolerance": FLOAT,
@@ -78,8 +78,8 @@ def _statement(found: Foresight) -> str:
     """What would have been seen, in words."""
     power = found.power.to_dict()
     if power["nats"] is None:
-        seen = ", ".join(f"{share} of positions {chance:.2f}" for share, chance in power["seen"].items())
-        return f"a leak of {WORTH:g} nats per token in all would have been seen with probability: in {seen}"
+        seen = ", ".join(f"{chance:.2g} in {share}" for share, chance in power["seen"].items())
+        return f"a leak of {WORTH:g} nats per token would have been seen with probability {seen} of the positions"
     return (
         f"a leak of >= {power['nats']:.2g} nats in >= {power['share']:.2g} of the positions would have been seen with "
         f"probability {PROBABILITY:g}"

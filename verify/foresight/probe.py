@@ -17,7 +17,7 @@ from verify.audit.trace import Difference, largest_difference
 from verify.foresight.other_text import OtherText
 from verify.foresight.power import Power
 from verify.foresight.recording import Run
-from verify.foresight.rows import Answer, Questions, Row
+from verify.foresight.rows import Answer, Questions, Row, whole
 from verify.scoring.windows import Window, batches
 
 Start = Callable[[], AbstractContextManager[Any]]  # a fresh process with the model, which offers `.logits`
@@ -43,8 +43,9 @@ class Foresight:
     least loss were cut besides; threshold: nats per token, every window below it was among them.  share: tokens sent,
     of those that scoring read.  exact: the same request must get the same answer, as on a CPU.
 
-    moved: rows whose scores changed; worst: the largest change, or None; cut: the last position before the other text;
-    window: start and stop of the tokens around it.  repeated: requests asked again without any change; noise,
+    rows: how many came back, company included; moved: of them, whose scores changed.  worst: the largest change, of what
+    was repeated if no row moved, or None; cut: the last position before the other text; window: start and stop of the
+    tokens around it.  repeated: requests asked again without any change; noise,
     deviation: the largest and the root mean square difference of their scores, in nats.
     """
 
@@ -55,6 +56,7 @@ class Foresight:
     threshold: float = 0.0
     share: float = 0.0
     exact: bool = True
+    rows: int = 0
     moved: int = 0
     worst: Difference | None = None
     cut: int = -1
@@ -95,12 +97,12 @@ def probe(
         for rows in questions.requests([*drawn, *least]):
             answers += questions.ask(model, rows)
             progress(len(answers), "")
-        moved = sorted((each for each in map(_moved, answers) if each), key=lambda each: -each[0].size)
+        moved = _moved(answers)
         suspects = _requests_of([row for _, row in moved], scored)
         for rows in [*suspects, scored[0]]:
             repeats += questions.ask(model, rows)
-    off = np.concatenate([each.after - each.before for each in repeats]).astype(np.float64)
-    last = _at_cuts(answers, frozenset(drawn))
+    off = np.nan_to_num(np.concatenate([each.after - each.before for each in repeats]).astype(np.float64), nan=np.inf)
+    last = _at_cuts(answers)
     found = Foresight(
         cuts=len(drawn),
         risen=int((last > 0).sum()),
@@ -109,13 +111,15 @@ def probe(
         threshold=threshold,
         share=_tokens(each.row for each in (*answers, *repeats)) / _tokens(row for rows in scored for row in rows),
         exact=exact,
+        rows=len(answers),
         repeated=2 + len(suspects),
         noise=float(np.abs(off).max()),
         deviation=float(np.sqrt(np.square(off).mean())),
     )
-    if not moved:
+    shown = moved or _moved(repeats)
+    if not shown:
         return found
-    worst, row = moved[0]
+    worst, row = shown[0]
     window = row.window.start, row.window.stop
     return replace(found, moved=len(moved), worst=worst, cut=row.cut, window=window)
 
@@ -151,12 +155,7 @@ def rows_at(places: np.ndarray, windows: Sequence[Window]) -> list[Row]:
     """For each position the window that scores it, cut there."""
     starts = [window.first_scored for window in windows]
     numbers = np.searchsorted(starts, places, side="right") - 1
-    return [Row(windows[number], int(place)) for number, place in zip(numbers, places, strict=True)]
-
-
-def whole(window: Window) -> Row:
-    """The row that asks for all of a window as it is."""
-    return Row(window, window.stop - 1)
+    return [Row(windows[number], int(place), drawn=True) for number, place in zip(numbers, places, strict=True)]
 
 
 def _inside(window: Window, rng: np.random.Generator) -> int:
@@ -164,19 +163,22 @@ def _inside(window: Window, rng: np.random.Generator) -> int:
     return int(rng.integers(window.first_scored, max(window.stop - 1, window.first_scored + 1)))
 
 
-def _moved(answer: Answer) -> tuple[Difference, Row] | None:
-    row, before, after = answer
-    positions = np.arange(row.window.first_scored, row.cut + 1)
-    found = largest_difference("score", positions, before.astype(np.float64), after.astype(np.float64), FLOAT)
-    return (found, row) if found else None
+def _moved(answers: Sequence[Answer]) -> list[tuple[Difference, Row]]:
+    """The largest difference in each row that has one, the largest of all first."""
+    found = []
+    for row, before, after in answers:
+        positions = np.arange(row.window.first_scored, row.cut + 1)
+        worst = largest_difference("score", positions, before.astype(np.float64), after.astype(np.float64), FLOAT)
+        found += [(worst, row)] if worst else []
+    return sorted(found, key=lambda each: -each[0].size)
 
 
-def _at_cuts(answers: Sequence[Answer], drawn: frozenset[Row]) -> np.ndarray:
+def _at_cuts(answers: Sequence[Answer]) -> np.ndarray:
     """float32: how much the score at the cut rose, of the rows that were drawn.
 
     Those of least loss are left out: chosen for low scores, they rise by noise alone.
     """
-    return np.array([after[-1] - before[-1] for row, before, after in answers if row in drawn], np.float32)
+    return np.array([after[-1] - before[-1] for row, before, after in answers if row.drawn], np.float32)
 
 
 def _requests_of(rows: Sequence[Row], scored: Sequence[list[Row]]) -> list[list[Row]]:

@@ -15,10 +15,14 @@ Shape = tuple[int, int]  # tokens of a window, positions before the first it sco
 
 
 class Row(NamedTuple):
-    """A scored window.  cut: the last of its positions that is asked for: the tokens behind it are other ones."""
+    """A scored window.  cut: the last of its positions that is asked for: the tokens behind it are other ones.
+
+    drawn: the cut was drawn in proportion to targets.
+    """
 
     window: Window
     cut: int
+    drawn: bool = False
 
 
 class Answer(NamedTuple):
@@ -51,14 +55,14 @@ class Questions:
             size = min(self._run.batch, len(alike))
             missing = -len(group) % size
             company = [self._run.windows[alike[at]] for at in self._rng.integers(0, len(alike), missing)]
-            group += [Row(window, window.stop - 1) for window in company]
+            group += map(whole, company)
             order = self._rng.permutation(len(group))
             yield from ([group[at] for at in order[first : first + size]] for first in range(0, len(group), size))
 
     def ask(self, model: Any, rows: Sequence[Row]) -> list[Answer]:
         """One request to a model with `.logits`, see `predict`; the rows have one shape."""
         ids = np.stack([self._ids(row) for row in rows])
-        positions = np.stack([np.arange(window.first_scored, window.stop) for window, _ in rows])
+        positions = np.stack([np.arange(row.window.first_scored, row.window.stop) for row in rows])
         after = nats(model, ids, self._run.tokens[positions + 1])
         known = [row.cut + 1 - row.window.first_scored for row in rows]
         return [
@@ -73,6 +77,11 @@ class Questions:
             before, last, truth = (int(token) for token in tokens[[max(cut - 1, 0), cut, cut + 1]])
             ids[cut + 1 - start :] = self._other.after(before, last, truth, stop - cut - 1)
         return ids
+
+
+def whole(window: Window) -> Row:
+    """The row that asks for all of a window as it is."""
+    return Row(window, window.stop - 1)
 
 
 def shape(window: Window) -> Shape:
