@@ -96,7 +96,7 @@ def found_in(runs: int, leak: Leak, *, share: float = PROBED, exact: bool = True
 
 
 def least_found(runs: int, chance: float, doubt: float = 0.001) -> int:
-    """The least number of finds in so many runs that is no sign of a lower chance: fewer come with less than `doubt`."""
+    """How many finds in so many runs are no sign of a lower chance: fewer come with at most `doubt`."""
     below = 0.0
     for found in range(runs + 1):
         below += math.comb(runs, found) * chance**found * (1 - chance) ** (runs - found)

@@ -87,7 +87,7 @@ def test_reading_ahead_fails_with_a_witness(write_submission, heldout, body):
     "stride", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(16, marks=pytest.mark.slow)]
 )
 def test_honest_scripts_pass(write_submission, heldout, stride):
-    """A model without and, for one stride, one with hidden states; nothing is looked at where nothing is to be spent."""
+    """A model without and, for one stride, one with hidden states; without a share nothing is looked at."""
     folder = write_submission(CAUSAL, tensors=causal_tensors()) if stride == 4 else write_submission()
     how = {"proof": Proof(share=0.0)} if stride == 16 else {"proof": Proof(share=0.5)}
     finding, verdict = prefix(folder, heldout, replace(SETTINGS, stride=stride), **how)

@@ -43,7 +43,7 @@ class Foresight:
     least loss were cut besides; threshold: nats per token, every window below it was among them.  share: tokens sent,
     of those that scoring read.  exact: the same request must get the same answer, as on a CPU.
 
-    rows: how many came back, company included; moved: of them, whose scores changed.  worst: the largest change, of what
+    rows: how many came back, company included; moved: those whose scores changed.  worst: the largest change, of what
     was repeated if no row moved, or None; cut: the last position before the other text; window: start and stop of the
     tokens around it.  repeated: requests asked again without any change; noise,
     deviation: the largest and the root mean square difference of their scores, in nats.
