@@ -268,7 +268,7 @@ def _proven(
     with ExitStack() as stack:
         load = stack.enter_context(waiting(*subject, settings)) if proof.share else None
         with bar("scoring", heldout.targets) as progress:
-            packed = reload(*subject, heldout, settings, progress, later=later, watched=recording.of)
+            packed = reload(*subject, heldout, settings, progress, later=later, sample=recording)
         windows = plan(heldout.targets, packed.length, settings.stride)
         run = Run(tokens=heldout.tokens, nats=recording.nats, windows=windows, batch=settings.batch)
         if load:

@@ -7,7 +7,7 @@ here.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from codec.errors import InputError
 from verify.sandbox.launch import Settings, running
@@ -38,6 +38,13 @@ class Rescored:
     attempts: tuple[str, ...]
 
 
+class Watching(Protocol):
+    """Keeps something of a run while it goes on."""
+
+    def of(self, scorer: Scorer) -> Scorer:
+        """The same scorer, watched."""
+
+
 def reload(
     submission: Submission,
     artifact: bytes,
@@ -47,13 +54,13 @@ def reload(
     *,
     score: ScorerName = "sliding",
     later: Sequence[ScorerName] = (),
-    watched: Callable[[Scorer], Scorer] = lambda scorer: scorer,
+    sample: Watching | None = None,
 ) -> Rescored:
     """Load `artifact` by the submission's script in a fresh, sandboxed `python -I` process and score it from here.
 
     The process sees a copy of the counted files only: what is not counted cannot be used.  score: by which scorer; it
     finds the weights as they were loaded, since the process is its own.  later: by which scorers it is to be scored
-    next; what they lack is told before the time for this one is spent.  watched: gives the scorer that runs.
+    next; what they lack is told before the time for this one is spent.  sample: watches the run.
 
     Raises: as `running`; InputError when nobody says how long the windows are, or the model lacks what a scorer needs;
     UsageError for a bad stride or chunk.
@@ -73,7 +80,8 @@ def reload(
             stride=settings.stride,
         )
         scorer, *_ = [make(kind) for kind in (score, *later)]
-        found = total(watched(scorer), heldout.tokens, heldout.token_bytes, batch=settings.batch, progress=progress)
+        scorer = sample.of(scorer) if sample else scorer
+        found = total(scorer, heldout.tokens, heldout.token_bytes, batch=settings.batch, progress=progress)
         model.refresh()
         return Rescored(
             score=found,
