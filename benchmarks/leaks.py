@@ -2,22 +2,24 @@
 
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from verify.audit.causality_rules import FLOAT
 from verify.foresight.findings import prefix_finding
 from verify.foresight.power import WORTH, Power
 from verify.foresight.probe import Foresight, probe
 from verify.foresight.recording import Recording, Run
 from verify.scoring.score import total
 from verify.scoring.sliding import Sliding
-from verify.scoring.windows import plan
+from verify.scoring.windows import batches, plan
 
 VOCAB, TARGETS, LENGTH, STRIDE, BATCH = 64, 4_096, 32, 8, 16
 SIGHT = 6  # tokens by which a position is known again: 64^6 texts
+WINDOWS = plan(TARGETS, LENGTH, STRIDE)
 PROBED = 0.08  # of the forwards: 36 cuts in proportion to targets, so that 2 % of the positions are seen half the time
 
 
@@ -39,12 +41,12 @@ class Leak:
 
 
 class Text:
-    """Random tokens and a bigram table: what a leak does is all that there is to see."""
+    """Random tokens and the log-probabilities of a bigram table: what a leak does is all that there is to see."""
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
         self.tokens = rng.integers(0, VOCAB, TARGETS + 1)
-        self.table = torch.from_numpy(rng.normal(0, 1, (VOCAB, VOCAB)).astype(np.float32))
+        self.table = torch.from_numpy(rng.normal(0, 1, (VOCAB, VOCAB)).astype(np.float32)).log_softmax(-1)
 
 
 class Leaking:
@@ -53,7 +55,7 @@ class Leaking:
     def __init__(self, text: Text, leak: Leak, seed: int) -> None:
         rng = np.random.default_rng(seed)
         self._text, self._leak, self._asked = text, leak, 0
-        requests = 2 + (TARGETS - LENGTH) // STRIDE // BATCH
+        requests = len(list(batches(WINDOWS, BATCH)))
         self._requests = set(rng.permutation(requests)[: round(leak.share * requests)].tolist())
         padded = torch.from_numpy(np.concatenate([np.zeros(SIGHT - 1, np.int64), text.tokens[:-1]]))
         marked = rng.permutation(TARGETS)[: round(leak.share * TARGETS)]
@@ -69,30 +71,41 @@ class Leaking:
             reads = torch.isin(_names(torch.cat([ids.new_zeros(len(ids), SIGHT - 1), ids], 1)), self._marked)
         self._asked += 1
         raised = torch.where(reads[:, :-1], self._leak.nats, 0.0)
-        logits[:, :-1].scatter_add_(2, ids[:, 1:, None], raised[..., None])
+        truth = logits[:, :-1].gather(2, ids[:, 1:, None])[..., 0]
+        rest = torch.log1p(-(truth + raised).exp()) - torch.log1p(-truth.exp())  # of what the others have left
+        logits[:, :-1] += rest[..., None]
+        logits[:, :-1].scatter_(2, ids[:, 1:, None], (truth + raised)[..., None])
         if self._leak.noise:
             logits += self._leak.noise * torch.randn(logits.shape, generator=self._noise)
         return logits
 
 
-def looked(leak: Leak, seed: int, *, share: float = PROBED, exact: bool = True) -> Foresight:
-    """Score a toy of this leak and probe it, in this process."""
-    text, recording = Text(seed), Recording(TARGETS)
+def scored(text: Text, leak: Leak, seed: int) -> Run:
+    """A run of the toy, in this process."""
+    recording = Recording(TARGETS)
     scorer = Sliding(model=Leaking(text, leak, seed), vocab_size=VOCAB, length=LENGTH, stride=STRIDE)
     total(recording.of(scorer), text.tokens, np.ones(TARGETS, np.int64), batch=BATCH)
-    run = Run(tokens=text.tokens, nats=recording.nats, windows=plan(TARGETS, LENGTH, STRIDE), batch=BATCH)
+    return Run(tokens=text.tokens, nats=recording.nats, windows=WINDOWS, batch=BATCH)
+
+
+def looked(leak: Leak, seed: int, *, share: float = PROBED, exact: bool = True) -> tuple[Foresight, float]:
+    """Score a toy and probe it; with the share of the positions that leaked: the last of a window cannot."""
+    text = Text(seed)
+    run, honest = scored(text, leak, seed), scored(text, Leak(share=0.0), seed)
+    still = scored(text, replace(leak, noise=0.0), seed) if leak.noise else run
 
     def start() -> nullcontext[Leaking]:
         return nullcontext(Leaking(text, leak, seed))
 
-    return probe(start, run, np.random.default_rng([seed, 1]), share=share, exact=exact)
+    leaked = float((np.abs(still.nats - honest.nats) > FLOAT).mean())
+    return probe(start, run, np.random.default_rng([seed, 1]), share=share, exact=exact), leaked
 
 
 def found_in(runs: int, leak: Leak, *, share: float = PROBED, exact: bool = True) -> tuple[int, float]:
     """In how many of the runs the leak was seen, and with which probability it should have been, by the formula."""
     found = [looked(leak, seed, share=share, exact=exact) for seed in range(runs)]
-    caught = sum(prefix_finding(each).level == "fail" for each in found)
-    return caught, float(np.mean([power(each).seen(leak.share) for each in found]))
+    caught = sum(prefix_finding(each).level == "fail" for each, _ in found)
+    return caught, float(np.mean([_stated(each, leaked, leak.nats) for each, leaked in found]))
 
 
 def least_found(runs: int, chance: float, doubt: float = 0.001) -> int:
@@ -105,9 +118,10 @@ def least_found(runs: int, chance: float, doubt: float = 0.001) -> int:
     return runs
 
 
-def power(found: Foresight) -> Power:
-    """What was to be seen: without noise also where a leak by request makes repeats differ."""
-    return Power(found.cuts) if found.exact else found.power
+def _stated(found: Foresight, leaked: float, nats: float) -> float:
+    """What was to be seen; without noise also where a leak by request makes repeats differ."""
+    power = Power(found.cuts) if found.exact else found.power
+    return power.seen(leaked, leaked * nats) if leaked else 0.0
 
 
 def _names(ids: Tensor) -> Tensor:

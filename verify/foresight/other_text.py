@@ -3,7 +3,6 @@
 import numpy as np
 
 POOL = 1 << 20  # tokens to choose from: enough for several places of almost every pair
-TRIES = 16
 
 
 class OtherText:
@@ -36,11 +35,9 @@ class OtherText:
         return self._from(0 if place is None else place, count)
 
     def _place(self, places: np.ndarray, truth: int) -> int | None:
-        """One of the places that truth does not follow; a few are tried."""
-        for at in self._rng.integers(0, len(places), TRIES) if len(places) else ():
-            if self._pool[places[at] + 2] != truth:
-                return int(places[at])
-        return None
+        """One of the places that truth does not follow."""
+        fine = places[self._pool[places + 2] != truth]
+        return int(self._rng.choice(fine)) if len(fine) else None
 
     def _from(self, place: int, count: int) -> np.ndarray:
         return np.take(self._pool, np.arange(place + 2, place + 2 + count), mode="wrap")
