@@ -5,6 +5,7 @@ python -m benchmarks.bench_proof --submission out/demo/submission --data out/dem
 """
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -78,18 +79,20 @@ def _row(leak: Leak, runs: int, share: float = PROBED, *, exact: bool = True) ->
 
 
 def _cost(submission: Path, data: Path, rounds: int, threads: int | None) -> dict[str, Any]:
-    """Wall seconds of the whole command, with the default proof and with none."""
+    """Seconds of the whole command, on the wall and of processors, with the default proof and with none."""
     seconds: dict[str, list[float]] = {"default": [], "none": []}
+    cpu: dict[str, list[float]] = {"default": [], "none": []}
     command = [sys.executable, "-m", "pgolf", "verify", str(submission), "--data", str(data), "--json"]
     command += ["--threads", str(threads)] if threads else []
     coverage: dict[str, Any] = {}
     for number in range(rounds):
         for name in list(seconds)[:: 1 if number % 2 else -1]:
-            started = time.perf_counter()
+            started, before = time.perf_counter(), _processors()
             done = subprocess.run(
                 command + (["--proof", "0"] if name == "none" else []), capture_output=True, text=True
             )
             seconds[name].append(time.perf_counter() - started)
+            cpu[name].append(_processors() - before)
             if not done.stdout:
                 raise InputError(f"verify says {done.stderr[-500:]}", where=str(submission))
             found = json.loads(done.stdout)
@@ -104,10 +107,18 @@ def _cost(submission: Path, data: Path, rounds: int, threads: int | None) -> dic
         "targets": found["targets"],
         "threads": threads,
         "seconds": seconds,
+        "processor_seconds": cpu,
         "ratio_best": best["default"] / best["none"],
         "ratio_median": median(seconds["default"]) / median(seconds["none"]),
+        "ratio_processors": median(cpu["default"]) / median(cpu["none"]),
         "coverage": coverage,
     }
+
+
+def _processors() -> float:
+    """Seconds that processors spent on processes of ours that are over."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":
