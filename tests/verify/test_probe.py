@@ -170,10 +170,10 @@ def test_requests_are_those_of_scoring_with_other_text_behind_the_cut():
     model = Whole(text, 0.0)
     run = run_of(model, text.tokens, LENGTH, STRIDE, BATCH)
     scored, model.asked = model.asked, []
-    probe(lambda: nullcontext(model), run, np.random.default_rng(2))
+    probe(lambda: nullcontext(model), run, np.random.default_rng(2), share=2.0)
     assert np.array_equal(model.asked[0], scored[0])
     assert np.array_equal(model.asked[-1], scored[0])
-    assert {one.shape for one in model.asked} <= {one.shape for one in scored}
+    assert {one.shape for one in model.asked} == {one.shape for one in scored} == {(1, 32), (16, 32), (12, 32)}
     assert {one.dtype for one in model.asked} == {one.dtype for one in scored}
 
 

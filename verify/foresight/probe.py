@@ -18,7 +18,7 @@ from verify.foresight.other_text import OtherText
 from verify.foresight.power import Power
 from verify.foresight.recording import Run
 from verify.foresight.rows import Answer, Questions, Row, whole
-from verify.scoring.windows import Window, batches
+from verify.scoring.windows import Window
 
 Start = Callable[[], AbstractContextManager[Any]]  # a fresh process with the model, which offers `.logits`
 SHARE = 0.05  # of the tokens that scoring read
@@ -91,17 +91,20 @@ def probe(
     """
     questions = Questions(run, OtherText(run.tokens, rng), rng)
     drawn, least, threshold = choose(run, share, rng)
-    scored = [[whole(window) for window in request] for request in batches(run.windows, run.batch)]
+    first = whole(run.windows[0])
     with start() as model:
-        repeats, answers = questions.ask(model, scored[0]), []
+        answers, repeats = list[Answer](), list[Answer]()
+        for rows in questions.unchanged([first], 1):
+            repeats += questions.ask(model, rows)
         for rows in questions.requests([*drawn, *least]):
             answers += questions.ask(model, rows)
             progress(len(answers), "")
         moved = _moved(answers)
-        suspects = _requests_of([row for _, row in moved], scored)
-        for rows in [*suspects, scored[0]]:
+        suspects = questions.unchanged([row for _, row in moved], REPEATED)
+        for rows in (*suspects, *questions.unchanged([first], 1)):
             repeats += questions.ask(model, rows)
-    off = np.nan_to_num(np.concatenate([each.after - each.before for each in repeats]).astype(np.float64), nan=np.inf)
+    off = np.concatenate([each.after - each.before for each in repeats]).astype(np.float64)
+    off[np.isnan(off)] = np.inf
     last = _at_cuts(answers)
     found = Foresight(
         cuts=len(drawn),
@@ -109,7 +112,7 @@ def probe(
         fallen=int((last < 0).sum()),
         least=len(least),
         threshold=threshold,
-        share=_tokens(each.row for each in (*answers, *repeats)) / _tokens(row for rows in scored for row in rows),
+        share=_tokens(each.row.window for each in (*answers, *repeats)) / _tokens(run.windows),
         exact=exact,
         rows=len(answers),
         repeated=2 + len(suspects),
@@ -181,11 +184,5 @@ def _at_cuts(answers: Sequence[Answer]) -> np.ndarray:
     return np.array([after[-1] - before[-1] for row, before, after in answers if row.drawn], np.float32)
 
 
-def _requests_of(rows: Sequence[Row], scored: Sequence[list[Row]]) -> list[list[Row]]:
-    """The requests, as they were scored, of the first of these rows."""
-    number = {row.window: at for at, request in enumerate(scored) for row in request}
-    return [scored[at] for at in list(dict.fromkeys(number[row.window] for row in rows))[:REPEATED]]
-
-
-def _tokens(rows: Iterable[Row]) -> int:
-    return sum(row.window.stop - row.window.start for row in rows)
+def _tokens(windows: Iterable[Window]) -> int:
+    return sum(window.stop - window.start for window in windows)

@@ -1,5 +1,6 @@
 """Windows to be asked again, each with its own cut, and the requests that ask for them."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -9,9 +10,9 @@ import torch
 from verify.foresight.other_text import OtherText
 from verify.foresight.recording import Run
 from verify.scoring.token_stream import predict
-from verify.scoring.windows import Window
+from verify.scoring.windows import Window, batches
 
-Shape = tuple[int, int]  # tokens of a window, positions before the first it scores
+Shape = tuple[int, int, int]  # rows of a request, tokens of each, positions before the first that is scored
 
 
 class Row(NamedTuple):
@@ -38,26 +39,33 @@ class Questions:
 
     def __init__(self, run: Run, other: OtherText, rng: np.random.Generator) -> None:
         self._run, self._other, self._rng = run, other, rng
-        self._alike: dict[Shape, list[int]] = {}
-        for number, window in enumerate(run.windows):
-            self._alike.setdefault(shape(window), []).append(number)
+        self._scored = list(batches(run.windows, run.batch))
+        self._starts = [request[0].first_scored for request in self._scored]
+        self._alike: dict[Shape, list[Window]] = {}
+        for request in self._scored:
+            self._alike.setdefault(_shape(request), []).extend(request)
 
     def requests(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
-        """The rows in random order, those of one shape together, as many as were scored at a time.
+        """The rows in random order, those scored in requests of one shape together in requests of that shape.
 
         What is left over gets the company of unchanged windows.
         """
         groups: dict[Shape, list[Row]] = {}
         for row in rows:
-            groups.setdefault(shape(row.window), []).append(row)
+            groups.setdefault(_shape(self._scored[self._number(row)]), []).append(row)
         for kind, group in groups.items():
-            alike = self._alike[kind]
-            size = min(self._run.batch, len(alike))
-            missing = -len(group) % size
-            company = [self._run.windows[alike[at]] for at in self._rng.integers(0, len(alike), missing)]
-            group += map(whole, company)
+            size, alike = kind[0], self._alike[kind]
+            group += [whole(alike[at]) for at in self._rng.integers(0, len(alike), -len(group) % size)]
             order = self._rng.permutation(len(group))
             yield from ([group[at] for at in order[first : first + size]] for first in range(0, len(group), size))
+
+    def unchanged(self, rows: Iterable[Row], most: int) -> list[list[Row]]:
+        """The requests, as they were scored, of these rows: each once, `most` at most."""
+        numbers = list(dict.fromkeys(self._number(row) for row in rows))[:most]
+        return [list(map(whole, self._scored[number])) for number in numbers]
+
+    def _number(self, row: Row) -> int:
+        return bisect_right(self._starts, row.window.first_scored) - 1
 
     def ask(self, model: Any, rows: Sequence[Row]) -> list[Answer]:
         """One request to a model with `.logits`, see `predict`; the rows have one shape."""
@@ -84,9 +92,10 @@ def whole(window: Window) -> Row:
     return Row(window, window.stop - 1)
 
 
-def shape(window: Window) -> Shape:
-    """What windows of one request have in common."""
-    return window.stop - window.start, window.first_scored - window.start
+def _shape(request: Sequence[Window]) -> Shape:
+    """Kernels may round otherwise in requests of another one."""
+    start, stop, first_scored = request[0]
+    return len(request), stop - start, first_scored - start
 
 
 @torch.no_grad()
