@@ -182,6 +182,8 @@ def check_headline(facts: LogFacts) -> Finding:
         many = len(result.unread) + len(unsure)
         level = level if level == "fail" else "unknown"
         message += f"; {what}" + (f", and {many - 1} more" if many > 1 else "") + ": it may be the result"
+    if cut := next((each for each in log.unread if each.scored), None):
+        message += f"; line {cut.line}: {cut.why}, what it says behind its score is lost"
     if result.broken:
         level, message = "fail", f"the last score, line {result.broken.line}, `{result.broken.label}`, is not finite"
     if level == "pass" and not result.of_artifact:
