@@ -12,7 +12,7 @@ from verify.audit.causality_rules import FLOAT
 from verify.foresight.findings import prefix_finding
 from verify.foresight.power import WORTH, Power
 from verify.foresight.probe import Foresight, probe
-from verify.foresight.recording import Recording, Run
+from verify.foresight.recording import Recording, ScoredRun
 from verify.scoring.score import total
 from verify.scoring.sliding import Sliding
 from verify.scoring.windows import batches, plan
@@ -80,12 +80,12 @@ class Leaking:
         return logits
 
 
-def scored(text: Text, leak: Leak, seed: int) -> Run:
+def scored(text: Text, leak: Leak, seed: int) -> ScoredRun:
     """A run of the toy, in this process."""
     recording = Recording(TARGETS)
     scorer = Sliding(model=Leaking(text, leak, seed), vocab_size=VOCAB, length=LENGTH, stride=STRIDE)
     total(recording.of(scorer), text.tokens, np.ones(TARGETS, np.int64), batch=BATCH)
-    return Run(tokens=text.tokens, nats=recording.nats, windows=WINDOWS, batch=BATCH)
+    return ScoredRun(tokens=text.tokens, nats=recording.nats, windows=WINDOWS, batch=BATCH)
 
 
 def looked(leak: Leak, seed: int, *, share: float = PROBED, exact: bool = True) -> tuple[Foresight, float]:

@@ -21,7 +21,7 @@ from verify.facts import ArtifactFacts, Facts, FolderFacts, LogsFacts, Shipped, 
 from verify.finding import Finding
 from verify.folder_rules import folder_judges
 from verify.foresight.probe import Foresight, Proof, probe, row_count
-from verify.foresight.recording import Recording, Run
+from verify.foresight.recording import Recording, ScoredRun
 from verify.foresight.strict import Strict, score_alone
 from verify.rescore import Rescored, reload
 from verify.run_rules import run_judges
@@ -270,7 +270,7 @@ def _proven(
         with bar("scoring", heldout.targets) as progress:
             packed = reload(*subject, heldout, settings, progress, later=later, sample=recording)
         windows = plan(heldout.targets, packed.length, settings.stride)
-        run = Run(tokens=heldout.tokens, nats=recording.nats, windows=windows, batch=settings.batch)
+        run = ScoredRun(tokens=heldout.tokens, nats=recording.nats, windows=windows, batch=settings.batch)
         if load:
             with bar("looking for foresight", row_count(run, proof.share)) as progress:
                 once = nullcontext(load())

@@ -13,7 +13,7 @@ from tests.verify.test_adaptation import CAUSAL, causal_tensors
 from verify import Settings, Submission, examine
 from verify.foresight.findings import prefix_finding
 from verify.foresight.probe import LEAST_CUTS, Proof, choose, probe, row_count
-from verify.foresight.recording import Recording, Run
+from verify.foresight.recording import Recording, ScoredRun
 from verify.scoring.score import total
 from verify.scoring.sliding import Sliding
 from verify.scoring.windows import plan
@@ -149,7 +149,7 @@ def run_of(model, tokens, length, stride, batch):
     scorer = recording.of(Sliding(model=model, vocab_size=64, length=length, stride=stride))
     total(scorer, tokens, np.ones(len(tokens) - 1, np.int64), batch=batch)
     windows = plan(len(tokens) - 1, length, stride)
-    return Run(tokens=tokens, nats=recording.nats, windows=windows, batch=batch)
+    return ScoredRun(tokens=tokens, nats=recording.nats, windows=windows, batch=batch)
 
 
 @pytest.mark.parametrize("nats", [0.0, 0.5])
@@ -181,7 +181,7 @@ def test_cuts_are_in_proportion_to_targets_and_go_to_the_least_loss():
     windows = plan(TARGETS, LENGTH, STRIDE)
     nats = np.ones(TARGETS, np.float32)
     nats[windows[100].first_scored : windows[120].first_scored] = 0.01
-    run = Run(tokens=np.zeros(TARGETS + 1, np.int64), nats=nats, windows=windows, batch=BATCH)
+    run = ScoredRun(tokens=np.zeros(TARGETS + 1, np.int64), nats=nats, windows=windows, batch=BATCH)
     times = np.zeros(8, int)
     for seed in range(200):
         drawn, least, threshold = choose(run, 0.2, np.random.default_rng(seed))

@@ -16,7 +16,7 @@ from verify.audit.causality_rules import FLOAT
 from verify.audit.trace import Difference, largest_difference
 from verify.foresight.other_text import OtherText
 from verify.foresight.power import Power
-from verify.foresight.recording import Run
+from verify.foresight.recording import ScoredRun
 from verify.foresight.rows import Answer, Questions, Row, whole
 from verify.scoring.windows import Window
 
@@ -74,7 +74,7 @@ class Foresight:
 
 def probe(
     start: Start,
-    run: Run,
+    run: ScoredRun,
     rng: np.random.Generator,
     *,
     share: float = SHARE,
@@ -127,7 +127,7 @@ def probe(
     return replace(found, moved=len(moved), worst=worst, cut=row.cut, window=window)
 
 
-def choose(run: Run, share: float, rng: np.random.Generator) -> tuple[list[Row], list[Row], float]:
+def choose(run: ScoredRun, share: float, rng: np.random.Generator) -> tuple[list[Row], list[Row], float]:
     """Rows drawn in proportion to targets, rows of least loss, and the loss below which all windows are among those.
 
     The first are one cut from each of equal parts of the text, at a position of which all are equally likely.
@@ -143,7 +143,7 @@ def choose(run: Run, share: float, rng: np.random.Generator) -> tuple[list[Row],
     return rows_at(places, windows), least, float(losses[lowest].max(initial=0.0))
 
 
-def row_count(run: Run, share: float) -> int:
+def row_count(run: ScoredRun, share: float) -> int:
     """How many rows are asked for: whole requests."""
     size = min(run.batch, len(run.windows))
     return max(LEAST_CUTS, size * int(np.ceil(share * len(run.windows) / size)))

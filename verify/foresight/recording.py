@@ -11,7 +11,7 @@ from verify.scoring.windows import Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class ScoredRun:
     """A run of fixed weights over a text.
 
     tokens: integers (n + 1,).  nats: float32 (n,), the scores.  windows: those that were scored, in order.  batch: how

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from verify.foresight.other_text import OtherText
-from verify.foresight.recording import Run
+from verify.foresight.recording import ScoredRun
 from verify.scoring.token_stream import predict
 from verify.scoring.windows import Window, batches
 
@@ -37,7 +37,7 @@ class Answer(NamedTuple):
 class Questions:
     """Makes requests out of rows: of the shapes that were scored, with rows from anywhere in the text side by side."""
 
-    def __init__(self, run: Run, other: OtherText, rng: np.random.Generator) -> None:
+    def __init__(self, run: ScoredRun, other: OtherText, rng: np.random.Generator) -> None:
         self._run, self._other, self._rng = run, other, rng
         self._scored = list(batches(run.windows, run.batch))
         self._starts = [request[0].first_scored for request in self._scored]

@@ -12,7 +12,7 @@ from verify.audit.causality_rules import FLOAT
 from verify.audit.trace import Difference, largest_difference
 from verify.foresight.other_text import OtherText
 from verify.foresight.probe import Start, rows_at, spread
-from verify.foresight.recording import Run
+from verify.foresight.recording import ScoredRun
 from verify.foresight.rows import Questions, Row, nats
 
 TWO_SIDED = 1.959964  # deviations of a 95 % interval
@@ -39,7 +39,7 @@ class Strict:
 
 def score_alone(
     start: Start,
-    run: Run,
+    run: ScoredRun,
     rng: np.random.Generator,
     *,
     count: int,
@@ -85,12 +85,12 @@ def score_alone(
     )
 
 
-def _alone(model: Any, run: Run, row: Row) -> float:
+def _alone(model: Any, run: ScoredRun, row: Row) -> float:
     ids = run.tokens[row.window.start : row.cut + 1].astype(np.int64)
     return float(nats(model, ids[None], run.tokens[None, row.cut + 1 : row.cut + 2])[0, 0])
 
 
-def _filled(model: Any, run: Run, rows: Sequence[Row], rng: np.random.Generator) -> np.ndarray:
+def _filled(model: Any, run: ScoredRun, rows: Sequence[Row], rng: np.random.Generator) -> np.ndarray:
     """float64 (k,): the scores at the cuts, with another text behind them."""
     questions = Questions(run, OtherText(run.tokens, rng), rng)
     found: dict[Row, float] = {}
