@@ -19,10 +19,13 @@ MAGIC = b"PGA1"
 PRECISION = 14  # frequencies of a table sum to 2**14: 0.0007 bits per weight off the ideal at 3.3 bits
 STATE_FLOOR = 1 << 16  # a lane's state stays in [2**16, 2**32); it moves in 16-bit words
 MAX_TABLES = 512  # 64 MiB of lookup; a full-size artifact uses about 60
-MAX_WEIGHTS = 1 << 28  # 0.5 bits per weight at the 16 MB cap; a constant tensor costs no bits, so bytes bound nothing
-MAX_TEXT = 1 << 22  # characters of header
-LANE_WEIGHTS = 1 << 18  # for one lane at most: decoding takes 8 microseconds per step, 2 seconds of them
-MAX_ROWS = 1 << 18  # of all trellises, whose rows are decoded one by one; a full-size artifact has about 70,000
+MAX_SIDE = 1 << 28
+MAX_BYTES = 1 << 29  # of all tensors: 0.5 bits per weight at the 16 MB cap; a constant tensor costs no bits
+MAX_TEXT = 1 << 20  # characters of header; 3,000 tensors have 60,000
+# Work in symbols, of about 15 nanoseconds: a step of all lanes takes as long as STEP of them, 9 microseconds.
+STEP = 1 << 9
+WORK = 1 << 26  # that a file of few bytes may ask for, about a second
+WORD_WORK = 1 << 8  # more for each word; a full-size artifact asks for 50 to 80 of them
 MALFORMED = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)  # what lying headers cause
 DAMAGED = "the file is damaged"
 # Kinds of quantized tensors: dtype of the scales.
@@ -177,7 +180,7 @@ def parse_form(stored: list[Any], /) -> Form:
     kind, shape, tables, *numbers = stored
     named = dict(zip(NUMBERS[len(numbers)].split(), numbers, strict=True))
     sizes = [*shape, *tables, *(value for name, value in named.items() if name != "lowest")]
-    coded, dtype = kind == "trellis", np.dtype(SCALES.get(kind, str(kind)))
+    coded, dtype = kind == "trellis", np.dtype(SCALES.get(kind, str(kind)[:3]))
     by_row = numbers and kind != "all" and (shape[1:] or not coded)  # a vector is one row of a trellis
     rows = shape[0] if by_row else 1
     columns = math.prod(shape[:64]) // max(rows, 1)
@@ -185,10 +188,10 @@ def parse_form(stored: list[Any], /) -> Form:
     form = Form(kind, dtype, shape, rows, columns, tables[:count], tables[count:], **named)
     if (
         {*map(type, (*sizes, *numbers))} != {int}
-        or not 0 <= min(sizes) <= max(sizes) <= MAX_WEIGHTS
+        or not 0 <= min(sizes) <= max(sizes) <= MAX_SIDE
         or shape[64:]  # numpy's limit
         or dtype.kind not in "fiub"
-        or (kind in SCALES and not numbers)
+        or (not numbers if kind in SCALES else dtype.str != kind)
         or coded != ("restart" in named)
         or coded > form.restart
         or len(tables) != count + STEPS.get(kind, 0)
@@ -203,19 +206,30 @@ class Stream:
     """rANS decoder over interleaved lanes: symbol i of a plane belongs to lane i mod lanes.
 
     frequencies: int64 (tables, 256), each row summing to 2**PRECISION.
-    states: int64 (lanes,).  words: uint16.
+    states: int64 (lanes,).  words: uint16.  left: work, in symbols, that may still be asked for.
     """
 
     def __init__(self, frequencies: np.ndarray, states: np.ndarray, words: np.ndarray, /) -> None:
-        self.states, self.words = states, words.astype(np.int64)
+        self.states, self.words, self.left = states, words.astype(np.int64), WORK + WORD_WORK * len(words)
         # One gather per symbol: slot -> symbol | frequency << 8 | slot - start << 24.
         packed = np.arange(256) | frequencies << 8 | (frequencies - np.cumsum(frequencies, 1)) << 24
         self.slots = np.repeat(packed, frequencies.ravel())
         self.slots.reshape(-1, 1 << PRECISION)[:] += np.arange(1 << PRECISION) << 24
 
     def plane(self, name: str, shape: tuple[int, ...], tables: Any, /) -> np.ndarray:
-        """Decode a plane -> uint8 of this shape.  tables: one for all symbols, or one for each."""
+        """Decode a plane -> uint8 of this shape.  tables: one for all symbols, or one for each.
+
+        Raises: CodecError, before anything is allocated, when it is more work than is left.
+        """
+        count = math.prod(shape)
+        self.spend(count + STEP * (2 - -count // len(self.states)))
         return self.take(np.broadcast_to(tables, shape).reshape(-1)).reshape(shape)
+
+    def spend(self, work: int, /) -> None:
+        """Raises: CodecError when that is more than is left."""
+        self.left -= work
+        if self.left < 0:
+            raise CodecError("the artifact is outside the format's limits")
 
     def tensor(self, form: Form, steps: dict[int, list[np.ndarray]], /) -> QuantizedTensor | np.ndarray:
         """Decode a tensor; see `build_tensor`."""
@@ -297,13 +311,16 @@ def read_tensors(stream: Stream, header: dict[str, Any], /) -> dict[str, Quantiz
     name = ""
     try:
         forms, names = [parse_form(form) for form in header["forms"]], header["names"]
+        stored = [forms[form] for _, _, form in names if form >= 0]
         # Empty sides count as 1: scales and classes take memory too.
-        weights = sum(math.prod(max(side, 1) for side in forms[form].shape) for _, _, form in names if form >= 0)
-        rows = sum(forms[form].rows for _, _, form in names if form >= 0 and forms[form].trellis)
-        if weights > min(MAX_WEIGHTS, LANE_WEIGHTS * len(stream.states)) or rows > MAX_ROWS:
-            raise ValueError(f"{weights} weights, {rows} rows of trellises")
+        size = sum(form.dtype.itemsize * math.prod(max(side, 1) for side in form.shape) for form in stored)
+        if size > min(MAX_BYTES, 4 * stream.left):
+            raise ValueError(f"{size} bytes of tensors")
+        # Rows of trellises and predicted ones come one by one.
+        stream.spend(2 * STEP * sum(form.rows for form in stored if form.restart or form.multiple_table >= 0))
         for shared, suffix, form in names:
             name = name[:shared] + suffix
+            stream.spend(16 * len(name))
             # A negative form is a tie: the same tensor as an earlier one.
             order.append(stream.tensor(forms[form], steps) if form >= 0 else order[-1 - form])
             tensors[name] = order[-1]

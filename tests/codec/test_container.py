@@ -397,7 +397,7 @@ def test_metadata_that_cannot_be_stored_is_refused(meta):
 
 
 def test_more_weights_in_total_than_a_decoder_reads_are_refused(monkeypatch):
-    monkeypatch.setattr("codec.encoder.MAX_WEIGHTS", 100)
+    monkeypatch.setattr("codec.encoder.MAX_BYTES", 100)
     with pytest.raises(CodecError, match="at most 100"):
         encode({"a": np.zeros(60, np.int8), "b": np.ones(60, np.int8)}, {})
 
