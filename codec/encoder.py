@@ -19,7 +19,6 @@ from codec.decoder import (
     MAX_TABLES,
     MAX_TEXT,
     STEP,
-    WORD_WORK,
     WORK,
     QuantizedTensor,
     Trellis,
@@ -120,9 +119,6 @@ class _Plan:
 
 def _plan(tensors: dict[str, Tensor]) -> _Plan:
     distinct, ties = _distinct(tensors)
-    size = sum(_stored_size(tensor) for tensor in distinct.values())
-    if size > MAX_BYTES:
-        raise CodecError(f"the tensors have {size} bytes, an artifact holds at most {MAX_BYTES}")
     pieces = {name: cut(tensor) for name, tensor in distinct.items()}
     kinds, earlier = _kinds(pieces)
     fitted = _fitted(pieces)
@@ -251,12 +247,12 @@ def _assemble(plan: _Plan, text: bytes) -> bytes:
     def last_first() -> Iterator[Plane]:
         nonlocal work
         for plane in _last_first(plan, symbols):
-            work += len(plane[0]) + STEP * (2 - -len(plane[0]) // lanes)
+            work += len(plane[0]) / STEP + 5 + len(plane[0]) // lanes
             yield plane
 
     states, words = rans_encode(last_first(), np.stack([frequencies(each) for each in logs]), lanes)
-    if work > (most := WORK + WORD_WORK * len(words)):
-        reason = f"so few bits ({2 * len(words)} bytes) may ask for {most} symbols' work, reading them takes {work}"
+    if work > (most := WORK + len(words) / 2):
+        reason = f"{2 * len(words)} bytes of data may ask for {most:.0f} steps of a reader, these take {work:.0f}"
         raise CodecError(reason, hint="keep smaller tensors, fewer rows or more bits")
     head = MAGIC + struct.pack("<4I", len(text), len(tables), lanes, len(words))
     body = head + tables + states.tobytes() + words.tobytes()
@@ -269,12 +265,18 @@ def _last_first(plan: _Plan, text: np.ndarray) -> Iterator[Plane]:
     yield text, np.full(len(text), TEXT_TABLE)
 
 
-def _work(plan: _Plan) -> int:
-    """What the names, and rows that come one by one, take of a reader's time, in symbols (docs/format.md)."""
+def _work(plan: _Plan) -> float:
+    """What sizes, predicted rows and names take of a reader's time, in steps (docs/format.md).
+
+    Raises: CodecError for more bytes than there may be.
+    """
     forms = [parse_form(tensor.form) for tensor in plan.stored]
-    rows = sum(form.rows for form in forms if form.restart or form.multiple_table >= 0)
+    size = sum(form.dtype.itemsize * math.prod(max(side, 1) for side in form.shape) for form in forms)
+    if size >= MAX_BYTES:
+        raise CodecError(f"the tensors have {size} bytes, an artifact holds less than {MAX_BYTES}")
+    rows = sum(form.rows for form in forms if form.multiple_table >= 0)
     characters = sum(shared + len(suffix) for shared, suffix, _ in plan.names)
-    return 2 * STEP * rows + 16 * characters
+    return size / 2048 + rows + characters / 32
 
 
 def _check(name: str, tensor: Tensor) -> None:
@@ -341,13 +343,6 @@ def _check_steps(where: str, tensor: QuantizedTensor) -> None:
             where=where,
             hint=f"they are uint8 ({columns},), beside float16 scales of the rows",
         )
-
-
-def _stored_size(tensor: Tensor) -> int:
-    """Bytes, as the decoder counts them: of a quantized tensor as many for each level as a scale has; a side of 0 is 1."""
-    quantized = isinstance(tensor, QuantizedTensor)
-    shape = tensor.levels.shape if quantized else tensor.shape
-    return (tensor.scales if quantized else tensor).itemsize * math.prod(max(side, 1) for side in shape)
 
 
 def _distinct(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, int]]:
