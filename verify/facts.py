@@ -4,9 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from codec.measurement.foreign import State
 from verify.audit.prefix_probe import PrefixProbe
 from verify.claims.group_rules import GroupFacts
-from verify.rescore import Rescored, State
+from verify.rescore import Rescored
 from verify.sandbox.launch import Settings
 from verify.scoring.score import Score
 from verify.submission.byte_count import ByteCount

@@ -169,7 +169,7 @@ def _lossless(checkpoint: str | Path, read: Read, submission: Submission) -> byt
             hint="leave out --checkpoint",
         )
     shapes = {name: array.shape for name, array in tensors.items()}
-    packed = {name: array.shape for name, array in submission.tensors.items()}
+    packed = {name: tuple(each["shape"]) for name, each in submission.state.items()}
     if shapes != packed:
         names = sorted(name for name in shapes.keys() | packed.keys() if shapes.get(name) != packed.get(name))
         raise InputError(
@@ -222,14 +222,7 @@ def _artifact(submission: Submission) -> ArtifactFacts:
         size=len(submission.blob),
         sha256=hashlib.sha256(submission.blob).hexdigest(),
         foreign=submission.foreign,
-        state={
-            name: {
-                "dtype": array.dtype.name,
-                "shape": list(array.shape),
-                "sha256": hashlib.sha256(array.tobytes()).hexdigest(),
-            }
-            for name, array in submission.tensors.items()
-        },
+        state=submission.state,
         tokenizer_sha256=_tokenizer(submission),
     )
 

@@ -7,9 +7,9 @@ here.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from codec.errors import InputError
+from codec.measurement.foreign import State  # tensor -> its dtype, shape and sha256
 from verify.sandbox.launch import Settings, running
 from verify.sandbox.remote_scorers import scorer_of
 from verify.scoring.adaptation import ScorerName
@@ -18,8 +18,6 @@ from verify.scoring.reservoir import Sample
 from verify.scoring.score import Score, total
 from verify.scoring.token_bytes import TokenBytes
 from verify.submission.folder import Submission
-
-State = dict[str, dict[str, Any]]  # tensor -> its dtype, shape and sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
