@@ -6,7 +6,7 @@ And long runs of targets that are all but certain: stored text is replayed in st
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
 
@@ -16,7 +16,7 @@ from codec.errors import InputError
 from verify.scoring.token_bytes import BOS
 
 SURE = 0.1  # nats: a target given more than 90 %
-FEWEST = 8  # documents of a text below which its spread is not known
+FEWEST = 8  # documents of a text, counted by size, below which its spread is not known
 CONFIDENCE = 0.999  # one-sided: one honest model in 1,000 lies above
 CHANCE = 1e-4  # of a run as long as is allowed, were runs as in geometric text; then twice that, for text repeats
 LEAST_RUN = 48  # targets; shorter runs are names, tables and boilerplate, whatever the statistics
@@ -76,6 +76,10 @@ class Gap:
         """Half the interval: a gain beyond it would have been seen."""
         return self.factor * self.error
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "size": self.size, "reach": self.reach, "confidence": CONFIDENCE}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memorised:
@@ -128,18 +132,18 @@ def look(scored: ScoredText, fresh: ScoredText | None = None) -> Memorised:
 def compare(scored: ScoredText, fresh: ScoredText) -> Gap | None:
     """The gap; None with fewer than FEWEST documents in either text.
 
-    Bits per byte are a ratio of two sums over documents; the error is that of the ratio to first order, as documents
-    are independent and tokens are not.
+    Bits per byte are a ratio of two sums over documents, which are independent as tokens are not.  The error is the
+    jackknife's, and degrees of freedom count documents by their size: a few large ones may be most of a text.
     """
     parts = [text.by_document() for text in (fresh, scored)]
-    counts = [len(bits) for bits, _ in parts]
+    counts = [float(sizes.sum() ** 2 / (sizes**2).sum()) for _, sizes in parts]
     if min(counts) < FEWEST:
         return None
     ratios = [float(bits.sum() / sizes.sum()) for bits, sizes in parts]
-    variances = [
-        count / (count - 1) * float(((bits - ratio * sizes) ** 2).sum()) / float(sizes.sum()) ** 2
-        for (bits, sizes), ratio, count in zip(parts, ratios, counts, strict=True)
-    ]
+    variances = []
+    for (bits, sizes), ratio in zip(parts, ratios, strict=True):
+        without = (bits - ratio * sizes) / (sizes.sum() - sizes)  # what leaving it out takes from the ratio
+        variances.append(float((len(bits) - 1) / len(bits) * ((without - without.mean()) ** 2).sum()))
     total = sum(variances)
     # Welch's degrees of freedom, and Student's quantile to second order in their inverse.
     freedom = total**2 / sum(each**2 / (count - 1) for each, count in zip(variances, counts, strict=True))
@@ -150,7 +154,7 @@ def compare(scored: ScoredText, fresh: ScoredText) -> Gap | None:
         scored=ratios[1],
         error=math.sqrt(total),
         factor=factor,
-        documents=(counts[0], counts[1]),
+        documents=(len(parts[0][0]), len(parts[1][0])),
     )
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from codec import CodecError, QuantizedTensor, decode, encode, ledger
-from codec.decoder import MAX_BYTES, STEP, WORK, Stream, open_artifact, read_tensors
+from codec.decoder import MAX_BYTES, STEP, WORK, Stream, Trellis, open_artifact, read_tensors
 from codec.measurement import foreign
 from codec.measurement.foreign import foreign_ledger, tensor_state
 from tests.codec.crafted import LARGE, SMALL, craft, header, one
+from tests.golden.regenerate import MOVES, walk
 
 LOOKUP = 64 << 20  # bytes that 512 tables take, and what a header of 2**20 characters may take as objects
 HEADER = 100 << 20
@@ -90,6 +91,21 @@ def test_a_file_with_more_data_may_ask_for_more():
     said = header([form, ["|u1", [len(noise)], [0]]], [[0, "a", 0], [0, "b", 1]])
     found = decode(craft(said, [*planes, (noise, len(noise), 0)], lanes=64))
     assert (found["a"].shape, found["b"].tolist()) == ((rows, 1), noise.tolist())
+
+
+@pytest.mark.slow
+def test_honest_artifacts_are_far_from_the_limit():
+    """docs/format.md says so of a trellis of a million weights."""
+    random, rule = np.random.default_rng(0), Trellis(*MOVES[64], 512)
+    tensors = {}
+    for name in ("a", "b"):
+        levels = walk(random.normal(0, 2, (1024, 512)).round().astype(int), rule)
+        steps = random.integers(100, 140, 1024).astype(np.uint8)
+        tensors[name] = QuantizedTensor(levels, np.ones(1, np.float32), steps[:512], steps, rule)
+    stream, said = open_artifact(encode(tensors, {}))
+    words = len(stream.words)
+    read_tensors(stream, said)
+    assert 0.1 < (WORK + words / 2 - stream.left) / words < 0.2
 
 
 @pytest.mark.parametrize(
