@@ -6,6 +6,7 @@ And long runs of targets that are all but certain: stored text is replayed in st
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
@@ -13,14 +14,37 @@ from typing import Any
 import numpy as np
 
 from codec.errors import InputError
+from verify.scoring.scorer import Scored, Scorer
 from verify.scoring.token_bytes import BOS
 
 SURE = 0.1  # nats: a target given more than 90 %
-FEWEST = 8  # documents of a text, counted by size, below which its spread is not known
+FEWEST = 8  # documents of a text, counted by size, or runs, below which their spread is not known
 CONFIDENCE = 0.999  # one-sided: one honest model in 1,000 lies above
-CHANCE = 1e-4  # of a run as long as is allowed, were runs as in geometric text; then twice that, for text repeats
+CHANCE = 1e-4  # of a run beyond half of what is allowed, were lengths geometric; twice that, because text repeats
 LEAST_RUN = 48  # targets; shorter runs are names, tables and boilerplate, whatever the statistics
 SHOWN = 20  # runs and documents in the evidence
+
+
+class TargetLosses:
+    """Give `of(scorer)` the run; `nats` are then float32 (targets,), 0.25 GB for the challenge's 62 million."""
+
+    def __init__(self, targets: int) -> None:
+        self.nats = np.full(targets, np.nan, np.float32)
+
+    def of(self, scorer: Scorer) -> Scorer:
+        """The same scorer, watched."""
+        return _Noted(scorer, self.nats)
+
+
+class _Noted:
+    def __init__(self, scorer: Scorer, nats: np.ndarray) -> None:
+        self._scorer, self._nats = scorer, nats
+        self.name, self.vocab_size = scorer.name, scorer.vocab_size
+
+    def run(self, tokens: np.ndarray, **how: Any) -> Iterator[Scored]:
+        for scored in self._scorer.run(tokens, **how):
+            self._nats[scored.positions] = scored.nats
+            yield scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,17 +126,19 @@ def look(scored: ScoredText, fresh: ScoredText | None = None) -> Memorised:
     """Hold the losses of the scored text against its own statistics, and against a fresh text if there is one."""
     first, lengths = scored.runs()
     if fresh is None:
-        allowed = _allowed(lengths, len(lengths))
+        allowed = _allowed(lengths)
     else:
         others = fresh.runs()[1]
-        allowed = max(_allowed(others, len(lengths)), 2 * int(others.max(initial=0)))
+        # The longest of more runs is longer, as their logarithm.
+        growth = max(1.0, math.log(max(len(lengths), 2)) / math.log(max(len(others), 2)))
+        allowed = max(LEAST_RUN, math.ceil(2 * growth * others.max(initial=0)))
     beyond = np.flatnonzero(lengths > allowed)
     order = beyond[np.argsort(-lengths[beyond], kind="stable")][:SHOWN]
     starts = scored.starts
     ends = np.append(starts[1:], len(scored.nats))
     within = np.searchsorted(starts, first, "right") - 1
     return Memorised(
-        gap=None if fresh is None else compare(scored, fresh),
+        gap=None if fresh is None else gap_between(scored, fresh),
         longest=int(lengths.max(initial=0)),
         allowed=allowed,
         compared=fresh is not None,
@@ -129,7 +155,7 @@ def look(scored: ScoredText, fresh: ScoredText | None = None) -> Memorised:
     )
 
 
-def compare(scored: ScoredText, fresh: ScoredText) -> Gap | None:
+def gap_between(scored: ScoredText, fresh: ScoredText) -> Gap | None:
     """The gap; None with fewer than FEWEST documents in either text.
 
     Bits per byte are a ratio of two sums over documents, which are independent as tokens are not.  The error is the
@@ -175,14 +201,14 @@ def _documents(tokens: np.ndarray) -> list[bytes]:
     return [hashlib.sha256(part.tobytes()).digest() for part in parts if part.size > 1]
 
 
-def _allowed(lengths: np.ndarray, count: int) -> int:
-    """How long a run may be among `count`: twice what a geometric tail through the longest tenth gives by CHANCE.
+def _allowed(lengths: np.ndarray) -> int:
+    """How long a run may be among these: twice what a geometric tail behind the shorter nine tenths gives by CHANCE.
 
-    The median of the tail, not its mean: a stored stretch among them must not make room for itself.
+    The tail is known by its lower quartile: stored stretches among the longest runs must not make room for themselves.
     """
-    if not lengths.size:
+    if lengths.size < FEWEST:
         return LEAST_RUN
     from_here = float(np.quantile(lengths, 0.9))
     tail = lengths[lengths > from_here] - from_here
-    mean = float(np.median(tail)) / math.log(2) if tail.size else 1.0
-    return max(LEAST_RUN, math.ceil(2 * (from_here + mean * math.log(max(count / 10, 1) / CHANCE))))
+    mean = float(np.quantile(tail, 0.25)) / math.log(4 / 3) if tail.size else 1.0
+    return max(LEAST_RUN, math.ceil(2 * (from_here + mean * math.log(len(lengths) / 10 / CHANCE))))

@@ -12,13 +12,13 @@ import numpy as np
 
 from codec.errors import InputError
 from codec.measurement.foreign import State  # tensor -> its dtype, shape and sha256
+from verify.memorisation import TargetLosses
 from verify.sandbox.launch import Settings, running
 from verify.sandbox.remote_scorers import scorer_of
 from verify.scoring.adaptation import ScorerName
 from verify.scoring.heldout import HeldOut
 from verify.scoring.reservoir import Sample
 from verify.scoring.score import Score, total
-from verify.scoring.target_losses import TargetLosses
 from verify.scoring.token_bytes import TokenBytes
 from verify.submission.folder import Submission
 

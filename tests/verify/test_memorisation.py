@@ -10,7 +10,7 @@ from codec.errors import InputError
 from codec.storage.token_shards import shard_bytes
 from pgolf.fresh_text import read_fresh
 from tests.verify.measured import FACTS
-from verify.memorisation import CONFIDENCE, LEAST_RUN, Gap, Memorised, ScoredText, compare, look, refuse_shared
+from verify.memorisation import CONFIDENCE, LEAST_RUN, Gap, Memorised, ScoredText, gap_between, look, refuse_shared
 from verify.pipeline import examine
 from verify.run_rules import FOREIGN, check_memorised
 from verify.sandbox.launch import Settings
@@ -41,16 +41,16 @@ def judged(found: Memorised):
 
 
 def test_honest_texts_are_seldom_accused_and_never_failed():
-    found = [compare(text(seed), text(seed + 1000)) for seed in range(1000)]
+    found = [gap_between(text(seed), text(seed + 1000)) for seed in range(300)]
     outside = sum(gap.size > gap.reach for gap in found)
-    assert outside <= 6  # 1 expected at 99.9 %: more than 6 of 1,000 comes once in 10,000
+    assert outside <= 3  # 0.3 expected at 99.9 %: more than 3 come once in 4,000
     assert not [gap for gap in found if gap.size - gap.reach > FOREIGN * gap.fresh]
 
 
 def test_the_error_is_what_the_gap_scatters_by():
-    gaps = [compare(text(seed), text(seed + 1000)) for seed in range(300)]
+    gaps = [gap_between(text(seed), text(seed + 1000)) for seed in range(150)]
     scatter = np.std([gap.size for gap in gaps])
-    assert np.mean([gap.error for gap in gaps]) == pytest.approx(scatter, rel=0.15)  # of 300: 4 % by chance
+    assert np.mean([gap.error for gap in gaps]) == pytest.approx(scatter, rel=0.25)  # of 150: 6 % by chance
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -112,9 +112,9 @@ def test_runs_and_documents_by_hand():
 
 def test_the_interval_is_that_of_students_t():
     """With documents of one size and many tokens: the factor is the quantile for both texts' degrees of freedom."""
-    gap = compare(text(5, documents=12, length=4000), text(6, documents=12, length=4000))
+    gap = gap_between(text(5, documents=12, length=4000), text(6, documents=12, length=4000))
     assert 3.5 < gap.factor < 4.3  # t of 22 degrees of freedom 3.505, of 12 it is 3.930; CONFIDENCE 0.999
-    many = compare(text(5, documents=900), text(6, documents=900))
+    many = gap_between(text(5, documents=900), text(6, documents=900))
     assert many.factor == pytest.approx(3.10, abs=0.02)
     assert CONFIDENCE == 0.999
 

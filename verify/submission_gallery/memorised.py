@@ -25,7 +25,7 @@ def fresh(stage: Stage) -> dict[str, Any]:
 
 
 @folder_exhibit("a table beside fresh text", arguments=fresh)
-def honest(folder: Path, stage: Stage) -> None:
+def beside_fresh_text(folder: Path, stage: Stage) -> None:
     """The honest submission, compared with documents that neither it nor anybody else was shown."""
 
 
