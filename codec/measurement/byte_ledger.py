@@ -1,8 +1,9 @@
 """Who costs what inside an artifact: bytes and bits per weight, per tensor and in total."""
 
 import dataclasses
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,8 +124,28 @@ class ByteLedger:
         }
 
 
-def ledger(blob: bytes) -> ByteLedger:
+def copies(tensors: Mapping[str, np.ndarray]) -> frozenset[str]:
+    """Names of tensors that are bit by bit another one, first by name, as a tied head is the embedding.
+
+    Tensors that are equal because each holds one value everywhere are no copies: zeros may be trained apart.
+    """
+    seen: set[bytes] = set()
+    found: list[str] = []
+    for name in sorted(tensors):
+        array = tensors[name]
+        if array.size < 2 or (array == array.flat[0]).all():
+            continue
+        content = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode() + array.tobytes()).digest()
+        found += [name] if content in seen else []
+        seen.add(content)
+    return frozenset(found)
+
+
+def ledger(blob: bytes, copied: Collection[str] = ()) -> ByteLedger:
     """Decode an artifact and add up the code length of every plane.
+
+    copied: tensors that were copies before they were treated; of two treatments they are stored twice, and still are
+    no weights.
 
     Raises: CodecError as `codec.decode`.
     """
@@ -144,7 +165,7 @@ def ledger(blob: bytes) -> ByteLedger:
             row = dataclasses.replace(ties[id(tensor)], name=name)
         else:
             row = ties[id(tensor)] = _row(name, tensor, True, cost)
-        rows.append(row)
+        rows.append(dataclasses.replace(row, weights=0) if name in copied else row)
         users[used, int(rows[-1].quantized)] = True
     table_bytes = int.from_bytes(blob[8:12], "little")
     header_bytes = 24 + text_bytes

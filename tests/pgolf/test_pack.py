@@ -93,6 +93,7 @@ def test_json_describes_the_folder(packed):
     assert said["sha256"] == digest.hexdigest()
 
 
+@pytest.mark.slow
 def test_hash_seed_threads_and_folder_do_not_matter(pgolf_process, checkpoint, recipe, tmp_path, monkeypatch):  # noqa: F811
     """The recipe quantizes the matrices, so levels are fitted and coded too."""
     said = []
