@@ -151,6 +151,7 @@ def test_fresh_text_and_a_shard_of_it_are_the_same(heldout, tmp_path):
     assert read_fresh(shard, heldout.tokenizer, 3).targets == 3
 
 
+@pytest.mark.slow
 def test_the_same_process_scores_the_fresh_text(write_submission, heldout, table, tmp_path):
     lines = tmp_path / "other.jsonl"
     words = [f"the {one} sat on the {other}" for one in ("cat", "dog", "mat") for other in ("tea", "cake", "dog")]
