@@ -12,7 +12,8 @@ from verify.audit.causality_rules import FLOAT
 from verify.foresight.findings import prefix_finding
 from verify.foresight.power import WORTH, Power
 from verify.foresight.probe import Foresight, probe
-from verify.foresight.recording import Recording, ScoredRun
+from verify.foresight.rows import ScoredRun
+from verify.memorisation import TargetLosses
 from verify.scoring.score import total
 from verify.scoring.sliding import Sliding
 from verify.scoring.windows import batches, plan
@@ -82,7 +83,7 @@ class Leaking:
 
 def scored(text: Text, leak: Leak, seed: int) -> ScoredRun:
     """A run of the toy, in this process."""
-    recording = Recording(TARGETS)
+    recording = TargetLosses(TARGETS)
     scorer = Sliding(model=Leaking(text, leak, seed), vocab_size=VOCAB, length=LENGTH, stride=STRIDE)
     total(recording.of(scorer), text.tokens, np.ones(TARGETS, np.int64), batch=BATCH)
     return ScoredRun(tokens=text.tokens, nats=recording.nats, windows=WINDOWS, batch=BATCH)

@@ -4,10 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from codec.measurement.foreign import State
 from verify.claims.group_rules import GroupFacts
 from verify.foresight.probe import Foresight
 from verify.foresight.strict import Strict
-from verify.rescore import Rescored, State
+from verify.memorisation import Memorised
+from verify.rescore import Rescored
 from verify.sandbox.launch import Settings
 from verify.scoring.score import Score
 from verify.submission.byte_count import ByteCount
@@ -93,7 +95,8 @@ class Facts(Shipped):
 
     packed: the sliding score, which claims are about.  adapted: the scores after it, each of a process of its own.
     prefix: the scored windows with other text behind a cut.  strict: targets scored from their prefixes alone, if asked
-    for.  floats: of the checkpoint it was packed from, when there is one.
+    for.  floats: of the checkpoint it was packed from, when there is one.  memorised: what the losses of the targets
+    say of knowing the text; None when nobody looked.
     """
 
     settings: Settings
@@ -103,3 +106,4 @@ class Facts(Shipped):
     prefix: Foresight
     strict: Strict | None
     floats: Score | None
+    memorised: Memorised | None = None

@@ -21,8 +21,9 @@ from verify.facts import ArtifactFacts, Facts, FolderFacts, LogsFacts, Shipped, 
 from verify.finding import Finding
 from verify.folder_rules import folder_judges
 from verify.foresight.probe import Foresight, Proof, probe, row_count
-from verify.foresight.recording import Recording, ScoredRun
+from verify.foresight.rows import ScoredRun
 from verify.foresight.strict import Strict, score_alone
+from verify.memorisation import Memorised, ScoredText, look, refuse_shared
 from verify.rescore import Rescored, reload
 from verify.run_rules import run_judges
 from verify.sandbox.launch import Settings, running, waiting
@@ -46,6 +47,7 @@ def examine(
     scores: Sequence[ScorerName] = (),
     checkpoint: str | Path | None = None,
     read: Read = read_checkpoint,
+    fresh: HeldOut | None = None,
     cap: int = PARAMETER_GOLF.total_bytes,
     proof: Proof = DEFAULT,
     bar: Bar = silent_bar,
@@ -58,6 +60,7 @@ def examine(
         scores=scores,
         checkpoint=checkpoint,
         read=read,
+        fresh=fresh,
         cap=cap,
         proof=proof,
         bar=bar,
@@ -93,6 +96,7 @@ def measure(
     scores: Sequence[ScorerName] = (),
     checkpoint: str | Path | None = None,
     read: Read = read_checkpoint,
+    fresh: HeldOut | None = None,
     cap: int = PARAMETER_GOLF.total_bytes,
     proof: Proof = DEFAULT,
     bar: Bar = silent_bar,
@@ -101,17 +105,19 @@ def measure(
 
     scores: more scorers; the sliding score comes first in any case, and claims and penalty are about that.
     checkpoint: float weights it was packed from; they are scored through the submission's own script.  read: opens it.
-    cap: bytes.  proof: how much to spend on foresight.  bar: label, total -> context manager that yields a
-    progress callback.
+    fresh: another text of the kind, which the model cannot know.  cap: bytes.  proof: how much to spend on foresight.
+    bar: label, total -> context manager that yields a progress callback.
 
     Raises: InputError when something is unreadable, does not belong together or does not run; LimitError at
     the time limit.
     """
     shipped = measure_folder(submission, cap)
     check_same_tokenizer(submission, heldout)
+    if fresh:
+        refuse_shared(heldout.tokens, fresh.tokens)
     lossless = _lossless(checkpoint, read, submission) if checkpoint else None
     more = [kind for kind in dict.fromkeys(scores) if kind != "sliding"]
-    packed, prefix, strict = _proven(submission, heldout, settings, more, proof, bar)
+    packed, prefix, strict = _proven(submission, heldout, settings, more, fresh, proof, bar)
     settings = replace(settings, length=packed.length)
     adapted = [_adapted(kind, submission, heldout, settings, bar) for kind in more]
     floats = None
@@ -136,6 +142,7 @@ def measure(
         adapted=tuple(adapted),
         prefix=prefix,
         strict=strict,
+        memorised=_memorised(packed, heldout, fresh),
         floats=floats,
     )
 
@@ -185,7 +192,7 @@ def _lossless(checkpoint: str | Path, read: Read, submission: Submission) -> byt
             hint="leave out --checkpoint",
         )
     shapes = {name: array.shape for name, array in tensors.items()}
-    packed = {name: array.shape for name, array in submission.tensors.items()}
+    packed = {name: tuple(each["shape"]) for name, each in submission.state.items()}
     if shapes != packed:
         names = sorted(name for name in shapes.keys() | packed.keys() if shapes.get(name) != packed.get(name))
         raise InputError(
@@ -238,14 +245,7 @@ def _artifact(submission: Submission) -> ArtifactFacts:
         size=len(submission.blob),
         sha256=hashlib.sha256(submission.blob).hexdigest(),
         foreign=submission.foreign,
-        state={
-            name: {
-                "dtype": array.dtype.name,
-                "shape": list(array.shape),
-                "sha256": hashlib.sha256(array.tobytes()).hexdigest(),
-            }
-            for name, array in submission.tensors.items()
-        },
+        state=submission.state,
         tokenizer_sha256=_tokenizer(submission),
     )
 
@@ -259,18 +259,19 @@ def _proven(
     heldout: HeldOut,
     settings: Settings,
     later: Sequence[ScorerName],
+    fresh: HeldOut | None,
     proof: Proof,
     bar: Bar,
 ) -> tuple[Rescored, Foresight, Strict | None]:
     """The sliding score, and what other processes make of the windows that it came from."""
-    subject, recording, rng = (submission, submission.blob), Recording(heldout.targets), np.random.default_rng()
+    subject, rng = (submission, submission.blob), np.random.default_rng()
     prefix, strict = Foresight(exact=settings.device == "cpu"), None
     with ExitStack() as stack:
         load = stack.enter_context(waiting(*subject, settings)) if proof.share else None
         with bar("scoring", heldout.targets) as progress:
-            packed = reload(*subject, heldout, settings, progress, later=later, sample=recording)
+            packed = reload(*subject, heldout, settings, progress, later=later, fresh=fresh)
         windows = plan(heldout.targets, packed.length, settings.stride)
-        run = ScoredRun(tokens=heldout.tokens, nats=recording.nats, windows=windows, batch=settings.batch)
+        run = ScoredRun(tokens=heldout.tokens, nats=np.asarray(packed.nats), windows=windows, batch=settings.batch)
         if load:
             with bar("looking for foresight", row_count(run, proof.share)) as progress:
                 once = nullcontext(load())
@@ -280,6 +281,15 @@ def _proven(
             start = partial(running, *subject, settings)
             strict = score_alone(start, run, rng, count=proof.strict, noise=prefix.noise, progress=progress)
     return packed, prefix, strict
+
+
+def _memorised(packed: Rescored, heldout: HeldOut, fresh: HeldOut | None) -> Memorised | None:
+    if packed.nats is None:
+        return None
+    scored = ScoredText(nats=packed.nats, tokens=heldout.tokens, token_bytes=heldout.token_bytes)
+    if fresh is None or packed.fresh_nats is None:
+        return look(scored)
+    return look(scored, ScoredText(nats=packed.fresh_nats, tokens=fresh.tokens, token_bytes=fresh.token_bytes))
 
 
 def _adapted(kind: ScorerName, submission: Submission, heldout: HeldOut, settings: Settings, bar: Bar) -> Rescored:

@@ -155,10 +155,16 @@ def ledger(blob: bytes, copied: Collection[str] = ()) -> ByteLedger:
     tensors = read_tensors(stream, header)
     costs = iter(stream.costs)
     users = np.zeros((len(stream.bits), 2), bool)  # of each table: plain tensors, quantized ones
-    rows = []
+    rows: list[TensorCost] = []
+    ties: dict[int, TensorCost] = {}  # a tensor with many names is looked at twice: as itself, and as a tie
     for (name, tensor), (_, _, form) in zip(tensors.items(), header["names"], strict=True):
         cost, used = ({}, []) if form < 0 else next(costs)
-        row = _row(name, tensor, form < 0, cost)
+        if form >= 0:
+            row = _row(name, tensor, False, cost)
+        elif id(tensor) in ties:
+            row = dataclasses.replace(ties[id(tensor)], name=name)
+        else:
+            row = ties[id(tensor)] = _row(name, tensor, True, cost)
         rows.append(dataclasses.replace(row, weights=0) if name in copied else row)
         users[used, int(rows[-1].quantized)] = True
     table_bytes = int.from_bytes(blob[8:12], "little")
@@ -204,7 +210,8 @@ def empirical_entropy_bits(symbols: np.ndarray) -> float:
     """Order-0 entropy of integer symbols, times their number, in bits."""
     if not symbols.size:
         return 0.0
-    counts = np.unique(symbols, return_counts=True)[1]
+    counts = np.bincount((symbols - symbols.min().astype(np.int64)).ravel())  # a trellis' spread is 131,073 at most
+    counts = counts[counts > 0]
     return float(-(counts * np.log2(counts / counts.sum())).sum()) + 0.0
 
 

@@ -21,6 +21,7 @@ from verify.folder_rules import folder_judges
 from verify.foresight import findings as foresight_findings
 from verify.foresight.probe import Foresight
 from verify.judges import Judges
+from verify.memorisation import Memorised
 from verify.rules import RULES
 from verify.run_rules import run_judges
 from verify.verdict import Verdict
@@ -71,9 +72,11 @@ def test_every_rule_of_the_table_is_judged(tmp_path):
     logs = LogsFacts(group=GroupFacts(group=group, comparison=comparison))
     scanned = replace(FACTS.scan, hits=tuple(hit(rule) for rule in TRIAGE if rule != "triage.scan"))
     foreign = replace(FACTS.artifact, foreign="zstd data")
+    more = replace(FACTS, scan=scanned, artifact=foreign, logs=logs)
+    memorised = Memorised(gap=None, longest=3, allowed=48, compared=False, runs=(), beyond=0)
     found = {
         each.rule
-        for facts in (FACTS, replace(FACTS, scan=scanned, artifact=foreign, logs=logs, floats=SCORE, strict=STRICT))
+        for facts in (FACTS, replace(more, floats=SCORE, strict=STRICT, memorised=memorised))
         for each in judge(facts)
     }
     assert found == {*folder_judges.rules, *run_judges.rules}

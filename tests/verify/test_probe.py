@@ -13,7 +13,8 @@ from tests.verify.test_adaptation import CAUSAL, causal_tensors
 from verify import Settings, Submission, examine
 from verify.foresight.findings import prefix_finding
 from verify.foresight.probe import LEAST_CUTS, Proof, choose, probe, row_count
-from verify.foresight.recording import Recording, ScoredRun
+from verify.foresight.rows import ScoredRun
+from verify.memorisation import TargetLosses
 from verify.scoring.score import total
 from verify.scoring.sliding import Sliding
 from verify.scoring.windows import plan
@@ -145,7 +146,7 @@ class Whole:
 
 
 def run_of(model, tokens, length, stride, batch):
-    recording = Recording(len(tokens) - 1)
+    recording = TargetLosses(len(tokens) - 1)
     scorer = recording.of(Sliding(model=model, vocab_size=64, length=length, stride=stride))
     total(scorer, tokens, np.ones(len(tokens) - 1, np.int64), batch=batch)
     windows = plan(len(tokens) - 1, length, stride)

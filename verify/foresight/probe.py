@@ -16,8 +16,7 @@ from verify.audit.causality_rules import FLOAT
 from verify.audit.trace import Difference, largest_difference
 from verify.foresight.other_text import OtherText
 from verify.foresight.power import Power
-from verify.foresight.recording import ScoredRun
-from verify.foresight.rows import Answer, Questions, Row, whole
+from verify.foresight.rows import Answer, Questions, Row, ScoredRun, whole
 from verify.scoring.windows import Window
 
 Start = Callable[[], AbstractContextManager[Any]]  # a fresh process with the model, which offers `.logits`

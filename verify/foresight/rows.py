@@ -2,17 +2,31 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from verify.foresight.other_text import OtherText
-from verify.foresight.recording import ScoredRun
 from verify.scoring.token_stream import predict
 from verify.scoring.windows import Window, batches
 
 Shape = tuple[int, int, int]  # rows of a request, tokens of each, positions before the first that is scored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredRun:
+    """A run of fixed weights over a text.
+
+    tokens: integers (n + 1,).  nats: float32 (n,), the scores; log-probabilities are no finer.  windows: those that
+    were scored, in order.  batch: how many at a time.
+    """
+
+    tokens: np.ndarray
+    nats: np.ndarray
+    windows: Sequence[Window]
+    batch: int
 
 
 class Row(NamedTuple):

@@ -12,8 +12,7 @@ from verify.audit.causality_rules import FLOAT
 from verify.audit.trace import Difference, largest_difference
 from verify.foresight.other_text import OtherText
 from verify.foresight.probe import Start, rows_at, spread
-from verify.foresight.recording import ScoredRun
-from verify.foresight.rows import Questions, Row, nats
+from verify.foresight.rows import Questions, Row, ScoredRun, nats
 
 TWO_SIDED = 1.959964  # deviations of a 95 % interval
 
