@@ -18,6 +18,7 @@ class FolderFacts:
     """unexpected: names of files that are neither counted, usual nor tolerated.  claims: submission.json, as it is.
 
     environment: settings that the README's or a log's run command states; stated_in: the name of that file, or "".
+    own_load: whether the script has a `load`, so that they do not reach it.
     """
 
     unexpected: tuple[str, ...]
@@ -25,6 +26,7 @@ class FolderFacts:
     claims: dict[str, Any]
     environment: dict[str, str]
     stated_in: str
+    own_load: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,9 +69,10 @@ def test_every_rule_of_the_table_is_judged(tmp_path):
     logs = LogsFacts(group=GroupFacts(group=group, comparison=comparison))
     scanned = replace(FACTS.scan, hits=tuple(hit(rule) for rule in TRIAGE if rule != "triage.scan"))
     foreign = replace(FACTS.artifact, foreign="zstd data")
+    stating = replace(FACTS.folder, environment={"A": "1"}, stated_in="README.md")
     found = {
         each.rule
-        for facts in (FACTS, replace(FACTS, scan=scanned, artifact=foreign, logs=logs, floats=SCORE))
+        for facts in (FACTS, replace(FACTS, scan=scanned, artifact=foreign, logs=logs, floats=SCORE, folder=stating))
         for each in judge(facts)
     }
     assert found == {*folder_judges.rules, *run_judges.rules}
