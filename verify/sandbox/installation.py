@@ -7,7 +7,6 @@ packages; the process runs from a copy of it, which is gone before a submission'
 import os
 import re
 import sys
-import sysconfig
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -32,10 +31,10 @@ def readable(packages: tuple[str, ...] = ()) -> tuple[str, ...]:
     return (*_standard_library(), *_of_packages([*PACKAGES, *packages]), *_shared_objects(), *LOADER)
 
 
-def listed() -> list[str]:
+def listed() -> tuple[str, ...]:
     """Folders of which the names may be read, so that imports find what is there."""
-    places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
-    return [*places, *(path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages"))]
+    packages = (path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages"))
+    return (*_standard_folders(), *packages)
 
 
 def is_granted(spec: ModuleSpec, granted: frozenset[str]) -> bool:
@@ -55,10 +54,15 @@ def within(path: str, granted: frozenset[str]) -> bool:
     return True
 
 
+def _standard_folders() -> list[str]:
+    """Of Python's own modules, and where its compiled ones lie."""
+    compiled = (os.path.dirname(path) for path in sys.path if os.path.basename(path) == "lib-dynload")
+    return list(dict.fromkeys([os.path.dirname(os.__file__), *compiled]))
+
+
 def _standard_library() -> Iterator[str]:
-    for folder in {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}:
-        with suppress(OSError):
-            yield from sorted(entry.path for entry in os.scandir(folder) if entry.name not in LEFT_OUT)
+    for folder in _standard_folders():
+        yield from (entry.path for entry in _entries(folder) if entry.name not in LEFT_OUT)
     yield from (path for path in sys.path if path.endswith(".zip"))
     yield f"{sys.prefix}/pyvenv.cfg"
 

@@ -55,8 +55,8 @@ PLACES = "sched_setaffinity 203 122"
 CLONE = (56, 220)
 # The first argument names a process: this one, and where it may be 0, that means this one too.
 ONLY_ITSELF = "kill 62 129  tgkill 234 131  rt_sigqueueinfo 129 138  rt_tgsigqueueinfo 297 240"
-ONLY_ITSELF_OR_ZERO = "prlimit64 302 261  sched_getaffinity 204 123  getpriority 140 141"
-FCNTL, IOCTL, PRCTL, SOCKETPAIR = (72, 25), (16, 29), (157, 167), (53, 199)
+ONLY_ITSELF_OR_ZERO = "prlimit64 302 261  sched_getaffinity 204 123"
+FCNTL, IOCTL, PRCTL, SOCKETPAIR, GETPRIORITY = (72, 25), (16, 29), (157, 167), (53, 199), (140, 141)
 # Of a descriptor: copy it, its flags, a pipe's size.  No locks, leases, watches, owners and no larger pipes.
 FCNTL_ALLOWED = (0, 1, 2, 3, 4, 1030, 1032, 1034)
 # Is it a terminal, how large is one, bytes that wait, close on exec, do not block.
@@ -107,6 +107,7 @@ def _filter(audit: int, column: int, cuda: bool) -> Iterator[Line]:
     for table, processes in ((ONLY_ITSELF, [own]), (ONLY_ITSELF_OR_ZERO, [own, 0])):
         for number in _numbers(table, column):
             yield from _decide(number, 16, processes, ALLOW, EPERM)
+    yield from _decide(GETPRIORITY[column], 24, [own, 0], ALLOW, EPERM)
     if cuda:
         yield from _decide(IOCTL[column], 24, IOCTL_DENIED, EPERM, ALLOW)
     else:
