@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 TOOLKIT = Path(sandbox.__file__).parents[2]
 NOBODY = 65534
 SCRATCH_BYTES = 50_000_000
-# What a refusal looks like: not permitted, no access, not implemented or supported, beyond a limit, another file system.
+# What a refusal looks like: not permitted, no access, not implemented or supported, beyond a limit, another disk.
 REFUSED = {"EPERM", "EACCES", "ENOSYS", "EOPNOTSUPP", "EFBIG", "EMFILE", "ENOMEM", "EXDEV", "EAGAIN", "ENOTSUP"}
 WITHOUT_ERRNO = {"MemoryError", "ValueError not allowed to raise maximum limit", "gaierror"}
 
@@ -162,19 +163,13 @@ def tried(request, tmp_path_factory):
         messages = []
         for receiver in (port, local):
             receiver.settimeout(0.01)
-            try:
+            with suppress(TimeoutError):
                 messages.append(receiver.accept())
-            except TimeoutError:
-                pass
         letters.settimeout(0.01)
-        try:
+        with suppress(TimeoutError):
             messages.append(letters.recv(100))
-        except TimeoutError:
-            pass
-        try:
+        with suppress(BlockingIOError):
             messages += [data] if (data := os.read(fifo, 100)) else []
-        except BlockingIOError:
-            pass
         os.close(fifo)
     missing, found, memory = json.loads(done.stdout)
     return {

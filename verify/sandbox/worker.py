@@ -32,6 +32,7 @@ TOOLKIT = ("codec", "packager", "pgolf", "trainer", "verify")
 NAME = "pgolf_submission"  # not __main__: the script's own run must not start
 OUT_OF_MEMORY = re.compile(r"(can't|cannot) allocate memory|out of memory|bad_alloc", re.IGNORECASE)
 MAX_IDS = 1 << 30  # bytes of one request
+PACKAGE = "carry the module, or name its package in requirements.txt"
 FIX = "run it by itself: python -I train_gpt.py --eval"
 
 
@@ -47,18 +48,19 @@ class CarriedOnly(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """None for other names, so that the usual finders go on with them."""
-        if name.partition(".")[0] not in TOOLKIT:
-            spec = PathFinder.find_spec(name) if path is None else None
-            if spec is not None and not is_granted(spec, self.granted):
-                raise ModuleNotFoundError(f"No module named '{name}': requirements.txt does not name it", name=name)
-            return None
+        """As the usual finder, which this takes the place of; None for what may not be read."""
+        top = name.partition(".")[0]
+        if top not in TOOLKIT:
+            spec = PathFinder.find_spec(name, path, target)
+            return spec if path is not None or spec is None or is_granted(spec, self.granted) else None
         places = sys.path if path is None else path
         inside = [place for place in places if Path(place).resolve().is_relative_to(self.folder)]
         spec = PathFinder.find_spec(name, inside)
         if spec is None:
             raise ModuleNotFoundError(f"No module named '{name}', the submission does not carry it", name=name)
         return spec
+
+    find_distributions = PathFinder.find_distributions  # what importlib.metadata asks
 
 
 def serve(missing: list[str], toolkit: str, granted: frozenset[str]) -> None:
@@ -143,7 +145,8 @@ def _hide_toolkit(folder: Path, toolkit: str, granted: frozenset[str]) -> None:
     shutil.rmtree(toolkit)
     for name in [name for name in sys.modules if name.partition(".")[0] in TOOLKIT]:
         del sys.modules[name]
-    sys.meta_path.insert(0, CarriedOnly(folder, granted))
+    own = CarriedOnly(folder, granted)
+    sys.meta_path[:] = [own if finder is PathFinder else finder for finder in sys.meta_path]
 
 
 def _later_syntax(folder: Path) -> int:
@@ -182,7 +185,8 @@ def _described(error: BaseException, job: dict[str, Any], later: int) -> dict[st
             f"line {later} needs Python 3.12 or later (an f-string that reuses its own quotes), this is {this}",
             "run pgolf verify with that Python",
         )
-    return _as(InputError, f"the script failed with {text}", FIX)
+    hint = PACKAGE if isinstance(error, ModuleNotFoundError) else FIX
+    return _as(InputError, f"the script failed with {text}", hint)
 
 
 def _as(kind: type[PgolfError], message: str, hint: str) -> dict[str, str]:
