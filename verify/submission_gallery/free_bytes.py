@@ -166,9 +166,7 @@ def artifact_name(folder: Path, stage: Stage) -> None:
 def metadata(folder: Path, stage: Stage) -> None:
     """Each file's time has 62 bits that nobody counts, its mode nine; the script fails when they say nothing."""
     stage.write(folder)
-    told = (
-        'assert (HERE.stat().st_mtime_ns, os.stat(HERE / "codec").st_mode & 0o777) == (SECRET, 0o751), "nothing told"'
-    )
+    told = 'assert (HERE.stat().st_mtime_ns, (HERE.parent / "codec").stat().st_mode & 0o777) == (SECRET, 0o751)'
     secret = 1_234_567_890_123_456_789
     script = (folder / "train_gpt.py").read_text()
     head = f"import pathlib\n\nHERE = pathlib.Path(__file__)\nSECRET = {secret}\n"
