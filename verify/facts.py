@@ -10,6 +10,7 @@ from verify.rescore import Rescored, State
 from verify.sandbox.launch import Settings
 from verify.scoring.score import Score
 from verify.submission.byte_count import ByteCount
+from verify.submission.run_settings import fit
 from verify.submission.static_scan import Scan
 
 
@@ -27,6 +28,11 @@ class FolderFacts:
     environment: dict[str, str]
     stated_in: str
     own_load: bool = False
+
+    @property
+    def reaching(self) -> dict[str, str]:
+        """The stated settings that reach the script."""
+        return {} if self.own_load or not fit(self.environment) else self.environment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

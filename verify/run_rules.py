@@ -16,7 +16,6 @@ from verify.judges import Judges
 from verify.rescore import Rescored
 from verify.scoring.adaptation import ScorerName
 from verify.scoring.score import Score
-from verify.submission.run_settings import fit
 
 run_judges = Judges[Facts]()
 CLAIM_TOLERANCE = 1e-6  # bpb; claims carry 8 decimals, another batch size moves the 8th
@@ -67,10 +66,9 @@ def check_protocol(facts: Facts) -> Finding:
         return Finding(
             rule="reload.protocol", level="pass", message="loaded by the script's `load(artifact_path, device)`"
         )
-    reaching = {} if folder.own_load or not fit(folder.environment) else folder.environment
-    environment = {**reaching, **settings.environment}
+    environment = {**folder.reaching, **settings.environment}
     given = " ".join(f"{name}={value}" for name, value in environment.items()) or "no settings"
-    stated = f", as {folder.stated_in} states" if reaching and not settings.environment else ""
+    stated = f", as {folder.stated_in} states" if folder.reaching and not settings.environment else ""
     return Finding(
         rule="reload.protocol",
         level="warn",
