@@ -13,6 +13,7 @@ from verify.rescore import Rescored
 from verify.sandbox.launch import Settings
 from verify.scoring.score import Score
 from verify.submission.byte_count import ByteCount
+from verify.submission.run_settings import fit
 from verify.submission.static_scan import Scan
 
 
@@ -21,6 +22,7 @@ class FolderFacts:
     """unexpected: names of files that are neither counted, usual nor tolerated.  claims: submission.json, as it is.
 
     environment: settings that the README's or a log's run command states; stated_in: the name of that file, or "".
+    own_load: whether the script has a `load`, so that they do not reach it.
     """
 
     unexpected: tuple[str, ...]
@@ -28,6 +30,12 @@ class FolderFacts:
     claims: dict[str, Any]
     environment: dict[str, str]
     stated_in: str
+    own_load: bool = False
+
+    @property
+    def reaching(self) -> dict[str, str]:
+        """The stated settings that reach the script."""
+        return {} if self.own_load or not fit(self.environment) else self.environment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

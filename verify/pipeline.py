@@ -32,6 +32,7 @@ from verify.scoring.heldout import HeldOut
 from verify.scoring.windows import plan
 from verify.submission.byte_count import MAIN, count, unexpected
 from verify.submission.folder import Submission
+from verify.submission.run_settings import size
 from verify.submission.static_scan import scan_submission
 from verify.verdict import Verdict
 
@@ -150,7 +151,7 @@ def measure(
 def measure_folder(submission: Submission, cap: int = PARAMETER_GOLF.total_bytes) -> Shipped:
     """What the folder shows before anything of it runs.  cap: bytes.  Raises: InputError as `byte_count.count`."""
     return Shipped(
-        count=count(submission.folder, submission.artifact, cap),
+        count=count(submission.folder, submission.artifact, cap, size(submission.given)),
         folder=_folder(submission),
         logs=_logs(submission, cap),
         artifact=_artifact(submission),
@@ -228,6 +229,7 @@ def _folder(submission: Submission) -> FolderFacts:
         claims=submission.claims,
         environment=submission.environment,
         stated_in=submission.stated_in,
+        own_load=submission.own_load,
     )
 
 

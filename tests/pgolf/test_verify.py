@@ -63,6 +63,8 @@ def test_json_has_the_documented_keys(command, write_submission, heldout, bigram
         "cap",
         "judged",
         "why",
+        "settings",
+        "names",
     }
     assert {"scorer", "nats", "tokens", "bytes", "loss", "bpb", "seconds"} <= set(found["scores"][0])
     assert found["scores"][0]["nats"] == pytest.approx(bigram_nats, rel=1e-6)

@@ -72,7 +72,8 @@ def test_every_rule_of_the_table_is_judged(tmp_path):
     logs = LogsFacts(group=GroupFacts(group=group, comparison=comparison))
     scanned = replace(FACTS.scan, hits=tuple(hit(rule) for rule in TRIAGE if rule != "triage.scan"))
     foreign = replace(FACTS.artifact, foreign="zstd data")
-    more = replace(FACTS, scan=scanned, artifact=foreign, logs=logs)
+    stating = replace(FACTS.folder, environment={"A": "1"}, stated_in="README.md")
+    more = replace(FACTS, scan=scanned, artifact=foreign, logs=logs, folder=stating)
     memorised = Memorised(gap=None, longest=3, allowed=48, compared=False, runs=(), beyond=0)
     found = {
         each.rule

@@ -4,7 +4,6 @@ import os
 import tempfile
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from tests.verify.measured import FACTS
 from verify.rescore import reload
 from verify.run_rules import check_attempts, check_sandbox
 from verify.sandbox import confine as sandbox
+from verify.sandbox import launch
 from verify.sandbox.launch import Settings, running, waiting
 from verify.submission.folder import Submission
 
@@ -189,16 +189,18 @@ def test_a_pickle_is_not_opened(write_submission, heldout):
         run(write_submission(by_torch), heldout)
 
 
-def test_what_the_sandbox_lacks_cannot_be_unsaid(write_submission, heldout, monkeypatch, tmp_path):
+def test_what_the_sandbox_lacks_cannot_be_unsaid(write_submission, heldout, monkeypatch):
     """A script that reaches the list before it is told empties it."""
-    lacking = Path(sandbox.__file__).read_text().replace("missing = confine(limits)", "missing = ['everything']")
-    (tmp_path / "sandbox.py").write_text(lacking)
-    monkeypatch.setattr(sandbox, "__file__", str(tmp_path / "sandbox.py"))
+    lacking = "import verify.sandbox.confine as own; own.confine = lambda limits: ['everything']; own.main()"
+    monkeypatch.setattr(launch, "BOOT", launch.BOOT.replace("from verify.sandbox.confine import main; main()", lacking))
     forging = (
-        "import gc\n"
-        "for found in gc.get_objects():\n"
-        "    if type(found) is list and found[:1] == ['everything']:\n"
-        "        found.clear()\n"
+        "import sys\n"
+        "frame = sys._getframe()\n"
+        "while frame:\n"
+        "    for found in list(frame.f_locals.values()):\n"
+        "        if type(found) is list and found[:1] == ['everything']:\n"
+        "            found.clear()\n"
+        "    frame = frame.f_back\n"
     )
     result = run(write_submission(forging + BIGRAM), heldout)
     assert check_sandbox(replace(FACTS, packed=result)).evidence == {"missing": ["everything"]}

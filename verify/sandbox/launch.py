@@ -1,7 +1,6 @@
 """Starts a submission's model in a sandboxed process of its own, and ends it."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import IO, Any, cast
 from codec.errors import InputError, LimitError, PgolfError
 from verify.sandbox import confine, wire
 from verify.sandbox.confine import Limits
+from verify.sandbox.layout import Layout, lay_out
 from verify.sandbox.remote_model import Remote
 from verify.sandbox.scratch import Watchdog, scratch_folder
 from verify.scoring.adaptation import Adaptation
@@ -23,9 +23,10 @@ from verify.submission.byte_count import MAIN
 from verify.submission.folder import Submission
 
 Process = subprocess.Popen[bytes]
-ROOT = Path(__file__).resolve().parents[2]
-# What Python and CUDA need to start, and how long waiting threads spin (see pgolf.__main__).
-KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "GOMP_SPINCOUNT")
+BOOT = "import sys; sys.path.insert(0, sys.argv[2]); from verify.sandbox.confine import main; main()"
+# What Python and CUDA need to start, and how long waiting threads spin (see pgolf.__main__): the checker's, not a
+# submission's.
+KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "GOMP_SPINCOUNT")
 TAIL_LINES, TAIL_BYTES = 3, 4096  # of the child's stderr in a message
 
 
@@ -75,15 +76,14 @@ def waiting(submission: Submission, artifact: bytes, settings: Settings) -> Iter
     """
     with scratch_folder() as scratch, tempfile.TemporaryFile(prefix="pgolf-verify-") as stderr:
         where = str(submission.folder / MAIN)
-        limits = _limits(scratch, settings)
-        job = _job(scratch, submission, artifact, settings) | {"memory_bytes": limits.memory_bytes}
-        process = _start(limits, scratch, stderr)
+        limits, layout = _limits(scratch, submission, settings), lay_out(submission, artifact, scratch)
+        process = _start(limits, layout, stderr)
         requests, answers = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
-        watchdog = Watchdog(lambda: _kill(process), limits, settings.time_limit)
+        watchdog = Watchdog(lambda: _kill(process), limits, settings.time_limit, process.pid)
 
         def load() -> Remote:
             watchdog.start()
-            wire.send(requests, job)
+            wire.send(requests, _job(limits, layout, submission, settings))
             return Remote(requests, answers, where)
 
         try:
@@ -104,41 +104,37 @@ def waiting(submission: Submission, artifact: bytes, settings: Settings) -> Iter
                     pipe.close()
 
 
-def _limits(scratch: Path, settings: Settings) -> Limits:
+def _limits(scratch: Path, submission: Submission, settings: Settings) -> Limits:
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Limits(
         scratch=str(scratch),
-        readable=(str(ROOT / "codec"), str(ROOT / "verify")),
+        packages=submission.packages,
         memory_bytes=min(settings.memory_limit, machine * 4 // 5),
         cuda=settings.device.startswith("cuda"),
     )
 
 
-def _job(scratch: Path, submission: Submission, artifact: bytes, settings: Settings) -> dict[str, Any]:
-    """Lay the files out in the scratch folder and describe the work."""
-    copy = scratch / "submission"
-    for path in submission.code:
-        target = copy / path.relative_to(submission.folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-    (copy / submission.artifact.name).write_bytes(artifact)
+def _job(limits: Limits, layout: Layout, submission: Submission, settings: Settings) -> dict[str, Any]:
+    """Describe the work.  stated: whether the submission's own settings are among those of its environment."""
     return {
-        "script": str(copy / MAIN),
-        "artifact": str(copy / submission.artifact.name),
-        "scratch": str(scratch),
-        "environment": {**submission.environment, **settings.environment},
+        "script": str(layout.script),
+        "artifact": str(layout.artifact),
+        "scratch": limits.scratch,
+        "environment": {**submission.given, **settings.environment},
+        "stated": bool(submission.given),
         "threads": settings.threads,
         "device": settings.device,
+        "memory_bytes": limits.memory_bytes,
     }
 
 
-def _start(limits: Limits, scratch: Path, stderr: IO[bytes]) -> Process:
+def _start(limits: Limits, layout: Layout, stderr: IO[bytes]) -> Process:
     environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
-    environment |= {"HOME": str(scratch), "TMPDIR": str(scratch), "LC_ALL": "C.UTF-8"}
+    environment |= {"HOME": limits.scratch, "TMPDIR": limits.scratch, "LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
     environment["MALLOC_ARENA_MAX"] = "8"  # each reserves 64 MB of the limited address space, one for every thread
     return subprocess.Popen(
-        [sys.executable, "-I", "-B", confine.__file__, limits.to_json(), str(ROOT)],
-        cwd=scratch,
+        [sys.executable, "-I", "-B", "-c", BOOT, limits.to_json(), str(layout.toolkit)],
+        cwd=limits.scratch,
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
