@@ -1,6 +1,7 @@
 """Runs checks, each in a process of its own: a crash, a hang or a broken CUDA context ends that check alone."""
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -52,6 +53,7 @@ def run_alone(check: Check, plan: Plan, left: float, context: "multiprocessing.c
     there.close()
     try:
         answer = _received(here, hard, process)
+        process.join(GRACE)  # compilers end their helpers
     finally:
         process.kill()
         process.join()
@@ -67,6 +69,7 @@ def _answer(check: Check, plan: Plan, seconds: float, answers: "Connection[Any, 
     """What the process does."""
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process
     if plan.dry:  # models so small that threads only wait for each other
         torch.set_num_threads(1)
     try:

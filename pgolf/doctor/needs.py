@@ -137,7 +137,9 @@ NEEDS = (
     _core("safetensors", "safetensors", "0.4.5"),
     _core("sentencepiece", "sentencepiece", "0.2.0"),
     _core("tabulate", "tabulate", "0.9"),
-    Need(name="torch", look=_torch, without="nothing but the codec works", how="pip install torch", essential=True),
+    Need(
+        name="torch", look=_torch, without="nothing but the codec works", how="pip install 'torch>=2.5'", essential=True
+    ),
     _core("zstandard", "zstandard", "0.22"),
     Need(
         name="memory",

@@ -80,4 +80,8 @@ def _finished(model: "GPT", loss: "Tensor") -> "tuple[float, float, dict[str, Te
 def _least_cosine(found: "dict[str, Tensor]", wanted: "dict[str, Tensor]") -> float:
     from torch.nn.functional import cosine_similarity
 
-    return min(cosine_similarity(each.flatten(), wanted[name].flatten(), dim=0).item() for name, each in found.items())
+    cosines = [
+        cosine_similarity(found[name].flatten(), each.flatten(), dim=0).item() if name in found else 0.0
+        for name, each in wanted.items()
+    ]
+    return min(cosines)

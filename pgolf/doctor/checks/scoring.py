@@ -49,6 +49,7 @@ def scoring(plan: Plan, seconds: float) -> Measured:
     }
     rows = [_row(name, scorer, text, seconds / len(scorers), plan.dry) for name, scorer in scorers.items()]
     wrong = [f"{row['scorer']} scored {row['not finite']} targets as not finite" for row in rows if row["not finite"]]
+    wrong += [f"{row['scorer']} does not fit into the card's memory" for row in rows if row["targets"] is None]
     return Measured(
         rows=tuple(rows),
         wrong=tuple(wrong),
@@ -62,14 +63,18 @@ def scoring(plan: Plan, seconds: float) -> Measured:
 
 def _row(name: str, scorer, text, seconds: float, dry: bool) -> Row:  # type: ignore[no-untyped-def]
     import numpy as np
+    import torch
 
     done = bad = 0
     started = time.monotonic()
-    for scored in scorer.run(text, batch=BATCH):
-        done += len(scored.positions)
-        bad += int((~np.isfinite(scored.nats)).sum())
-        if time.monotonic() - started > seconds:
-            break
+    try:
+        for scored in scorer.run(text, batch=BATCH):
+            done += len(scored.positions)
+            bad += int((~np.isfinite(scored.nats)).sum())
+            if time.monotonic() - started > seconds:
+                break
+    except torch.OutOfMemoryError:
+        return {"scorer": name, "targets": None, "not finite": None}
     pace = done / (time.monotonic() - started)
     return {
         "scorer": name,
