@@ -313,7 +313,5 @@ def test_the_committed_page_is_a_dry_run_of_all_checks():
 def test_the_page_shows_every_need_and_check():
     text = (ROOT / "docs" / "doctor.md").read_text()
     shown = text.partition("what  ")[2].partition("```")[0]
-    assert [need.name for need in NEEDS] == [
-        name for name in re.findall(r"^(\S.*?)  +(?:ok|lacks)\b", shown, re.MULTILINE)
-    ]
+    assert [need.name for need in NEEDS] == re.findall(r"^(\S.*?)  +(?:ok|lacks)\b", shown, re.MULTILINE)
     assert {check.name.partition(":")[0] for check in CHECKS} == set(re.findall(r"^- `(\w+)[:`]", text, re.MULTILINE))
