@@ -116,7 +116,7 @@ def _gpu(
     from codec.storage.atomic_files import new_folder, write_bytes
     from pgolf.doctor.catalog import choose
     from pgolf.doctor.examination import examine
-    from pgolf.doctor.page import as_json_text, page, rows
+    from pgolf.doctor.page import as_json_text, gpu_page, rows
     from pgolf.doctor.plan import Plan
 
     checks = choose(names)
@@ -126,7 +126,7 @@ def _gpu(
     if output:
         with new_folder(output, replaces=lambda names: names <= {"gpu.json", "gpu.md"}) as folder:
             write_bytes(folder / "gpu.json", as_json_text(result).encode())
-            write_bytes(folder / "gpu.md", page(result).encode())
+            write_bytes(folder / "gpu.md", gpu_page(result).encode())
     if as_json:
         print_json(result.to_dict())
     else:

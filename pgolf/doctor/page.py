@@ -28,7 +28,7 @@ def _short(outcome: Outcome) -> str:
     return ", ".join(f"{name} {shown(value)}" for name, value in list(first.items())[:4])
 
 
-def page(result: Result) -> str:
+def gpu_page(result: Result) -> str:
     """Markdown, ending in a newline."""
     machine = result.machine
     card = (

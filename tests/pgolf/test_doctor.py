@@ -19,7 +19,7 @@ from pgolf.doctor.examination import examine
 from pgolf.doctor.machine import Machine
 from pgolf.doctor.needs import NEEDS, Need, look_around, package
 from pgolf.doctor.outcome import Measured, Outcome, Result
-from pgolf.doctor.page import page, rows
+from pgolf.doctor.page import gpu_page, rows
 from pgolf.doctor.plan import Plan, shrunk
 from trainer.presets.catalog import PRESETS, find_preset
 
@@ -125,7 +125,7 @@ def test_a_dry_run_says_so_everywhere(pgolf, tmp_path, machine):
 @pytest.mark.slow
 def test_every_check_runs_dry(machine):
     result = examine(machine, CHECKS, PLAN, 300.0)
-    assert [each.state for each in result.outcomes] == ["ok"] * len(CHECKS), page(result)
+    assert [each.state for each in result.outcomes] == ["ok"] * len(CHECKS), gpu_page(result)
 
 
 def raises(plan: Plan, seconds: float) -> Measured:
@@ -159,7 +159,7 @@ def test_a_check_that_fails_dies_or_hangs_is_told_and_the_others_go_on(machine, 
         "finds_something": ("wrong", ""),
     }
     assert not result.holds
-    text = page(result)
+    text = gpu_page(result)
     assert "**wrong**, finds_something: a is not 2" in text
     assert "dies failed: its process died with exit code 3" in text
     assert [row[1] for row in rows(result)] == ["failed", "failed", "failed", "wrong"]
@@ -169,7 +169,7 @@ def test_a_check_without_time_is_not_measured(machine):
     result = examine(machine, CHECKS[:2], PLAN, 0.0)
     assert [each.state for each in result.outcomes] == ["not measured"] * 2
     assert result.holds
-    assert "no time was left for it" in page(result)
+    assert "no time was left for it" in gpu_page(result)
 
 
 def test_attention_that_reads_ahead_is_wrong(monkeypatch):
@@ -298,7 +298,7 @@ def test_a_page_of_a_card_names_it(machine):
     card = Gpu(name="NVIDIA H100 80GB HBM3", memory_bytes=80 * 2**30, capability=(9, 0))
     outcome = Outcome(name="a", title="b", state="ok", seconds=1.0, measured=Measured(rows=({"x": None, "y": 1.5},)))
     result = Result(dry=False, machine=replace(machine, gpus=(card,)), limit=450.0, seconds=1.0, outcomes=(outcome,))
-    text = page(result)
+    text = gpu_page(result)
     assert "**measured on NVIDIA H100 80GB HBM3.**" in text
     assert "| - | 1.5 |" in text
 
