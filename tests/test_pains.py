@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.pains_folder import make
-from tests.test_tutorial import comparable, folded
+from tests.test_tutorial import folded, masked
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "pains.md"
 # Exit code, command with lines that end in a backslash, output.
@@ -53,11 +53,6 @@ def played(page: str, folder: Folder) -> str:
     return BLOCK.sub(block, page)
 
 
-def blocks(page: str) -> list[tuple[str, str, str]]:
-    """(exit code, command, output as far as it must be the same everywhere) of each."""
-    return [(code, command, comparable(output)) for code, command, output in BLOCK.findall(page)]
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, pgolf) -> Folder:
     path = tmp_path_factory.mktemp("pains")
@@ -78,7 +73,7 @@ def test_every_pain_has_a_command_and_its_output():
 def test_it_prints_what_the_page_shows(folder, number):
     shown = BLOCK.findall(PAGE.read_text())[number - 1]
     code, printed = folder.run(shown[1])
-    assert comparable(folded(printed)) == comparable(shown[2]), "python -m tests.test_pains --write"
+    assert masked(folded(printed)) == masked(shown[2]), "python -m tests.test_pains --write"
     assert f"{f' exit={code}' if code else ''}" == shown[0]
 
 

@@ -17,8 +17,9 @@ Answer = Measured | str  # str: the error in one line
 LEAST = 5.0  # seconds; with fewer left, a check is not begun
 # 5 seconds, once for all checks; torch loads _dynamo with the first optimizer.
 PRELOADED = ("torch", "torch._dynamo", "trainer.run.step", "trainer.calibration", "verify.pipeline")
-GRACE = 2.0  # a check that ignores its time is ended after that many times it
+GRACE = 1.25  # a check that ignores its time is ended after that many times it
 WARM_UP = 20.0  # seconds that a process may take for CUDA and the first kernels, on top
+FAREWELL = 2.0  # seconds to end by itself
 LONGEST_ERROR = 500  # characters
 
 
@@ -32,19 +33,21 @@ def examine(machine: Machine, checks: Sequence[Check], plan: Plan, limit: float,
     for done, check in enumerate(checks):
         progress(done, check.title)
         left = limit - (time.monotonic() - started)
-        outcomes.append(run_alone(check, plan, left, context))
+        share = check.weight / sum(each.weight for each in checks[done:])  # so that later checks get what others leave
+        outcomes.append(run_alone(check, plan, share * left, left, context))
     return Result(
         dry=plan.dry, machine=machine, limit=limit, seconds=time.monotonic() - started, outcomes=tuple(outcomes)
     )
 
 
-def run_alone(check: Check, plan: Plan, left: float, context: "multiprocessing.context.ForkServerContext") -> Outcome:
-    """One check in a process that is gone afterwards.  left: seconds that it may take at most."""
+def run_alone(
+    check: Check, plan: Plan, share: float, left: float, context: "multiprocessing.context.ForkServerContext"
+) -> Outcome:
+    """One check in a process that is gone afterwards.  share: its seconds.  left: of all."""
     if left < LEAST:
         return Outcome(
             name=check.name, title=check.title, state="not measured", seconds=0.0, error="no time was left for it"
         )
-    share = min(check.seconds, left)
     hard = min(GRACE * share + WARM_UP, left)
     started = time.monotonic()
     here, there = context.Pipe(duplex=False)
@@ -53,7 +56,7 @@ def run_alone(check: Check, plan: Plan, left: float, context: "multiprocessing.c
     there.close()
     try:
         answer = _received(here, hard, process)
-        process.join(GRACE)  # compilers end their helpers
+        process.join(FAREWELL)  # compilers end their helpers
     finally:
         process.kill()
         process.join()
@@ -86,6 +89,6 @@ def _received(answers: "Connection[Any, Any]", seconds: float, process: multipro
     try:
         answer: Answer = answers.recv()
     except EOFError:
-        process.join(GRACE)
+        process.join(FAREWELL)
         return f"its process died with exit code {process.exitcode}"
     return answer

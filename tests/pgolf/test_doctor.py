@@ -147,9 +147,8 @@ def finds_something(plan: Plan, seconds: float) -> Measured:
 
 def test_a_check_that_fails_dies_or_hangs_is_told_and_the_others_go_on(machine, monkeypatch):
     monkeypatch.setattr("pgolf.doctor.examination.WARM_UP", 1.0)
-    checks = [
-        Check(name=each.__name__, title="", seconds=0.5, run=each) for each in (raises, dies, hangs, finds_something)
-    ]
+    weights = {hangs: 0.2, raises: 5, dies: 5, finds_something: 5}
+    checks = [Check(name=run.__name__, title="", weight=weight, run=run) for run, weight in weights.items()]
     result = examine(machine, checks, PLAN, 60.0)
     states = {each.name: (each.state, each.error) for each in result.outcomes}
     assert states == {
@@ -163,6 +162,28 @@ def test_a_check_that_fails_dies_or_hangs_is_told_and_the_others_go_on(machine, 
     assert "**wrong**, finds_something: a is not 2" in text
     assert "dies failed: its process died with exit code 3" in text
     assert [row[1] for row in rows(result)] == ["failed", "failed", "failed", "wrong"]
+
+
+def test_time_that_is_left_goes_to_later_checks(machine, monkeypatch):
+    shares = []
+
+    def alone(check, plan, share, left, context):
+        shares.append(round(share))
+        return Outcome(name=check.name, title="", state="ok", seconds=0.0)
+
+    monkeypatch.setattr("pgolf.doctor.examination.run_alone", alone)
+    checks = [Check(name=str(weight), title="", weight=weight, run=raises) for weight in (10, 30, 60)]
+    examine(machine, checks, PLAN, 1000.0)
+    assert shares == [100, 333, 1000]
+
+
+def test_ctrl_c_leaves_nothing(pgolf, tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pgolf.doctor.examination.run_alone", interrupted)
+    assert pgolf("doctor", "--gpu", "--dry-run", "-o", "out", cwd=tmp_path).returncode == 130
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_check_without_time_is_not_measured(machine):

@@ -18,9 +18,9 @@ def attention(plan: Plan, seconds: float) -> Measured:
     import torch
 
     from trainer.compute.attention import implementations
-    from trainer.compute.device import precision
+    from trainer.compute.device import find_device, precision
 
-    device = torch.device(plan.device)
+    device = find_device(plan.device)
     dtype = precision(device)
     batch, length, heads, kv_heads, width = plan.attention
     generator = torch.Generator().manual_seed(0)

@@ -14,9 +14,9 @@ def collectives(plan: Plan, seconds: float) -> Measured:
     import torch
     import torch.distributed as dist
 
-    from trainer.compute.device import synchronize
+    from trainer.compute.device import find_device, synchronize
 
-    device = torch.device(plan.device)
+    device = find_device(plan.device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"  # as trainer.compute.ranks joins
     with TemporaryDirectory(prefix="pgolf-doctor-") as folder:
         dist.init_process_group(backend, init_method=f"file://{folder}/store", rank=0, world_size=1)

@@ -23,9 +23,10 @@ def packing(plan: Plan, seconds: float) -> Measured:
     from codec.quantization.recipe import quantize_checkpoint
     from codec.quantization.recipe_files import load_recipe
     from trainer.calibration import calibrate, calibration_model, default_sequences, sequences_per_pass
+    from trainer.compute.device import find_device
     from trainer.model.packed import load
 
-    device, config = torch.device(plan.device), plan.preset(PRESET).model
+    device, config = find_device(plan.device), plan.preset(PRESET).model
     tensors, rows = weights(config), []
 
     @contextmanager

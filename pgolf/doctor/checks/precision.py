@@ -22,10 +22,10 @@ def precision(plan: Plan, seconds: float) -> Measured:
     import torch
 
     from trainer.compute.attention import choose_attention
-    from trainer.compute.device import halve_embeddings
+    from trainer.compute.device import find_device, halve_embeddings
     from trainer.model.gpt import GPT
 
-    device, config = torch.device(plan.device), plan.preset(PRESET).model
+    device, config = find_device(plan.device), plan.preset(PRESET).model
     state = {name: torch.from_numpy(array) for name, array in weights(config).items()}
     drawn = tokens(plan.sequences * (config.seq_len + 1), config.vocab_size).astype("int64")
     rows = torch.from_numpy(drawn).view(plan.sequences, -1).to(device)

@@ -46,8 +46,10 @@ def steps(name: str, plan: Plan, seconds: float) -> Measured:
     """
     import torch
 
+    from trainer.compute.device import find_device
+
     until = time.monotonic() + seconds
-    device = torch.device(plan.device)
+    device = find_device(plan.device)
     notes: list[str] = []
     preset = one_card(plan.preset(name), plan)
     while True:
