@@ -2,9 +2,13 @@
 
 import multiprocessing
 import signal
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from codec.progress import Progress, silent
@@ -28,6 +32,9 @@ def examine(machine: Machine, checks: Sequence[Check], plan: Plan, limit: float,
     # Forked from a server that has imported torch and touched no GPU: CUDA works in a fork of such a process only.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
+    resource_tracker.ensure_running()  # if the server had to start it, it would let Ctrl-C through again
+    with _interrupt_held_back():
+        forkserver.ensure_running()
     started = time.monotonic()
     outcomes: list[Outcome] = []
     for done, check in enumerate(checks):
@@ -38,6 +45,16 @@ def examine(machine: Machine, checks: Sequence[Check], plan: Plan, limit: float,
     return Result(
         dry=plan.dry, machine=machine, limit=limit, seconds=time.monotonic() - started, outcomes=tuple(outcomes)
     )
+
+
+@contextmanager
+def _interrupt_held_back() -> Iterator[None]:
+    """Ctrl-C acts at the end; what is started inside never sees it: the parent ends it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_alone(
@@ -51,16 +68,19 @@ def run_alone(
     hard = min(GRACE * share + WARM_UP, left)
     started = time.monotonic()
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(check, plan, share, there))
-    process.start()
-    there.close()
-    try:
-        answer = _received(here, hard, process)
-        process.join(FAREWELL)  # compilers end their helpers
-    finally:
-        process.kill()
-        process.join()
-        here.close()
+    # Made here, so that it is gone also when the process was killed.
+    with TemporaryDirectory(prefix="pgolf-doctor-", ignore_cleanup_errors=True) as scratch:
+        process = context.Process(target=_answer, args=(check, plan, share, scratch, there))
+        try:
+            with _interrupt_held_back():
+                process.start()
+                there.close()
+            answer = _received(here, hard, process)
+            process.join(FAREWELL)  # compilers end their helpers
+        finally:
+            process.kill()
+            process.join()
+            here.close()
     seconds = time.monotonic() - started
     if isinstance(answer, str):
         return Outcome(name=check.name, title=check.title, state="failed", seconds=seconds, error=answer)
@@ -68,18 +88,21 @@ def run_alone(
     return Outcome(name=check.name, title=check.title, state=state, seconds=seconds, measured=answer)
 
 
-def _answer(check: Check, plan: Plan, seconds: float, answers: "Connection[Any, Any]") -> None:
+def _answer(check: Check, plan: Plan, seconds: float, scratch: str, answers: "Connection[Any, Any]") -> None:
     """What the process does."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process
+    tempfile.tempdir = scratch
     if plan.dry:  # models so small that threads only wait for each other
         torch.set_num_threads(1)
+    answer: Answer
     try:
-        answers.send(check.run(plan, seconds))
+        answer = check.run(plan, seconds)
     except Exception as error:
         first = next(iter(str(error).strip().splitlines()), "")
-        answers.send(f"{type(error).__name__}: {first}"[:LONGEST_ERROR])
+        answer = f"{type(error).__name__}: {first}"[:LONGEST_ERROR]
+    with suppress(BrokenPipeError):  # nobody waits for it any more
+        answers.send(answer)
 
 
 def _received(answers: "Connection[Any, Any]", seconds: float, process: multiprocessing.process.BaseProcess) -> Answer:
