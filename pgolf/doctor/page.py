@@ -5,9 +5,23 @@ import math
 from collections.abc import Sequence
 from itertools import groupby
 
+from pgolf.doctor.cards import peak_flops
+from pgolf.doctor.catalog import CHECKS
 from pgolf.doctor.outcome import Outcome, Result, Row, Value
 
 UNKNOWN = "-"
+NOT_ON_A_CPU = (  # what a dry run leaves open
+    "NCCL, FlashAttention, the speed and memory of a card, MFU: there is no card",
+    "bfloat16 of a card: the CPU's own stood for it in `precision`; everything else ran in float32",
+    "compiled steps: compilation would take longer than all the rest",
+    "presets in their own size: models of some hundred thousand weights stood for them",
+    "the sandbox with the device files and the driver of CUDA",
+)
+NEVER = (
+    "links between cards: one rank uses none",
+    "recipe `best`: its trellis runs on the CPU and takes longer than a check has",
+    "a run to its end, and its score",
+)
 WIDEST = 6  # columns
 INTRODUCTION = """\
 Written by `pgolf doctor --gpu -o DIR`; the same numbers are in `gpu.json` beside it. `-` is: not measured.
@@ -40,13 +54,25 @@ def gpu_page(result: Result) -> str:
     groups = [list(group) for _, group in groupby(result.outcomes, lambda each: each.name.partition(":")[0])]
     sections = [_section(group) for group in groups]
     head = f"# Check of a graphics card\n\n**{result.headline}.**\n\n{about}.\n\n{INTRODUCTION}"
-    return "\n".join([head, *_summary(result), *sections])
+    return "\n".join([head, *_summary(result), *sections, _not_measured(result)])
 
 
 def _summary(result: Result) -> list[str]:
     states = [(each.name, each.title, each.state, f"{each.seconds:.1f}") for each in result.outcomes]
     total = f"{result.seconds:.0f} of {result.limit:.0f} seconds.\n"
     return [_table(("check", "what", "state", "seconds"), states), total]
+
+
+def _not_measured(result: Result) -> str:
+    """What is open after this run, and why."""
+    names = {each.name for each in CHECKS} - {each.name for each in result.outcomes}
+    open_questions = [f"{each.name}: {each.error}" for each in result.outcomes if each.error]
+    open_questions += [f"{name}: was not asked for" for name in sorted(names)]
+    if result.dry:
+        open_questions += NOT_ON_A_CPU
+    elif peak_flops(result.machine.gpus[0].name) is None:
+        open_questions.append("MFU: the peak of this card is not in pgolf/doctor/cards.py")
+    return "\n".join(["## Not measured\n", *(f"- {each}" for each in (*open_questions, *NEVER))]) + "\n"
 
 
 def _section(outcomes: Sequence[Outcome]) -> str:

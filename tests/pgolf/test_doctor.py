@@ -128,6 +128,18 @@ def test_every_check_runs_dry(machine):
     assert [each.state for each in result.outcomes] == ["ok"] * len(CHECKS), gpu_page(result)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")  # of its compiler, when it is loaded
+def test_steps_are_compiled_for_a_card():
+    """The compiler's other target: a C++ compiler in place of triton."""
+    from dataclasses import replace
+
+    found = training.steps("pr1716", replace(PLAN, compile=True, steps=4), 600.0)
+    [row] = found.rows
+    assert (row["compiled"], row["steps"], found.wrong) == ("yes", 4, ())
+    assert row["first step s"] > 0
+
+
 def raises(plan: Plan, seconds: float) -> Measured:
     raise ValueError("of no use\nto anyone")
 
@@ -322,6 +334,11 @@ def test_a_page_of_a_card_names_it(machine):
     text = gpu_page(result)
     assert "**measured on NVIDIA H100 80GB HBM3.**" in text
     assert "| - | 1.5 |" in text
+    assert "- step:pr162: was not asked for" in text
+    assert "compiled steps" not in text
+    assert "MFU: the peak" not in text
+    other = replace(result, machine=replace(machine, gpus=(replace(card, name="Tesla T4"),)))
+    assert "- MFU: the peak of this card is not in pgolf/doctor/cards.py" in gpu_page(other)
 
 
 def test_the_committed_page_is_a_dry_run_of_all_checks():

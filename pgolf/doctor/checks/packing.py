@@ -61,6 +61,5 @@ def packing(plan: Plan, seconds: float) -> Measured:
         notes=(
             f"{size:,} weights, {len(found.hessians)} layers, {found.tokens:,} tokens; artifact {len(blob):,} bytes",
             "only calibration and loading use the device: quantizing and coding are numpy, and have no path on a GPU",
-            "recipe best was not measured: its trellis takes longer than this check has",
         ),
     )
