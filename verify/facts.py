@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from codec.measurement.foreign import State
-from verify.audit.prefix_probe import PrefixProbe
 from verify.claims.group_rules import GroupFacts
+from verify.foresight.probe import Foresight
+from verify.foresight.strict import Strict
 from verify.memorisation import Memorised
 from verify.rescore import Rescored
 from verify.sandbox.launch import Settings
@@ -93,14 +94,16 @@ class Facts(Shipped):
     """All that rules may look at.  settings: as scored, with the length of the windows.
 
     packed: the sliding score, which claims are about.  adapted: the scores after it, each of a process of its own.
-    floats: of the checkpoint it was packed from, when there is one.  memorised: what the losses of the targets say of
-    knowing the text; None when nobody looked.
+    prefix: the scored windows with other text behind a cut.  strict: targets scored from their prefixes alone, if asked
+    for.  floats: of the checkpoint it was packed from, when there is one.  memorised: what the losses of the targets
+    say of knowing the text; None when nobody looked.
     """
 
     settings: Settings
     text: TextFacts
     packed: Rescored
     adapted: tuple[Rescored, ...]
-    prefix: PrefixProbe
+    prefix: Foresight
+    strict: Strict | None
     floats: Score | None
     memorised: Memorised | None = None
