@@ -22,6 +22,7 @@ COMMANDS = {
     "compare": ("pgolf.commands.compare:compare", "Means, spread and significance of runs, from their logs."),
     "data": ("pgolf.commands.data:data", "Text -> tokenizer and token shards."),
     "demo": ("pgolf.commands.demo:demo", "Text -> train -> pack -> verify, in minutes on a laptop CPU."),
+    "doctor": ("pgolf.commands.doctor:doctor", "What this machine has and lacks; --gpu: whether its card works."),
     "inspect": ("pgolf.commands.inspect:inspect", "What an artifact, wrapper or submission holds, byte by byte."),
     "measure": ("pgolf.commands.measure:measure", "Bits per weight of a checkpoint under one or more recipes."),
     "new": ("pgolf.commands.new:new", "A submission to begin with: trains, packs and scores itself."),
