@@ -60,7 +60,10 @@ def command_lines(text: str) -> list[list[str]]:
 
 @each_page
 def test_no_line_is_longer_than_120_characters(page):
-    long = [number for number, line in enumerate(page.read_text().splitlines(), 1) if len(line) > 120]
+    """But for the rows of docs/threats.md: its sentences stand in a table, and Markdown cannot wrap a row."""
+    rows = page.name == "threats.md"
+    lines = enumerate(page.read_text().splitlines(), 1)
+    long = [number for number, line in lines if len(line) > 120 and not (rows and line.startswith("| "))]
     assert not long
 
 

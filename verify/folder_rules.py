@@ -63,7 +63,7 @@ def check_folder(facts: Shipped) -> Finding:
 
 
 @folder_judges("bytes.settings")
-def check_settings(facts: Shipped) -> Finding | None:
+def check_counted_settings(facts: Shipped) -> Finding | None:
     """Settings that a README or log states are few and short, and counted as far as they reach the script."""
     rule, folder = "bytes.settings", facts.folder
     stated, bytes_, name = folder.environment, size(folder.environment), folder.stated_in

@@ -14,7 +14,7 @@ from tests.verify.records import log_1716
 from verify import HeldOut, Settings, Submission, examine
 from verify.claims.log_reader import read_log
 from verify.finding import Finding
-from verify.folder_rules import check_claimed_bytes, check_claimed_hashes, check_settings, compare_files
+from verify.folder_rules import check_claimed_bytes, check_claimed_hashes, check_counted_settings, compare_files
 from verify.run_rules import check_claimed_score
 from verify.submission import run_settings
 from verify.submission.byte_count import count
@@ -158,10 +158,10 @@ def test_a_claimed_score_of_an_adaptive_mode_that_was_run(claimed, more, level):
 def test_settings_are_few_and_short(count_, length, own_load, level):
     settings = {f"A{number}": "x" * length for number in range(count_)}
     folder = replace(FACTS.folder, environment=settings, stated_in="README.md", own_load=own_load)
-    finding = check_settings(replace(FACTS, folder=folder))
+    finding = check_counted_settings(replace(FACTS, folder=folder))
     assert (finding.level, finding.evidence["settings"]) == (level, count_)
     assert ("do not reach" in finding.message) == (own_load and level == "pass")
-    assert check_settings(FACTS) is None
+    assert check_counted_settings(FACTS) is None
 
 
 def test_sizes_and_hashes_that_are_no_numbers_or_text():

@@ -92,7 +92,7 @@ def _table_from(stage: Stage, how: str) -> str:
 
 
 @folder_exhibit("settings in the README")
-def settings(folder: Path, stage: Stage) -> None:
+def readme_with_the_weights(folder: Path, stage: Stage) -> None:
     """An honest README whose run command has settings; a script with `load` does not get them."""
     (folder / "README.md").write_text("Run it:\n\n    SEED=42 MODEL_DIM=512 python train_gpt.py --eval\n")
 
