@@ -8,6 +8,7 @@ import torch
 
 from codec.errors import CodecError, EnvironmentLacks, InputError, LimitError, PgolfError, UsageError, printable
 from verify.sandbox import wire
+from verify.scoring.stretches import Statement
 
 MAX_LENGTH = 1 << 20  # tokens of a window; the logits of a longer one would not be read for any real vocabulary
 MAX_LOGITS = 1 << 31  # bytes of one answer: 32 whole windows of 2,048 tokens over 8,192 ids
@@ -20,7 +21,7 @@ class Remote:
     What the process says about itself, and nobody should rely on: state, per tensor of the loaded module its dtype,
     shape and sha256; length, the window length that the script states, or None; notes, how it was loaded; missing,
     what the sandbox could not enforce; attempts, what it refused, up to the last answer; lacks, adaptive scorer -> why
-    the model cannot be scored by it.  where: the script, for messages.
+    the model cannot be scored by it; statement, how it adapts by itself, or None.  where: the script, for messages.
 
     Raises (all methods): InputError when the script fails or answers anything else, with `where`; LimitError and
     EnvironmentLacks when the process says so; EOFError, BrokenPipeError when it is gone.
@@ -45,6 +46,7 @@ class Remote:
         lacks = loaded.get("lacks", {})
         self._checked(isinstance(lacks, dict), lacks)
         self.lacks = {str(scorer): printable(why, 300) for scorer, why in lacks.items()}
+        self.statement = Statement.read(loaded["adaptation"]) if "adaptation" in loaded else None
 
     @property
     def vocab_size(self) -> int:
@@ -77,9 +79,9 @@ class Remote:
         wire.send(self._requests, {"kind": kind, **words}, None if ids is None else ids.cpu().numpy())
         return self._answer()[0]
 
-    def digest(self) -> str:
-        """The name of the state behind the last logits."""
-        return printable(self.tell("digest", **self._words).get("digest"), 64)
+    def digest(self, **words: Any) -> str:
+        """The name of the state behind the last logits; words: as for `asked`."""
+        return printable(self.tell("digest", **self._words, **words).get("digest"), 64)
 
     def refresh(self) -> None:
         """Ask for the attempts up to now."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from codec.errors import InputError
 from verify.sandbox.model_server import described
+from verify.sandbox.own_scorer import OwnScorer
 from verify.sandbox.remote_model import Remote
 from verify.scoring.adaptation import Adaptation, ScorerName
 from verify.scoring.ranks import Ranks
@@ -93,6 +94,10 @@ def scorer_of(
     }
     if kind == "sliding":
         return RemoteSliding(**common)
+    if kind == "own":
+        if model.statement is None:
+            raise InputError("says nowhere how it adapts by itself", where=model.where, hint="score it by sliding")
+        return OwnScorer(**common, statement=model.statement)
     if kind == "slot":
         return ContextSlot(**common, steps=adaptation.slot_steps, lr=adaptation.slot_lr, shifts=RemoteShifts)
     return ScoreFirst(

@@ -1,0 +1,81 @@
+"""Scores of a model that adapts by itself in another process: asked for a stretch, then shown it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from verify.sandbox.remote_model import Remote
+from verify.scoring.ranks import Ranks
+from verify.scoring.scorer import Scored
+from verify.scoring.stretches import Part, Statement, Stretch
+from verify.scoring.token_stream import Stream
+from verify.scoring.windows import Window, batches
+
+ALONE = Ranks()
+
+
+class Turn(NamedTuple):
+    """One stretch when it is its turn.  stream: of the part it lies in, which begins at position part.start."""
+
+    part: Part
+    stretch: Stretch
+    stream: Stream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnScorer:
+    """A run as the script states it: logits for a stretch, scores fixed, then the stretch is revealed, each once.
+
+    The tokens, their order and the nats stay here.  What is behind the last stretch is not revealed: nothing is scored
+    after it.  length, stride: of the windows.  evidence: see `Sliding`.
+    """
+
+    model: Remote
+    statement: Statement
+    vocab_size: int
+    length: int
+    stride: int
+    evidence: bool = False
+    name: str = "own"
+
+    def run(self, tokens: np.ndarray, *, batch: int, ranks: int | Ranks = 1) -> Iterator[Scored]:
+        """See `Scorer`.  A run begins with the state of the artifact: the process loads it again for each but its first.
+
+        Raises: as `Remote`; UsageError for a bad stride, batch or ranks; InputError for logits of a wrong shape.
+        """
+        ranks = Ranks.of(ranks)
+        self.begin(len(tokens) - 1)
+        last: Turn | None = None
+        for turn in self.turns(tokens):
+            if last:
+                self.reveal(last)
+            named = self.model.digest(own=True) if self.evidence else ""
+            for _, some in ranks.parts(turn.stretch.windows):
+                for group in batches(some, batch):
+                    yield replace(self.ask(turn, group), digest=named)
+            last = turn
+
+    def turns(self, tokens: np.ndarray) -> Iterator[Turn]:
+        """The stretches of a text, integers (n + 1,), in their order."""
+        for part in self.statement.parts(tokens):
+            stream = Stream(tokens[part.start : part.stop + 1])
+            for stretch in self.statement.stretches(stream.targets, self.length, self.stride):
+                yield Turn(part, stretch, stream)
+
+    def begin(self, targets: int) -> None:
+        """Start a run over so many targets."""
+        self.model.tell("begin", targets=targets)
+
+    def ask(self, turn: Turn, group: list[Window]) -> Scored:
+        """Score neighbouring windows of one shape, which come next in the stretch, and commit them."""
+        rows = [turn.part.start + window.start for window in group]
+        model = self.model.asked(rows=rows)
+        (scored,) = turn.stream.scores(model, group, batch=len(group), ranks=ALONE, keep_log_probs=self.evidence)
+        return replace(scored, positions=scored.positions + turn.part.start)
+
+    def reveal(self, turn: Turn) -> None:
+        """Show a stretch whose scores are fixed.  Raises: UsageError when they are not."""
+        start, stop, _ = turn.stretch
+        self.model.tell("reveal", turn.stream.revealed(start, stop + 1), first=turn.part.start + start)
