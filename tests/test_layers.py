@@ -83,6 +83,7 @@ WINGS = {
             "verdict",
         },
         "record_folder": {"claims", "finding", "folder_rules", "pipeline", "submission"},
+        "submission_gallery": {"audit", "pipeline", "rules", "sandbox", "scoring", "submission", "verdict"},
     },
     "pgolf": {
         "plugins": set(),

@@ -29,6 +29,7 @@ _positive = click.IntRange(min=1)
 @click.command()
 @click.argument("subject", required=False)
 @click.option("--gallery", is_flag=True, help="Audit the gallery of cheats and honest scorers instead; no SUBJECT.")
+@click.option("--submissions", is_flag=True, help="With --gallery: verify its submissions, not audit its scorers.")
 @click.option("--data", type=_file, help="Folder with *_val_*.bin, and *.model for a submission; else made-up text.")
 @click.option("--targets", type=click.IntRange(min=16), help="Of the stream.  [default: 256, after a first window]")
 @click.option("--batch", type=_positive, help="Windows at a time.  [default: 16 of a submission, 4 of a scorer]")
@@ -49,6 +50,7 @@ _positive = click.IntRange(min=1)
 def audit(
     subject: str | None,
     gallery: bool,
+    submissions: bool,
     data: Path | None,
     targets: int | None,
     batch: int | None,
@@ -81,13 +83,16 @@ def audit(
       pgolf audit out/demo/submission --data out/demo/data --score ttt --targets 128
       pgolf audit scorer.py:sliding --period 64 --period 16
       pgolf audit --gallery
+      pgolf audit --gallery --submissions
     """
     from verify.audit.perturbations import Scope
 
     if gallery == bool(subject):
         raise UsageError("needs a scorer or --gallery, and not both", hint="name the scorer FILE.py:NAME")
+    if submissions and not gallery:
+        raise UsageError("--submissions needs --gallery", hint="judge a submission of your own by `pgolf verify`")
     if gallery:
-        return _gallery(out, as_json)
+        return _submissions(out, as_json) if submissions else _gallery(out, as_json)
     folder = Path(subject or "").is_dir()
     batch = batch or (BATCH if folder else SCORER_BATCH)
     scope = Scope(batch=batch, ranks=ranks, periods=periods, cuts=cuts, sums=sums, coded=coded, queue=queue)
@@ -189,6 +194,42 @@ def _gallery(out: Path | None, as_json: bool) -> int:
     else:
         print_table([row(name, one) for name, one in found.items()], ("", *short_names().values()))
         click.echo("\n" + ", ".join(f"{number} {rule}" for rule, number in short_names().items()))
+        for name, rules in mistakes.items():
+            if rules:
+                click.echo(f"WRONG: {name}: {', '.join(rules)}")
+    return 1 if any(mistakes.values()) else 0
+
+
+def _submissions(out: Path | None, as_json: bool) -> int:
+    from codec.storage.atomic_files import check_writable, write_bytes
+    from verify.submission_gallery import FOLDERS
+    from verify.submission_gallery.exhibits import verify_folders, wrong
+    from verify.submission_gallery.page import HEAD, markdown, row
+
+    if out:
+        check_writable(out)
+    with progress("verifying", len(FOLDERS)) as bar:
+        played = verify_folders(progress=bar)
+    mistakes = {name: wrong(FOLDERS[name], one) for name, one in played.items()}
+    if out:
+        write_bytes(out, markdown(played).encode())
+    if as_json:
+        rows = [
+            {
+                "name": name,
+                "story": FOLDERS[name].story,
+                "caught_by": FOLDERS[name].caught_by,
+                "failed": one.failed,
+                "refusal": one.refusal,
+                "wrong": mistakes[name],
+            }
+            for name, one in played.items()
+        ]
+        missed = [name for name, rules in mistakes.items() if rules and FOLDERS[name].cheats]
+        accused = [name for name, rules in mistakes.items() if rules and not FOLDERS[name].cheats]
+        print_json({"submissions": rows, "missed": missed, "accused": accused})
+    else:
+        print_table([row(name, one) for name, one in played.items()], HEAD)
         for name, rules in mistakes.items():
             if rules:
                 click.echo(f"WRONG: {name}: {', '.join(rules)}")
