@@ -4,11 +4,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from verify.audit.own_probe import OwnProbe
 from verify.audit.prefix_probe import PrefixProbe
 from verify.claims.group_rules import GroupFacts
 from verify.rescore import Rescored, State
 from verify.sandbox.launch import Settings
 from verify.scoring.score import Score
+from verify.scoring.stretches import Statement
 from verify.submission.byte_count import ByteCount
 from verify.submission.static_scan import Scan
 
@@ -87,11 +89,21 @@ class Shipped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwnFacts:
+    """The score by the script's own adaptation, what it states about it, and whether it read ahead."""
+
+    rescored: Rescored
+    statement: Statement
+    probe: OwnProbe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts(Shipped):
     """All that rules may look at.  settings: as scored, with the length of the windows.
 
-    packed: the sliding score, which claims are about.  adapted: the scores after it, each of a process of its own.
-    floats: of the checkpoint it was packed from, when there is one.
+    packed: the sliding score, which the penalty is about.  adapted: the scores after it, each of a process of its own.
+    own: of them the one by the script's own adaptation, if it has one.  floats: of the checkpoint it was packed from,
+    when there is one.
     """
 
     settings: Settings
@@ -100,3 +112,9 @@ class Facts(Shipped):
     adapted: tuple[Rescored, ...]
     prefix: PrefixProbe
     floats: Score | None
+    own: OwnFacts | None = None
+
+    @property
+    def headline(self) -> Score:
+        """The score that counts: by the script's own adaptation where it has one, else by fixed weights."""
+        return self.own.rescored.score if self.own else self.packed.score

@@ -13,10 +13,12 @@ from codec.encoder import encode
 from codec.errors import InputError
 from codec.progress import Bar, silent_bar
 from codec.storage.checkpoint import read_checkpoint
+from verify import own_rules  # noqa: F401  it registers its judges
+from verify.audit.own_probe import probe_own
 from verify.audit.prefix_probe import probe_prefix
 from verify.claims.group_rules import GroupFacts
 from verify.claims.runs import read_group
-from verify.facts import ArtifactFacts, Facts, FolderFacts, LogsFacts, Shipped, TextFacts
+from verify.facts import ArtifactFacts, Facts, FolderFacts, LogsFacts, OwnFacts, Shipped, TextFacts
 from verify.finding import Finding
 from verify.folder_rules import folder_judges
 from verify.rescore import Rescored, reload
@@ -52,6 +54,7 @@ def examine(
         scores=(facts.packed.score, *(again.score for again in facts.adapted)),
         length=facts.packed.length,
         float_bpb=facts.floats.bpb if facts.floats else None,
+        own=facts.own.statement.to_dict() if facts.own else None,
     )
 
 
@@ -82,7 +85,8 @@ def measure(
 ) -> Facts:
     """Everything that rules look at; files that belong together are made sure of before the first process starts.
 
-    scores: more scorers; the sliding score comes first in any case, and claims and penalty are about that.
+    scores: more scorers; the sliding score comes first in any case, and the penalty is about that.  A script that
+    adapts by itself is scored so as well, and that score counts.
     checkpoint: float weights it was packed from; they are scored through the submission's own script.  read: opens it.
     cap: bytes.  bar: label, total targets -> context manager that yields a progress callback.
 
@@ -98,7 +102,8 @@ def measure(
         packed = reload(submission, submission.blob, heldout, settings, progress, later=more, sample=sample)
     settings = replace(settings, length=packed.length)
     prefix = probe_prefix(submission, heldout, settings, sample)
-    adapted = [_adapted(kind, submission, heldout, settings, bar) for kind in more]
+    own = _own(submission, heldout, settings, bar) if packed.statement else None
+    adapted = [_adapted(kind, submission, heldout, settings, bar) for kind in more if kind != "own"]
     floats = None
     if lossless:
         with bar("scoring floats", heldout.targets) as progress:
@@ -118,8 +123,9 @@ def measure(
             tokenizer_sha256=heldout.tokenizer_sha256,
         ),
         packed=packed,
-        adapted=tuple(adapted),
+        adapted=(*([own.rescored] if own else []), *adapted),
         prefix=prefix,
+        own=own,
         floats=floats,
     )
 
@@ -238,6 +244,22 @@ def _tokenizer(submission: Submission) -> str:
     return str(submission.meta.get("tokenizer_sha256") or "")
 
 
-def _adapted(kind: ScorerName, submission: Submission, heldout: HeldOut, settings: Settings, bar: Bar) -> Rescored:
+def _adapted(
+    kind: ScorerName,
+    submission: Submission,
+    heldout: HeldOut,
+    settings: Settings,
+    bar: Bar,
+    sample: Sample | None = None,
+) -> Rescored:
     with bar(f"scoring by {kind}", heldout.targets) as progress:
-        return reload(submission, submission.blob, heldout, settings, progress, score=kind)
+        return reload(submission, submission.blob, heldout, settings, progress, score=kind, sample=sample)
+
+
+def _own(submission: Submission, heldout: HeldOut, settings: Settings, bar: Bar) -> OwnFacts:
+    sample = Sample()
+    rescored = _adapted("own", submission, heldout, settings, bar, sample)
+    if rescored.statement is None:
+        raise InputError("states how it adapts in one process and not in another", where=str(submission.folder / MAIN))
+    probe = probe_own(submission, heldout, settings, sample)
+    return OwnFacts(rescored=rescored, statement=rescored.statement, probe=probe)

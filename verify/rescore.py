@@ -16,6 +16,7 @@ from verify.scoring.adaptation import ScorerName
 from verify.scoring.heldout import HeldOut
 from verify.scoring.reservoir import Sample
 from verify.scoring.score import Score, total
+from verify.scoring.stretches import Statement
 from verify.scoring.token_bytes import TokenBytes
 from verify.submission.folder import Submission
 
@@ -27,7 +28,7 @@ class Rescored:
     """state: of the loaded module.  length: of the windows that were scored, in tokens.
 
     notes: how the adapter of the seed family loaded it, () by the script's own `load`.  missing: what the sandbox could
-    not enforce.  attempts: what it refused.
+    not enforce.  attempts: what it refused.  statement: how the script adapts by itself, None when it does not.
     """
 
     score: Score
@@ -36,6 +37,7 @@ class Rescored:
     notes: tuple[str, ...]
     missing: tuple[str, ...]
     attempts: tuple[str, ...]
+    statement: Statement | None = None
 
 
 def reload(
@@ -83,4 +85,5 @@ def reload(
             notes=tuple(model.notes),
             missing=tuple(model.missing),
             attempts=tuple(model.attempts),
+            statement=model.statement,
         )

@@ -15,6 +15,7 @@ from verify.finding import Finding, Level
 from verify.judges import Judges
 from verify.rescore import Rescored
 from verify.scoring.score import Score
+from verify.scoring.stretches import Statement
 
 run_judges = Judges[Facts]()
 CLAIM_TOLERANCE = 1e-6  # bpb; claims carry 8 decimals, another batch size moves the 8th
@@ -145,10 +146,15 @@ def check_prefix(facts: Facts) -> Finding:
 @run_judges("claims.score")
 def check_claimed_score(facts: Facts) -> Finding:
     """val_bpb in submission.json against the measured one; it decides when `eval` says the same way and text."""
-    rule, claims, score = "claims.score", facts.folder.claims, facts.packed.score
+    rule, claims = "claims.score", facts.folder.claims
     of_seed = artifact_bpb(claims)
     claimed = number(claims.get("val_bpb")) if of_seed is None else of_seed
-    how, measured = _stated_evaluation(claims), evaluation(score, facts.settings.length, facts.settings.stride)
+    how = _stated_evaluation(claims)
+    fixed = "mode" in how and kind_of(how["mode"]) in ("sliding", "roundtrip")
+    score = facts.packed.score if fixed else facts.headline
+    measured = evaluation(
+        score, facts.settings.length, facts.settings.stride, facts.own.statement if facts.own else None
+    )
     if claimed is None or claimed <= 0:
         return Finding(rule=rule, level="not stated", message="submission.json states no val_bpb")
     evidence: dict[str, Any] = {
@@ -160,7 +166,7 @@ def check_claimed_score(facts: Facts) -> Finding:
     whose = "" if of_seed is None else f" of seed {artifact_seed(claims)}, whose artifact this is"
     message = f"submission.json states val_bpb {claimed:.6f}{whose}, measured {score.bpb:.6f}"
     other = [f"{key} {value:,.0f}" for key, value in how.items() if key != "mode" and value != measured[key]]
-    if "mode" in how and kind_of(how["mode"]) not in ("sliding", "roundtrip"):
+    if "mode" in how and not fixed and not facts.own:
         other.append(how["mode"])
     reasons = ["only a part of the text was scored"] if facts.text.partial else []
     reasons += [f"its eval states {', '.join(other)}"] if other else []
@@ -183,7 +189,7 @@ def check_claimed_score(facts: Facts) -> Finding:
 @run_judges("time.evaluation")
 def check_time(facts: Facts) -> Finding:
     """Scoring time here against the evaluation budget, which is meant for 8 H100."""
-    seconds, budget = facts.packed.score.seconds, PARAMETER_GOLF.eval_seconds
+    seconds, budget = facts.headline.seconds, PARAMETER_GOLF.eval_seconds
     return Finding(
         rule="time.evaluation",
         level="pass" if seconds <= budget else "unknown",
@@ -215,13 +221,16 @@ def check_penalty(facts: Facts) -> Finding | None:
     )
 
 
-def evaluation(score: Score, length: int | None, stride: int) -> dict[str, Any]:
-    """How a score by fixed weights was made: `eval` of submission.json, in the words of write_submission_json."""
+def evaluation(score: Score, length: int | None, stride: int, own: Statement | None = None) -> dict[str, Any]:
+    """How a score was made: `eval` of submission.json, in the words of write_submission_json.
+
+    own: how the script adapts by itself, for a score by that.
+    """
     return {
         "mode": score.scorer,
         "L": length,
         "S": stride,
-        "ttt": None,
+        "ttt": own.to_dict() if own and score.scorer == "own" else None,
         "n_tokens": score.tokens,
         "n_bytes": score.bytes,
     }

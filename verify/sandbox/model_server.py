@@ -153,9 +153,7 @@ class Served:
         self._model.reveal(ids, first)
         return {"kind": "revealed"}, None
 
-    def _digest(
-        self, *, learner: bool = False, slot: dict[str, Any] | None = None, own: bool = False
-    ) -> Answer:
+    def _digest(self, *, learner: bool = False, slot: dict[str, Any] | None = None, own: bool = False) -> Answer:
         """Of the state behind the last logits that were asked for with the same words; own: of all the model holds."""
         if own:
             return {"kind": "digest", "digest": state_digest(self._model)}, None

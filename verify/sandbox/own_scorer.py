@@ -13,7 +13,7 @@ from verify.scoring.stretches import Part, Statement, Stretch
 from verify.scoring.token_stream import Stream
 from verify.scoring.windows import Window, batches
 
-ALONE = Ranks()
+ALONE, ELSEWHERE = Ranks(), Ranks(count=1, rank=1)  # who scores: this process, another one
 
 
 class Turn(NamedTuple):
@@ -41,7 +41,7 @@ class OwnScorer:
     name: str = "own"
 
     def run(self, tokens: np.ndarray, *, batch: int, ranks: int | Ranks = 1) -> Iterator[Scored]:
-        """See `Scorer`.  A run begins with the state of the artifact: the process loads it again for each but its first.
+        """See `Scorer`.  A run begins as the artifact is: the process loads it again for each but its first.
 
         Raises: as `Remote`; UsageError for a bad stride, batch or ranks; InputError for logits of a wrong shape.
         """
@@ -74,6 +74,11 @@ class OwnScorer:
         model = self.model.asked(rows=rows)
         (scored,) = turn.stream.scores(model, group, batch=len(group), ranks=ALONE, keep_log_probs=self.evidence)
         return replace(scored, positions=scored.positions + turn.part.start)
+
+    def pass_over(self, turn: Turn) -> None:
+        """Take a stretch for scored, by another process: what it is asked meanwhile does not count."""
+        for _ in turn.stream.scores(self.model, turn.stretch.windows, batch=1, ranks=ELSEWHERE):
+            pass
 
     def reveal(self, turn: Turn) -> None:
         """Show a stretch whose scores are fixed.  Raises: UsageError when they are not."""
