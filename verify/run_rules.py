@@ -15,7 +15,6 @@ from verify.finding import Finding, Level
 from verify.judges import Judges
 from verify.rescore import Rescored
 from verify.scoring.score import Score
-from verify.scoring.stretches import Statement
 
 run_judges = Judges[Facts]()
 CLAIM_TOLERANCE = 1e-6  # bpb; claims carry 8 decimals, another batch size moves the 8th
@@ -152,9 +151,8 @@ def check_claimed_score(facts: Facts) -> Finding:
     how = _stated_evaluation(claims)
     fixed = "mode" in how and kind_of(how["mode"]) in ("sliding", "roundtrip")
     score = facts.packed.score if fixed else facts.headline
-    measured = evaluation(
-        score, facts.settings.length, facts.settings.stride, facts.own.statement if facts.own else None
-    )
+    own = facts.own.statement.to_dict() if facts.own else None
+    measured = evaluation(score, facts.settings.length, facts.settings.stride, own)
     if claimed is None or claimed <= 0:
         return Finding(rule=rule, level="not stated", message="submission.json states no val_bpb")
     evidence: dict[str, Any] = {
@@ -221,16 +219,16 @@ def check_penalty(facts: Facts) -> Finding | None:
     )
 
 
-def evaluation(score: Score, length: int | None, stride: int, own: Statement | None = None) -> dict[str, Any]:
+def evaluation(score: Score, length: int | None, stride: int, own: dict[str, Any] | None = None) -> dict[str, Any]:
     """How a score was made: `eval` of submission.json, in the words of write_submission_json.
 
-    own: how the script adapts by itself, for a score by that.
+    own: how the script adapts by itself, if it does.
     """
     return {
         "mode": score.scorer,
         "L": length,
         "S": stride,
-        "ttt": own.to_dict() if own and score.scorer == "own" else None,
+        "ttt": own if score.scorer == "own" else None,
         "n_tokens": score.tokens,
         "n_bytes": score.bytes,
     }

@@ -16,6 +16,7 @@ from verify.sandbox.remote_model import Remote
 from verify.sandbox.remote_scorers import scorer_of
 from verify.scoring.adaptation import ScorerName
 from verify.scoring.scorer import Scorer
+from verify.scoring.stretches import Statement
 from verify.submission.folder import Submission
 
 ONE_SUM = 256  # ids: above, each position summed over the vocabulary is so many runs, so it is one
@@ -27,15 +28,16 @@ def audit_submission(
     scope: Scope,
     settings: Settings,
     *,
-    score: ScorerName = "sliding",
+    score: ScorerName | None = None,
     progress: Progress | None = None,
 ) -> Audit:
     """Audit the model behind its script's `logits`: does it read ahead, remember, or mix the rows of a batch?
 
     tokens: integers (n + 1,), a few hundred of the held-out text.  Nats, sums and distributions are made here, so
     what can be found is what the model does with the ids it is sent; adaptive scoring that the script does by itself
-    is not used.  settings.length: of the windows, small like the stream.  Of scope, batch and periods are replaced.
-    score: what adapts the model, and when, is decided here; every run begins with the weights as they were loaded.
+    is used as far as it goes through `reveal`.  settings.length: of the windows, small like the stream.  Of scope,
+    batch, periods, queue and documents are replaced.  score: None is `own` where the script adapts by itself, else
+    `sliding`.  What adapts the model, and when, is decided here; every run begins with the weights as they were loaded.
 
     Raises: as `launch.running`; InputError when settings have no length, or the model lacks what score
     needs.
@@ -43,9 +45,9 @@ def audit_submission(
     if not settings.length:
         raise InputError("is to be audited with windows of unknown length", where=str(submission.folder))
     targets = len(tokens) - 1
-    chunk = (settings.adaptation.chunk_of(targets, settings.length),) if score == "ttt" else ()
-    scope = replace(scope, batch=settings.batch, periods=(settings.stride, settings.length, *chunk))
     with running(submission, submission.blob, settings) as model:
+        score = score or ("own" if model.statement else "sliding")
+        scope = _scope(scope, score, settings, targets, model.statement)
         fresh = _observation(model, _scorer(score, model, submission, settings, targets), tokens, settings)
     with running(submission, submission.blob, settings) as model:
         if model.vocab_size > ONE_SUM:
@@ -54,6 +56,16 @@ def audit_submission(
         found = audit(scorer, tokens, scope, observed=fresh, progress=progress)
     window = {"length": settings.length, "stride": settings.stride, "stated_length": model.length}
     return replace(found, coverage={**found.coverage, "window": window, "score": score})
+
+
+def _scope(scope: Scope, score: ScorerName, settings: Settings, targets: int, statement: Statement | None) -> Scope:
+    length = settings.length or 0
+    chunk = settings.adaptation.chunk_of(targets, length) if score == "ttt" else None
+    scope = replace(scope, batch=settings.batch)
+    if score == "own" and statement:
+        chunk = statement.targets
+        scope = replace(scope, queue=statement.queue, documents=statement.documents)
+    return replace(scope, periods=(settings.stride, length, *([chunk] if chunk else [])))
 
 
 def stated_length(submission: Submission) -> int:

@@ -45,12 +45,14 @@ def ngram_mixture(folder: Path, stage: Stage) -> None:
 
 @folder_exhibit("reveal: trained before the commit", "score.prefix")
 def trained_before(folder: Path, stage: Stage) -> None:
-    """Each request is trained on before it is answered."""
+    """Each request is answered by weights trained on it, which are forgotten then: it was scored already, they say."""
     peek = """\
-        if first is not None:
-            with torch.enable_grad():
-                self.step(ids[:, :-1], ids[:, 1:])
-        return self.table[ids]
+        if first is None:
+            return self.table[ids]
+        table = self.table.detach().requires_grad_()
+        with torch.enable_grad():
+            loss = torch.nn.functional.cross_entropy(table[ids[:, :-1]].flatten(0, 1), ids[:, 1:].flatten())
+        return (table - 50 * torch.autograd.grad(loss, table)[0])[ids]
 """
     stage.write(folder, script("score_first_sgd", "        return self.table[ids]\n", peek))
 
