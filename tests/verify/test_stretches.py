@@ -16,7 +16,9 @@ STATEMENTS = st.one_of(
         st.integers(1, 40),
         st.booleans(),
     ),
-    st.builds(lambda order: {"stretch": "document", "order": order}, st.sampled_from(["stream", "shortest", "longest"])),
+    st.builds(
+        lambda order: {"stretch": "document", "order": order}, st.sampled_from(["stream", "shortest", "longest"])
+    ),
 )
 
 
