@@ -11,6 +11,7 @@ from verify.submission.folder import Submission
 from verify.submission_gallery import FOLDERS
 from verify.submission_gallery.stage import Stage, build
 
+pytestmark = pytest.mark.slow  # about 130 runs each
 IDS = 24  # a vocabulary this small makes a sum over it 24 runs
 SCOPE = Scope(cuts=12, coded=6, sums=2)
 SETTINGS = Settings(length=16, stride=8, batch=4, threads=1)
@@ -34,8 +35,10 @@ def levels(stage, tmp_path):
             text = text.replace(old, new)
         table = np.random.default_rng(3).normal(0, 1, (IDS, IDS)).astype(np.float32)
         stage.write(folder, text, {"table": table})
-        ids = stage.heldout.tokens[:121].astype(np.int64)
-        tokens = np.where(ids == BOS, BOS, 4 + ids % (IDS - 4))
+        phrase = np.array([BOS, *range(4, 20), 5, 6, 9])  # repeated with errors, so that counts have something to say
+        tokens = np.resize(phrase, 121)
+        wrong = np.random.default_rng(4).integers(1, 120, 20)
+        tokens[wrong] = np.where(tokens[wrong] == BOS, BOS, 4 + wrong % (IDS - 4))
         audit = audit_submission(Submission.open(folder), tokens, SCOPE, SETTINGS)
         assert audit.coverage["score"] == "own"
         return {finding.rule: finding.level for finding in audit.findings}
@@ -43,7 +46,6 @@ def levels(stage, tmp_path):
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -62,18 +64,10 @@ def test_nobody_honest_is_accused(levels, name):
     ("name", "rules"),
     [
         ("reveal: hint gated by the target", {"audit.prefix", "audit.self_target", "audit.kraft"}),
-        pytest.param(
-            "reveal: trained before the commit", {"audit.prefix", "audit.self_target"}, marks=pytest.mark.slow
-        ),
-        pytest.param(
-            "reveal: the better of two", {"audit.prefix", "audit.self_target", "audit.kraft"}, marks=pytest.mark.slow
-        ),
-        pytest.param(
-            "reveal: mixture of the gold token only",
-            {"audit.prefix", "audit.self_target", "audit.kraft"},
-            marks=pytest.mark.slow,
-        ),
-        pytest.param("reveal: learned from requests", {"audit.batch"}, marks=pytest.mark.slow),
+        ("reveal: trained before the commit", {"audit.prefix", "audit.self_target"}),
+        ("reveal: the better of two", {"audit.prefix", "audit.self_target", "audit.kraft"}),
+        ("reveal: mixture of the gold token only", {"audit.prefix", "audit.self_target", "audit.kraft"}),
+        ("reveal: learned from requests", {"audit.batch"}),
     ],
 )
 def test_a_peek_fails_by_its_rules(levels, name, rules):
@@ -81,7 +75,6 @@ def test_a_peek_fails_by_its_rules(levels, name, rules):
     assert {rule for rule in found if found[rule] in ("fail", "warn")} >= rules
 
 
-@pytest.mark.slow
 def test_the_order_of_a_queue_is_told(levels):
     """Nothing fails: what an order by the lengths of unread documents gives away is named."""
     queue = {'"documents": True}': '"documents": True, "order": "shortest"}', "if ids[-1] == BOS:": "if ids is None:"}
@@ -90,7 +83,6 @@ def test_the_order_of_a_queue_is_told(levels):
     assert (found["audit.coverage"], found["audit.structure"]) == ("warn", "warn")
 
 
-@pytest.mark.slow
 def test_what_is_kept_for_the_next_run_shows(levels):
     """Every run begins with a new object; what the script keeps outside of it is found."""
     kept = {
