@@ -102,7 +102,7 @@ def measure(
         packed = reload(submission, submission.blob, heldout, settings, progress, later=more, sample=sample)
     settings = replace(settings, length=packed.length)
     prefix = probe_prefix(submission, heldout, settings, sample)
-    own = _own(submission, heldout, settings, bar) if packed.statement else None
+    own = _own(submission, heldout, settings, bar) if packed.adapts else None
     adapted = [_adapted(kind, submission, heldout, settings, bar) for kind in more if kind != "own"]
     floats = None
     if lossless:
@@ -260,6 +260,6 @@ def _own(submission: Submission, heldout: HeldOut, settings: Settings, bar: Bar)
     sample = Sample()
     rescored = _adapted("own", submission, heldout, settings, bar, sample)
     if rescored.statement is None:
-        raise InputError("states how it adapts in one process and not in another", where=str(submission.folder / MAIN))
-    probe = probe_own(submission, heldout, settings, sample)
+        raise InputError("adapts by itself in one process and not in another", where=str(submission.folder / MAIN))
+    probe = probe_own(submission, heldout, settings, rescored.statement, sample)
     return OwnFacts(rescored=rescored, statement=rescored.statement, probe=probe)

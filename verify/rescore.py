@@ -28,7 +28,8 @@ class Rescored:
     """state: of the loaded module.  length: of the windows that were scored, in tokens.
 
     notes: how the adapter of the seed family loaded it, () by the script's own `load`.  missing: what the sandbox could
-    not enforce.  attempts: what it refused.  statement: how the script adapts by itself, None when it does not.
+    not enforce.  attempts: what it refused.  adapts: the script can by itself; statement: how it did, if this is the
+    score by that.
     """
 
     score: Score
@@ -37,6 +38,7 @@ class Rescored:
     notes: tuple[str, ...]
     missing: tuple[str, ...]
     attempts: tuple[str, ...]
+    adapts: bool = False
     statement: Statement | None = None
 
 
@@ -85,5 +87,6 @@ def reload(
             notes=tuple(model.notes),
             missing=tuple(model.missing),
             attempts=tuple(model.attempts),
-            statement=model.statement,
+            adapts=model.adapts,
+            statement=model.statement if score == "own" else None,
         )

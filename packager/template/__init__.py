@@ -97,6 +97,7 @@ FULL = (
     "verify.scoring.sliding",
     "verify.scoring.slot",
     "verify.scoring.ttt",
+    "verify.scoring.own_adaptation",
     "verify.scoring.token_bytes",
     "verify.scoring.validation",
 )

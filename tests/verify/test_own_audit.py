@@ -11,9 +11,9 @@ from verify.submission.folder import Submission
 from verify.submission_gallery import FOLDERS
 from verify.submission_gallery.stage import Stage, build
 
-pytestmark = pytest.mark.slow  # about 130 runs each
+pytestmark = pytest.mark.slow  # about 150 runs each
 IDS = 24  # a vocabulary this small makes a sum over it 24 runs
-SCOPE = Scope(cuts=12, coded=6, sums=2)
+SCOPE = Scope(cuts=12, coded=4, sums=4)
 SETTINGS = Settings(length=16, stride=8, batch=4, threads=1)
 
 
@@ -26,19 +26,17 @@ def stage(tmp_path_factory) -> Stage:
 def levels(stage, tmp_path):
     """Rule -> level, of a folder of the gallery with a table and a text of few ids, its chunks small like the text."""
 
-    def found(name: str, **changes: str) -> dict[str, str]:
+    def found(name: str, changes: dict[str, str] | None = None) -> dict[str, str]:
         folder = tmp_path / "submission"
         FOLDERS[name].change(folder, stage)
         text = (folder / "train_gpt.py").read_text().replace("= 512, 32, 4, 3, 2.0", "= 32, 16, 1, 2, 2.0")
-        for old, new in changes.items():
+        for old, new in (changes or {}).items():
             assert text.count(old) == 1
             text = text.replace(old, new)
         table = np.random.default_rng(3).normal(0, 1, (IDS, IDS)).astype(np.float32)
         stage.write(folder, text, {"table": table})
-        phrase = np.array([BOS, *range(4, 20), 5, 6, 9])  # repeated with errors, so that counts have something to say
-        tokens = np.resize(phrase, 121)
-        wrong = np.random.default_rng(4).integers(1, 120, 20)
-        tokens[wrong] = np.where(tokens[wrong] == BOS, BOS, 4 + wrong % (IDS - 4))
+        words = np.resize([4, 5, 6, 7, 8, 4, 5, 9, 6, 7, 8], 29)  # repeated, so that counts have something to say
+        tokens = np.concatenate([[BOS, *words], [BOS, *words[:16]], [BOS, *words[3:]], [BOS, *words[:16]]])
         audit = audit_submission(Submission.open(folder), tokens, SCOPE, SETTINGS)
         assert audit.coverage["score"] == "own"
         return {finding.rule: finding.level for finding in audit.findings}
@@ -78,7 +76,7 @@ def test_a_peek_fails_by_its_rules(levels, name, rules):
 def test_the_order_of_a_queue_is_told(levels):
     """Nothing fails: what an order by the lengths of unread documents gives away is named."""
     queue = {'"documents": True}': '"documents": True, "order": "shortest"}', "if ids[-1] == BOS:": "if ids is None:"}
-    found = levels("reveal: LoRA inside documents", **queue)
+    found = levels("reveal: LoRA inside documents", queue)
     assert "fail" not in found.values()
     assert (found["audit.coverage"], found["audit.structure"]) == ("warn", "warn")
 
@@ -89,4 +87,4 @@ def test_what_is_kept_for_the_next_run_shows(levels):
         "self.followed: defaultdict[Pair, Counter[int]] = defaultdict(Counter)": "self.followed = KEPT",
         "BETA, LEAST = 1.5, 2": "BETA, LEAST, KEPT = 1.5, 2, defaultdict(Counter)",
     }
-    assert levels("reveal: n-gram tilt", **kept)["audit.determinism"] == "fail"
+    assert levels("reveal: n-gram tilt", kept)["audit.determinism"] == "fail"

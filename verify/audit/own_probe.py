@@ -15,6 +15,7 @@ from verify.sandbox.remote_scorers import scorer_of
 from verify.scoring.heldout import HeldOut
 from verify.scoring.reservoir import Sample
 from verify.scoring.scorer import Scored
+from verify.scoring.stretches import Statement
 from verify.scoring.token_bytes import BOS
 from verify.scoring.token_stream import predict
 from verify.scoring.windows import Window, batches
@@ -46,14 +47,17 @@ class OwnProbe:
         return self.alone.size if self.alone else 0.0
 
 
-def probe_own(submission: Submission, heldout: HeldOut, settings: Settings, sample: Sample) -> OwnProbe:
+def probe_own(
+    submission: Submission, heldout: HeldOut, settings: Settings, statement: Statement, sample: Sample
+) -> OwnProbe:
     """Reveal the text again to a second process, and ask it for the batches of a sample when it is their turn.
 
     It is asked for nothing else, and first with other text behind a cut, so a state that comes from requests, and not
     from what was revealed, shows as well.  Up to a cut scores are to be those that the first process gave.  It ends
     with the last batch of the sample: revealing costs what the script's learning costs, and no more.
 
-    settings.length: as scored.  sample: of the run that scored.  Raises: as `verify.sandbox.launch.running`.
+    settings.length: as scored.  statement, sample: of the run that scored.
+    Raises: as `verify.sandbox.launch.running`; InputError when it states something else now.
     """
     kept = {int(scored.positions[0]): scored for scored in sample.batches}
     found, alone, count = list[tuple[int, int, Difference]](), list[Difference](), 0
@@ -69,7 +73,9 @@ def probe_own(submission: Submission, heldout: HeldOut, settings: Settings, samp
         )
         if not isinstance(scorer, OwnScorer):
             raise InputError("does not adapt by itself", where=model.where)
-        for turn, group in _asked(scorer, heldout.tokens, settings.batch, kept):
+        if model.begin(heldout.targets) != statement:
+            raise InputError("states another adaptation in each process", where=model.where)
+        for turn, group in _asked(scorer, scorer.turns(heldout.tokens, statement), settings.batch, kept):
             asked = _Batch(scorer, turn, group, kept[turn.part.start + group[0].first_scored], heldout.tokens)
             for cut in asked.cuts(sample.rng):
                 count += 1
@@ -87,12 +93,11 @@ def probe_own(submission: Submission, heldout: HeldOut, settings: Settings, samp
 
 
 def _asked(
-    scorer: OwnScorer, tokens: np.ndarray, batch: int, kept: dict[int, Scored]
+    scorer: OwnScorer, turns: Iterator[Turn], batch: int, kept: dict[int, Scored]
 ) -> Iterator[tuple[Turn, list[Window]]]:
     """The batches that were kept, each when all stretches before its own are revealed."""
     left, last = set(kept), None
-    scorer.begin(len(tokens) - 1)
-    for turn in scorer.turns(tokens):
+    for turn in turns:
         if not left:
             return
         if last:

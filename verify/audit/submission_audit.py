@@ -46,8 +46,9 @@ def audit_submission(
         raise InputError("is to be audited with windows of unknown length", where=str(submission.folder))
     targets = len(tokens) - 1
     with running(submission, submission.blob, settings) as model:
-        score = score or ("own" if model.statement else "sliding")
-        scope = _scope(scope, score, settings, targets, model.statement)
+        score = score or ("own" if model.adapts else "sliding")
+        statement = model.begin(targets) if score == "own" and model.adapts else None
+        scope = _scope(scope, score, settings, targets, statement)
         fresh = _observation(model, _scorer(score, model, submission, settings, targets), tokens, settings)
     with running(submission, submission.blob, settings) as model:
         if model.vocab_size > ONE_SUM:

@@ -32,14 +32,16 @@ def lacks(model: Any) -> dict[str, str]:
     return found
 
 
-def adaptation(model: Any) -> dict[str, Any]:
+def adaptation(model: Any, targets: int | None = None) -> dict[str, Any]:
     """The word for the parent that a model with `reveal` states as `adaptation`; nothing of another model.
 
+    targets: of the run, for a statement that is a function of them; None before there is one, then it says nothing yet.
     Raises: InputError for what is not of JSON.
     """
-    if not callable(getattr(model, "reveal", None)):
-        return {}
     stated = getattr(model, "adaptation", None)
+    if not callable(getattr(model, "reveal", None)) or (callable(stated) and targets is None):
+        return {}
+    stated = stated(targets) if callable(stated) else stated
     try:
         return {"adaptation": json.loads(json.dumps(stated))}
     except (TypeError, ValueError, RecursionError):
@@ -147,7 +149,7 @@ class Served:
         self._begun = True
         if callable(begin := getattr(self._model, "begin", None)):
             begin(targets)
-        return {"kind": "begun"}, None
+        return {"kind": "begun", **adaptation(self._model, targets)}, None
 
     def _reveal(self, *, ids: torch.Tensor, first: int) -> Answer:
         self._model.reveal(ids, first)

@@ -33,7 +33,6 @@ class OwnScorer:
     """
 
     model: Remote
-    statement: Statement
     vocab_size: int
     length: int
     stride: int
@@ -46,9 +45,8 @@ class OwnScorer:
         Raises: as `Remote`; UsageError for a bad stride, batch or ranks; InputError for logits of a wrong shape.
         """
         ranks = Ranks.of(ranks)
-        self.begin(len(tokens) - 1)
         last: Turn | None = None
-        for turn in self.turns(tokens):
+        for turn in self.turns(tokens, self.model.begin(len(tokens) - 1)):
             if last:
                 self.reveal(last)
             named = self.model.digest(own=True) if self.evidence else ""
@@ -57,16 +55,12 @@ class OwnScorer:
                     yield replace(self.ask(turn, group), digest=named)
             last = turn
 
-    def turns(self, tokens: np.ndarray) -> Iterator[Turn]:
+    def turns(self, tokens: np.ndarray, statement: Statement) -> Iterator[Turn]:
         """The stretches of a text, integers (n + 1,), in their order."""
-        for part in self.statement.parts(tokens):
+        for part in statement.parts(tokens):
             stream = Stream(tokens[part.start : part.stop + 1])
-            for stretch in self.statement.stretches(stream.targets, self.length, self.stride):
+            for stretch in statement.stretches(stream.targets, self.length, self.stride):
                 yield Turn(part, stretch, stream)
-
-    def begin(self, targets: int) -> None:
-        """Start a run over so many targets."""
-        self.model.tell("begin", targets=targets)
 
     def ask(self, turn: Turn, group: list[Window]) -> Scored:
         """Score neighbouring windows of one shape, which come next in the stretch, and commit them."""

@@ -21,7 +21,8 @@ class Remote:
     What the process says about itself, and nobody should rely on: state, per tensor of the loaded module its dtype,
     shape and sha256; length, the window length that the script states, or None; notes, how it was loaded; missing,
     what the sandbox could not enforce; attempts, what it refused, up to the last answer; lacks, adaptive scorer -> why
-    the model cannot be scored by it; statement, how it adapts by itself, or None.  where: the script, for messages.
+    the model cannot be scored by it; statement, how it adapts by itself, None as long as it did not say so.  where: the
+    script, for messages.
 
     Raises (all methods): InputError when the script fails or answers anything else, with `where`; LimitError and
     EnvironmentLacks when the process says so; EOFError, BrokenPipeError when it is gone.
@@ -47,6 +48,11 @@ class Remote:
         self._checked(isinstance(lacks, dict), lacks)
         self.lacks = {str(scorer): printable(why, 300) for scorer, why in lacks.items()}
         self.statement = Statement.read(loaded["adaptation"]) if "adaptation" in loaded else None
+
+    @property
+    def adapts(self) -> bool:
+        """Whether it offers `reveal`."""
+        return "own" not in self.lacks
 
     @property
     def vocab_size(self) -> int:
@@ -82,6 +88,14 @@ class Remote:
     def digest(self, **words: Any) -> str:
         """The name of the state behind the last logits; words: as for `asked`."""
         return printable(self.tell("digest", **self._words, **words).get("digest"), 64)
+
+    def begin(self, targets: int) -> Statement:
+        """Start a run of its own adaptation over so many targets, as the artifact is; how it will be made.
+
+        Raises: InputError, besides, for what is no statement.
+        """
+        self.statement = Statement.read(self.tell("begin", targets=targets).get("adaptation"))
+        return self.statement
 
     def refresh(self) -> None:
         """Ask for the attempts up to now."""

@@ -95,9 +95,7 @@ def scorer_of(
     if kind == "sliding":
         return RemoteSliding(**common)
     if kind == "own":
-        if model.statement is None:
-            raise InputError("says nowhere how it adapts by itself", where=model.where, hint="score it by sliding")
-        return OwnScorer(**common, statement=model.statement)
+        return OwnScorer(**common)
     if kind == "slot":
         return ContextSlot(**common, steps=adaptation.slot_steps, lr=adaptation.slot_lr, shifts=RemoteShifts)
     return ScoreFirst(
