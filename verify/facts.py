@@ -8,9 +8,9 @@ from verify.audit.own_probe import OwnProbe
 from verify.audit.prefix_probe import PrefixProbe
 from verify.claims.group_rules import GroupFacts
 from verify.rescore import Rescored, State
+from verify.reveal.stretches import Statement
 from verify.sandbox.launch import Settings
 from verify.scoring.score import Score
-from verify.scoring.stretches import Statement
 from verify.submission.byte_count import ByteCount
 from verify.submission.static_scan import Scan
 

@@ -10,13 +10,13 @@ from functools import partial
 from typing import Any
 
 from codec.errors import InputError
+from verify.reveal.stretches import Statement
 from verify.sandbox.launch import Settings, running
 from verify.sandbox.remote_scorers import scorer_of
 from verify.scoring.adaptation import ScorerName
 from verify.scoring.heldout import HeldOut
 from verify.scoring.reservoir import Sample
 from verify.scoring.score import Score, total
-from verify.scoring.stretches import Statement
 from verify.scoring.token_bytes import TokenBytes
 from verify.submission.folder import Submission
 

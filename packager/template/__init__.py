@@ -89,6 +89,7 @@ FULL = (
     "trainer.run.step",
     "trainer.run.loop",
     "verify.scoring.adaptation",
+    "verify.reveal.own_adaptation",
     "verify.scoring.ranks",
     "verify.scoring.scorer",
     "verify.scoring.score",
@@ -97,7 +98,6 @@ FULL = (
     "verify.scoring.sliding",
     "verify.scoring.slot",
     "verify.scoring.ttt",
-    "verify.scoring.own_adaptation",
     "verify.scoring.token_bytes",
     "verify.scoring.validation",
 )

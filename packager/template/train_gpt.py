@@ -43,8 +43,8 @@ from trainer.run.launched import told_once
 from trainer.run.loop import train
 from trainer.run.run_folder import LOG, LogHead
 from trainer.run.text_log import TrainLog
+from verify.reveal.own_adaptation import Own
 from verify.scoring.adaptation import Adaptation
-from verify.scoring.own_adaptation import Own
 from verify.scoring.ranks import Ranks as Shares
 from verify.scoring.score import Score
 from verify.scoring.scorer import Scorer

@@ -15,14 +15,14 @@ from tests.verify.models import VOCAB, Toy, nats_of, stream
 from tests.verify.test_adaptation import ROUNDING
 from trainer.model.gpt import GPT
 from trainer.presets.catalog import find_preset
+from verify.reveal.own_adaptation import Own
+from verify.reveal.stretches import Statement
 from verify.sandbox.launch import Settings, running
 from verify.sandbox.model_server import Served
 from verify.sandbox.own_scorer import OwnScorer
 from verify.sandbox.remote_scorers import scorer_of
 from verify.scoring.adaptation import Adaptation
-from verify.scoring.own_adaptation import Own
 from verify.scoring.slot import ContextSlot
-from verify.scoring.stretches import Statement
 from verify.scoring.ttt import UPDATES, ScoreFirst
 from verify.submission.folder import Submission
 

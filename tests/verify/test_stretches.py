@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.errors import InputError
-from verify.scoring.stretches import Statement
+from verify.reveal.stretches import Statement
 from verify.scoring.token_bytes import BOS
 
 STATEMENTS = st.one_of(

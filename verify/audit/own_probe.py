@@ -9,13 +9,13 @@ import torch
 from codec.errors import InputError
 from verify.audit.causality_rules import FLOAT
 from verify.audit.trace import Difference, largest_difference
+from verify.reveal.stretches import Statement
 from verify.sandbox.launch import Settings, running
 from verify.sandbox.own_scorer import OwnScorer, Turn
 from verify.sandbox.remote_scorers import scorer_of
 from verify.scoring.heldout import HeldOut
 from verify.scoring.reservoir import Sample
 from verify.scoring.scorer import Scored
-from verify.scoring.stretches import Statement
 from verify.scoring.token_bytes import BOS
 from verify.scoring.token_stream import predict
 from verify.scoring.windows import Window, batches

@@ -10,13 +10,13 @@ from verify.audit.fresh_process import Observation
 from verify.audit.perturbations import Scope
 from verify.audit.runner import Audit, audit
 from verify.audit.trace import trace
+from verify.reveal.stretches import Statement
 from verify.sandbox.confine import THREADS
 from verify.sandbox.launch import Settings, running
 from verify.sandbox.remote_model import Remote
 from verify.sandbox.remote_scorers import scorer_of
 from verify.scoring.adaptation import ScorerName
 from verify.scoring.scorer import Scorer
-from verify.scoring.stretches import Statement
 from verify.submission.folder import Submission
 
 ONE_SUM = 256  # ids: above, each position summed over the vocabulary is so many runs, so it is one

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from verify.reveal.stretches import Part, Statement, Stretch
 from verify.sandbox.remote_model import Remote
 from verify.scoring.ranks import Ranks
 from verify.scoring.scorer import Scored
-from verify.scoring.stretches import Part, Statement, Stretch
 from verify.scoring.token_stream import Stream
 from verify.scoring.windows import Window, batches
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from codec.errors import CodecError, EnvironmentLacks, InputError, LimitError, PgolfError, UsageError, printable
+from verify.reveal.stretches import Statement
 from verify.sandbox import wire
-from verify.scoring.stretches import Statement
 
 MAX_LENGTH = 1 << 20  # tokens of a window; the logits of a longer one would not be read for any real vocabulary
 MAX_LOGITS = 1 << 31  # bytes of one answer: 32 whole windows of 2,048 tokens over 8,192 ids
