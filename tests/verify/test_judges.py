@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from codec.errors import InputError, UsageError
-from tests.verify.measured import FACTS, RESCORED, SCORE, claiming, hit, moved
+from tests.verify.measured import ADAPTING, FACTS, RESCORED, SCORE, claiming, hit, moved
 from tests.verify.records import write_1716
 from verify import Finding, folder_rules, judge, run_rules
 from verify.audit.gallery import EXHIBITS, audit_all
@@ -71,7 +71,7 @@ def test_every_rule_of_the_table_is_judged(tmp_path):
     foreign = replace(FACTS.artifact, foreign="zstd data")
     found = {
         each.rule
-        for facts in (FACTS, replace(FACTS, scan=scanned, artifact=foreign, logs=logs, floats=SCORE))
+        for facts in (FACTS, ADAPTING, replace(FACTS, scan=scanned, artifact=foreign, logs=logs, floats=SCORE))
         for each in judge(facts)
     }
     assert found == {*folder_judges.rules, *run_judges.rules}
