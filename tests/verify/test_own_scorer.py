@@ -190,6 +190,43 @@ def test_what_is_revealed_was_scored_and_comes_once_in_order(write_submission, h
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "stated", [{"stretch": "document"}, {"stretch": "chunk", "targets": 8, "documents": True}], ids=str
+)
+def test_requests_do_not_tell_where_a_document_ends(write_submission, heldout, monkeypatch, stated):
+    """Up to there they are those of a text that goes on; only what is revealed tells, when it is scored."""
+    text = heldout.tokens[:100].astype(np.int64)
+    subject = Submission.open(write_submission(noting(stated)))
+    asked, send = [], wire.send
+
+    def seen(pipe, message, ids=None):
+        if message["kind"] == "logits":
+            asked.append((message["rows"], ids.tolist()))
+        send(pipe, message, ids)
+
+    with running(subject, subject.blob, Settings(length=16, stride=4, threads=1)) as model:
+        scorer, found = own(model, 99, length=16, stride=4), []
+        monkeypatch.setattr(wire, "send", seen)
+        for end in np.flatnonzero(text == BOS)[1:4]:
+            other = text.copy()
+            other[end] = 7
+            for tokens in (text, other):
+                asked.clear()
+                for scored in scorer.run(tokens, batch=4):
+                    if scored.positions[-1] >= end - 1:
+                        break
+                found.append(list(asked))
+            known = [
+                [(rows, [row[: end - at] for row, at in zip(ids, rows, strict=True)]) for rows, ids in each]
+                for each in found[-2:]
+            ]
+            assert known[0] == known[1]
+            sizes = [[np.shape(ids) for _, ids in each] for each in found[-2:]]
+            assert sizes[0] == sizes[1]
+            assert {size[0] for size in sizes[0]} == {1}
+
+
+@pytest.mark.slow
 def test_documents_in_the_order_of_a_queue(write_submission, heldout):
     """The shortest is asked for and shown first; every target is scored once, with its document as context."""
     tokens = heldout.tokens[:100]

@@ -59,9 +59,7 @@ def check_self_target(measured: Measurements) -> Judgement:
     coverage = {"positions": sorted({run.change.cut for run in runs})}
     if any(run.before.log_probs is None for run in runs):
         return Judgement("unknown", NO_DISTRIBUTIONS, coverage)
-    # Where windows end with documents, a target that starts one cuts them: sums of floats in other shapes.
-    floor = FLOAT if measured.scope.documents else 0.0
-    return _unchanged("only its target changed", runs, measured.noise, coverage, floor)
+    return _unchanged("only its target changed", runs, measured.noise, coverage)
 
 
 @check("audit.kraft")

@@ -16,9 +16,8 @@ from verify.sandbox.remote_scorers import scorer_of
 from verify.scoring.heldout import HeldOut
 from verify.scoring.reservoir import Sample
 from verify.scoring.scorer import Scored
-from verify.scoring.token_bytes import BOS
 from verify.scoring.token_stream import predict
-from verify.scoring.windows import Window, batches
+from verify.scoring.windows import Window
 from verify.submission.folder import Submission
 
 CUTS = 4  # of each batch that is looked at; a cut costs one request
@@ -102,7 +101,7 @@ def _asked(
             return
         if last:
             scorer.reveal(last)
-        for group in batches(turn.stretch.windows, batch):
+        for group in turn.batches(turn.stretch.windows, batch):
             first = turn.part.start + group[0].first_scored
             if first in left:
                 left.remove(first)
@@ -115,24 +114,22 @@ class _Batch:
     """One scored batch, and what the second process says of its windows."""
 
     def __init__(self, scorer: OwnScorer, turn: Turn, group: list[Window], before: Scored, tokens: np.ndarray) -> None:
-        start = turn.part.start
-        self._windows = [Window(*(start + at for at in window)) for window in group]
-        self.first, self._stop = self._windows[0].first_scored, self._windows[-1].stop
-        self._model = scorer.model.asked(rows=[window.start for window in self._windows])
+        self._scorer, self._turn, self._group = scorer, turn, group
         self._before, self._tokens = before.nats, tokens
+        self.first = turn.part.start + group[0].first_scored
+        self._stop = self.first + len(before.nats)
 
     def cuts(self, rng: np.random.Generator) -> list[int]:
-        """Positions behind which a request still holds a token; none in a batch of one position."""
-        places = np.arange(self.first, self._stop - 1)
+        """Scored positions behind which a request may still hold a token; none in a batch of one position."""
+        places = np.arange(self.first, self._stop - (0 if self._turn.stretch.reach else 1))
         return sorted(rng.choice(places, min(CUTS, len(places)), replace=False).tolist())
 
     def changed(self, cut: int, rng: np.random.Generator) -> Difference | None:
-        """The largest difference up to a cut, when another part of the text, without its documents' starts, follows."""
+        """The largest difference up to a cut when another part of the text follows."""
         text = self._tokens.copy()
-        size = self._stop - cut - 1
-        others = self._tokens[self._tokens != BOS]
-        at = int(rng.integers(max(len(others) - size, 1)))
-        text[cut + 1 : self._stop] = np.resize(others[at : at + size], size)
+        size = min(self._stop + self._turn.stretch.reach, len(text)) - cut - 1
+        at = int(rng.integers(len(text) - size))
+        text[cut + 1 : cut + 1 + size] = self._tokens[at : at + size]
         return self._difference(text, cut)
 
     def repeated(self) -> Difference | None:
@@ -141,9 +138,10 @@ class _Batch:
 
     @torch.no_grad()
     def _difference(self, text: np.ndarray, cut: int) -> Difference | None:
-        ids = np.stack([text[window.start : window.stop] for window in self._windows]).astype(np.int64)
-        context = self.first - self._windows[0].start
-        log_probs = predict(self._model, torch.from_numpy(ids), context).flatten(0, 1).float().log_softmax(-1)
+        windows = torch.zeros(len(self._group), self._group[0].stop - self._group[0].start)
+        model, context = self._scorer.asked(self._turn, self._group, text), self._group[0]
+        logits = predict(model, windows, context.first_scored - context.start)
+        log_probs = logits.flatten(0, 1).float().log_softmax(-1)
         positions = np.arange(self.first, cut + 1)
         targets = torch.from_numpy(self._tokens[positions + 1].astype(np.int64))
         after = -log_probs[: len(positions)].gather(1, targets[:, None])[:, 0].double().numpy()

@@ -20,7 +20,6 @@ class Scope:
     starts a document, None without documents.  periods: stride, window length, chunk of the scorer, in tokens: it is
     cut at their multiples.  cuts, sums, coded: how many suffixes to replace, positions to sum over the vocabulary,
     targets to code.  queue: the scorer declares that it takes documents in another order than the stream's.
-    documents: its windows end where documents do, so another start of a document means other batch shapes.
 
     Raises: UsageError when a number is not positive.
     """
@@ -34,7 +33,6 @@ class Scope:
     coded: int = 64
     seed: int = 0
     queue: bool = False
-    documents: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch", "ranks", "cuts", "sums", "coded"):

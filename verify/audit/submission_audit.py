@@ -36,7 +36,7 @@ def audit_submission(
     tokens: integers (n + 1,), a few hundred of the held-out text.  Nats, sums and distributions are made here, so
     what can be found is what the model does with the ids it is sent; adaptive scoring that the script does by itself
     is used as far as it goes through `reveal`.  settings.length: of the windows, small like the stream.  Of scope,
-    batch, periods, queue and documents are replaced.  score: None is `own` where the script adapts by itself, else
+    batch, periods and queue are replaced.  score: None is `own` where the script adapts by itself, else
     `sliding`.  What adapts the model, and when, is decided here; every run begins with the weights as they were loaded.
 
     Raises: as `launch.running`; InputError when settings have no length, or the model lacks what score
@@ -65,7 +65,7 @@ def _scope(scope: Scope, score: ScorerName, settings: Settings, targets: int, st
     scope = replace(scope, batch=settings.batch)
     if score == "own" and statement:
         chunk = statement.targets
-        scope = replace(scope, queue=statement.queue, documents=statement.documents)
+        scope = replace(scope, queue=statement.queue)
     return replace(scope, periods=(settings.stride, length, *([chunk] if chunk else [])))
 
 

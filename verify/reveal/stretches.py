@@ -22,16 +22,18 @@ HINT = "state it as {'stretch': 'chunk', 'targets': 32768}; docs/extending.md, A
 class Stretch(NamedTuple):
     """Positions start .. stop - 1; their tokens, with the one before the first target, are tokens[start : stop + 1].
 
-    windows: counted from the start of their part, in order; those that score the stretch.
+    windows: counted from the start of their part, in order; those that score the stretch.  reach: positions that each
+    is asked for, more than it scores where a document ends: the size of a request must not tell where that is.
     """
 
     start: int
     stop: int
     windows: list[Window]
+    reach: int = 0
 
 
 class Part(NamedTuple):
-    """Positions start .. stop - 1 of a text: one document, or all of it.  No window crosses its ends."""
+    """Positions start .. stop - 1 of a text: one document, or all of it.  No window sees what is before its start."""
 
     start: int
     stop: int
@@ -106,17 +108,19 @@ class Statement:
     def stretches(self, targets: int, length: int, stride: int) -> Iterator[Stretch]:
         """Those of a part of so many targets.  length, stride: of the windows, in tokens.
 
-        A chunk that is shorter than a window is all that one window scores, from the first window on.
+        A chunk that is shorter than a window is all that one window scores, from the first window on.  So is a stride
+        inside documents.
         """
+        step = min(stride, self.targets or stride)
+        short = self.documents or (self.targets or length) < length
+        windows, reach = (growing if short else plan)(targets, length, step), step if self.documents else 0
         if self.stretch == "chunk" and self.targets:
-            short = self.targets < length
-            windows = (growing if short else plan)(targets, length, min(stride, self.targets))
             for number, some in enumerate(by_chunk(windows, targets, self.targets)):
-                yield Stretch(number * self.targets, min((number + 1) * self.targets, targets), some)
+                yield Stretch(number * self.targets, min((number + 1) * self.targets, targets), some, reach)
         elif self.stretch == "window":
-            yield from (Stretch(each.first_scored, each.stop, [each]) for each in plan(targets, length, stride))
+            yield from (Stretch(each.first_scored, each.stop, [each], reach) for each in windows)
         else:
-            yield Stretch(0, targets, plan(targets, length, stride))
+            yield Stretch(0, targets, windows, reach)
 
 
 def growing(targets: int, length: int, stride: int) -> list[Window]:

@@ -1,10 +1,12 @@
 """Scores of a model that adapts by itself in another process: asked for a stretch, then shown it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from verify.reveal.stretches import Part, Statement, Stretch
 from verify.sandbox.remote_model import Remote
@@ -22,6 +24,32 @@ class Turn(NamedTuple):
     part: Part
     stretch: Stretch
     stream: Stream
+
+    def batches(self, windows: Sequence[Window], batch: int) -> Iterator[list[Window]]:
+        """Windows of the stretch that are asked for together; inside documents alone, or their number would tell."""
+        return batches(windows, 1 if self.stretch.reach else batch)
+
+    def rows(self, group: Sequence[Window], tokens: np.ndarray) -> np.ndarray:
+        """What is sent for such windows, int64 (B, T), of a text, integers (n + 1,): all as if no document ended."""
+        start, last = self.part.start, len(tokens) - 1
+        stops = [min(start + max(window.stop, window.first_scored + self.stretch.reach), last) for window in group]
+        pairs = zip(group, stops, strict=True)
+        return np.stack([tokens[start + window.start : stop] for window, stop in pairs]).astype(np.int64)
+
+
+class Asked:
+    """A model that is asked for these rows when it is asked for the windows that they begin with.  first: as told."""
+
+    def __init__(self, model: Remote, rows: np.ndarray, first: list[int]) -> None:
+        self._model, self._rows = model.asked(rows=first), torch.from_numpy(rows)
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """See `Remote`: the positions of the windows."""
+        return self._model.hidden(self._rows)[:, : ids.shape[1]]
+
+    def head(self, positions: Tensor) -> Tensor:
+        """See `Remote`."""
+        return self._model.head(positions)[:, : positions.shape[1]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +79,8 @@ class OwnScorer:
                 self.reveal(last)
             named = self.model.digest(own=True) if self.evidence else ""
             for _, some in ranks.parts(turn.stretch.windows):
-                for group in batches(some, batch):
-                    yield replace(self.ask(turn, group), digest=named)
+                for group in turn.batches(some, batch):
+                    yield replace(self.ask(turn, group, tokens), digest=named)
             last = turn
 
     def turns(self, tokens: np.ndarray, statement: Statement) -> Iterator[Turn]:
@@ -62,12 +90,15 @@ class OwnScorer:
             for stretch in statement.stretches(stream.targets, self.length, self.stride):
                 yield Turn(part, stretch, stream)
 
-    def ask(self, turn: Turn, group: list[Window]) -> Scored:
+    def ask(self, turn: Turn, group: list[Window], tokens: np.ndarray) -> Scored:
         """Score neighbouring windows of one shape, which come next in the stretch, and commit them."""
-        rows = [turn.part.start + window.start for window in group]
-        model = self.model.asked(rows=rows)
-        (scored,) = turn.stream.scores(model, group, batch=len(group), ranks=ALONE, keep_log_probs=self.evidence)
+        model, size = self.asked(turn, group, tokens), len(group)
+        (scored,) = turn.stream.scores(model, group, batch=size, ranks=ALONE, keep_log_probs=self.evidence)
         return replace(scored, positions=scored.positions + turn.part.start)
+
+    def asked(self, turn: Turn, group: list[Window], tokens: np.ndarray) -> Asked:
+        """The model, to be asked for windows of a stretch with what stands there in a text, integers (n + 1,)."""
+        return Asked(self.model, turn.rows(group, tokens), [turn.part.start + window.start for window in group])
 
     def pass_over(self, turn: Turn) -> None:
         """Take a stretch for scored, by another process: what it is asked meanwhile does not count."""
@@ -76,5 +107,5 @@ class OwnScorer:
 
     def reveal(self, turn: Turn) -> None:
         """Show a stretch whose scores are fixed.  Raises: UsageError when they are not."""
-        start, stop, _ = turn.stretch
+        start, stop = turn.stretch.start, turn.stretch.stop
         self.model.tell("reveal", turn.stream.revealed(start, stop + 1), first=turn.part.start + start)
