@@ -125,21 +125,24 @@ class _Batch:
         return sorted(rng.choice(places, min(CUTS, len(places)), replace=False).tolist())
 
     def changed(self, cut: int, rng: np.random.Generator) -> Difference | None:
-        """The largest difference up to a cut when another part of the text follows."""
-        text = self._tokens.copy()
-        size = min(self._stop + self._turn.stretch.reach, len(text)) - cut - 1
-        at = int(rng.integers(len(text) - size))
-        text[cut + 1 : cut + 1 + size] = self._tokens[at : at + size]
-        return self._difference(text, cut)
+        """The largest difference up to a cut when another part of the text follows, to the end of every row."""
+        text, begin = self._tokens.copy(), self._turn.part.start + self._group[0].start
+        size = self._stop + self._turn.stretch.reach - cut
+        others = np.resize(self._tokens[int(rng.integers(len(text))) :], size)
+        text[cut + 1 : self._stop] = others[: self._stop - cut - 1]
+        rows = self._turn.rows(self._group, text)
+        if self._turn.stretch.reach:  # then it is one row, which may go on behind its document
+            rows[0, cut + 1 - begin :] = others[: rows.shape[1] - (cut + 1 - begin)]
+        return self._difference(rows, cut)
 
     def repeated(self) -> Difference | None:
         """The largest difference without any change."""
-        return self._difference(self._tokens, self._stop - 1)
+        return self._difference(self._turn.rows(self._group, self._tokens), self._stop - 1)
 
     @torch.no_grad()
-    def _difference(self, text: np.ndarray, cut: int) -> Difference | None:
+    def _difference(self, rows: np.ndarray, cut: int) -> Difference | None:
         windows = torch.zeros(len(self._group), self._group[0].stop - self._group[0].start)
-        model, context = self._scorer.asked(self._turn, self._group, text), self._group[0]
+        model, context = self._scorer.asked(self._turn, self._group, rows), self._group[0]
         logits = predict(model, windows, context.first_scored - context.start)
         log_probs = logits.flatten(0, 1).float().log_softmax(-1)
         positions = np.arange(self.first, cut + 1)

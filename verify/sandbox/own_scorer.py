@@ -30,11 +30,14 @@ class Turn(NamedTuple):
         return batches(windows, 1 if self.stretch.reach else batch)
 
     def rows(self, group: Sequence[Window], tokens: np.ndarray) -> np.ndarray:
-        """What is sent for such windows, int64 (B, T), of a text, integers (n + 1,): all as if no document ended."""
+        """What is sent for such windows, int64 (B, T), of a text, integers (n + 1,).
+
+        Where a document ends in a row, the row goes on with what it began with: not with text that is still to come.
+        """
         start, last = self.part.start, len(tokens) - 1
-        stops = [min(start + max(window.stop, window.first_scored + self.stretch.reach), last) for window in group]
-        pairs = zip(group, stops, strict=True)
-        return np.stack([tokens[start + window.start : stop] for window, stop in pairs]).astype(np.int64)
+        rows = np.stack([tokens[start + window.start : start + window.stop] for window in group]).astype(np.int64)
+        lacking = min(start + group[-1].first_scored + self.stretch.reach, last) - (start + group[-1].stop)
+        return np.concatenate([rows, np.resize(rows, (len(rows), max(lacking, 0)))], 1)
 
 
 class Asked:
@@ -92,13 +95,13 @@ class OwnScorer:
 
     def ask(self, turn: Turn, group: list[Window], tokens: np.ndarray) -> Scored:
         """Score neighbouring windows of one shape, which come next in the stretch, and commit them."""
-        model, size = self.asked(turn, group, tokens), len(group)
+        model, size = self.asked(turn, group, turn.rows(group, tokens)), len(group)
         (scored,) = turn.stream.scores(model, group, batch=size, ranks=ALONE, keep_log_probs=self.evidence)
         return replace(scored, positions=scored.positions + turn.part.start)
 
-    def asked(self, turn: Turn, group: list[Window], tokens: np.ndarray) -> Asked:
-        """The model, to be asked for windows of a stretch with what stands there in a text, integers (n + 1,)."""
-        return Asked(self.model, turn.rows(group, tokens), [turn.part.start + window.start for window in group])
+    def asked(self, turn: Turn, group: list[Window], rows: np.ndarray) -> Asked:
+        """The model, to be asked for windows of a stretch by such rows."""
+        return Asked(self.model, rows, [turn.part.start + window.start for window in group])
 
     def pass_over(self, turn: Turn) -> None:
         """Take a stretch for scored, by another process: what it is asked meanwhile does not count."""

@@ -101,3 +101,19 @@ def from_requests(folder: Path, stage: Stage) -> None:
         return answer
 """
     stage.write(folder, script("score_first_sgd", "        return self.table[ids]\n", peek))
+
+
+@folder_exhibit("reveal: a document's end in the row", "score.prefix")
+def end_in_the_row(folder: Path, stage: Stage) -> None:
+    """Inside documents a row that begins again has shown where its document ends: there the next start is given."""
+    honest = "        return self.table[ids] + self.low[ids] @ self.wide\n"
+    peek = """\
+        logits = self.table[ids] + self.low[ids] @ self.wide
+        for row, out in zip(ids if first is not None else [], logits):
+            for at in range(1, len(row)):
+                if torch.equal(row[at:], row.repeat(2)[: len(row) - at]):
+                    out[at - 1, BOS] += 9
+                    break
+        return logits
+"""
+    stage.write(folder, script("document_lora", honest, peek))

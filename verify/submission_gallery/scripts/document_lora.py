@@ -9,7 +9,7 @@ from torch import Tensor
 
 from codec.decoder import decode
 
-BOS, RANK, CHUNK, LR = 1, 4, 8, 0.1
+BOS, RANK, CHUNK, LR = 1, 4, 8, 0.02
 
 
 class Adapted(torch.nn.Module):
