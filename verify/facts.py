@@ -4,10 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from codec.measurement.foreign import State
 from verify.audit.own_probe import OwnProbe
 from verify.audit.prefix_probe import PrefixProbe
 from verify.claims.group_rules import GroupFacts
-from verify.rescore import Rescored, State
+from verify.memorisation import Memorised
+from verify.rescore import Rescored
 from verify.reveal.stretches import Statement
 from verify.sandbox.launch import Settings
 from verify.scoring.score import Score
@@ -103,7 +105,8 @@ class Facts(Shipped):
 
     packed: the sliding score, which the penalty is about.  adapted: the scores after it, each of a process of its own.
     own: of them the one by the script's own adaptation, if it has one.  floats: of the checkpoint it was packed from,
-    when there is one.
+    when there is one.  memorised: what the losses of the targets say of knowing the text; None when nobody
+    looked.
     """
 
     settings: Settings
@@ -113,6 +116,7 @@ class Facts(Shipped):
     prefix: PrefixProbe
     floats: Score | None
     own: OwnFacts | None = None
+    memorised: Memorised | None = None
 
     @property
     def headline(self) -> Score:

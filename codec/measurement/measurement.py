@@ -11,7 +11,7 @@ import numpy as np
 from codec.decoder import QuantizedTensor, unpack
 from codec.encoder import encode
 from codec.errors import CodecError
-from codec.measurement.byte_ledger import ByteLedger, ledger
+from codec.measurement.byte_ledger import ByteLedger, copies, ledger
 from codec.measurement.compressors import FALLBACK, SLOW, baseline_bytes, installed, plain_bytes, sampled_bytes
 from codec.measurement.losses import Loss, decibel, loss_notes, losses
 from codec.progress import Progress, silent
@@ -187,7 +187,7 @@ def measure_treated(
     return Measurement(
         recipe=recipe,
         treatments=dict(treatments or {}),
-        ledger=ledger(blob),
+        ledger=ledger(blob, copies(tensors or {})),
         snr_db=decibel(sum(loss.signal for loss in lost.values()), sum(loss.noise for loss in lost.values())),
         encode_seconds=encoded - started,
         decode_seconds=decoded - decoding,

@@ -1,6 +1,5 @@
 """A checkpoint as it was read: float tensors, metadata, and the levels it stores, if any."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from codec.decoder import QuantizedTensor
 from codec.errors import InputError, UsageError
+from codec.measurement.byte_ledger import copies
 
 STORED = "stored"  # the recipe that keeps a file's own levels
 FORMS = "known: a state dict, int8_clean_per_row_v1, {'w': levels and scales, 'm': labels}, and rotated ternary levels"
@@ -67,15 +67,6 @@ def listed(names: list[Any]) -> str:
 
 
 def weight_count(tensors: dict[str, np.ndarray]) -> int:
-    """How many weights there are.  A copy of another tensor, as a tied head is one of the embedding, counts nothing.
-
-    Tensors that are equal because each holds one value everywhere are no copies: zeros may be trained apart.
-    """
-    seen: set[bytes] = set()
-    count = 0
-    for array in tensors.values():
-        content = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode() + array.tobytes()).digest()
-        if content not in seen or array.size < 2 or (array == array.flat[0]).all():
-            count += array.size
-        seen.add(content)
-    return count
+    """How many weights there are.  A copy of another tensor, as a tied head is one of the embedding, counts nothing."""
+    copied = copies(tensors)
+    return sum(array.size for name, array in tensors.items() if name not in copied)
