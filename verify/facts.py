@@ -10,7 +10,7 @@ from verify.audit.prefix_probe import PrefixProbe
 from verify.claims.group_rules import GroupFacts
 from verify.memorisation import Memorised
 from verify.rescore import Rescored
-from verify.reveal.stretches import Statement
+from verify.reveal.stretches import OwnStatement
 from verify.sandbox.launch import Settings
 from verify.scoring.score import Score
 from verify.submission.byte_count import ByteCount
@@ -95,7 +95,7 @@ class OwnFacts:
     """The score by the script's own adaptation, what it states about it, and whether it read ahead."""
 
     rescored: Rescored
-    statement: Statement
+    statement: OwnStatement
     probe: OwnProbe
 
 

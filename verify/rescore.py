@@ -13,7 +13,7 @@ import numpy as np
 from codec.errors import InputError
 from codec.measurement.foreign import State  # tensor -> its dtype, shape and sha256
 from verify.memorisation import TargetLosses
-from verify.reveal.stretches import Statement
+from verify.reveal.stretches import OwnStatement
 from verify.sandbox.launch import Settings, running
 from verify.sandbox.remote_scorers import scorer_of
 from verify.scoring.adaptation import ScorerName
@@ -42,7 +42,7 @@ class Rescored:
     nats: np.ndarray | None = None
     fresh_nats: np.ndarray | None = None
     adapts: bool = False
-    statement: Statement | None = None
+    statement: OwnStatement | None = None
 
 
 def reload(

@@ -7,7 +7,7 @@ from verify.audit.prefix_probe import PrefixProbe
 from verify.audit.trace import Difference
 from verify.facts import ArtifactFacts, Facts, FolderFacts, LogsFacts, OwnFacts, TextFacts
 from verify.rescore import Rescored
-from verify.reveal.stretches import Statement
+from verify.reveal.stretches import OwnStatement
 from verify.sandbox.launch import Settings
 from verify.scoring.score import Score
 from verify.submission.byte_count import ByteCount
@@ -40,7 +40,7 @@ FACTS = Facts(
     floats=None,
 )
 
-CHUNKS = Statement.read({"stretch": "chunk", "targets": 32768})
+CHUNKS = OwnStatement.read({"stretch": "chunk", "targets": 32768})
 OWN = replace(RESCORED, score=replace(SCORE, scorer="own", nats=150.0, seconds=7.0), adapts=True, statement=CHUNKS)
 ADAPTING = replace(FACTS, own=OwnFacts(rescored=OWN, statement=CHUNKS, probe=OwnProbe(batches=4, cuts=16)))
 

@@ -16,7 +16,7 @@ from tests.verify.test_adaptation import ROUNDING
 from trainer.model.gpt import GPT
 from trainer.presets.catalog import find_preset
 from verify.reveal.own_adaptation import Own
-from verify.reveal.stretches import Statement
+from verify.reveal.stretches import OwnStatement
 from verify.sandbox.launch import Settings, running
 from verify.sandbox.model_server import Served
 from verify.sandbox.own_scorer import OwnScorer
@@ -39,7 +39,7 @@ class Here:
         self.served, self.words = served, words or {}
 
     def begin(self, targets):
-        return Statement.read(self.served.answer({"kind": "begin", "targets": targets}, None)[0]["adaptation"])
+        return OwnStatement.read(self.served.answer({"kind": "begin", "targets": targets}, None)[0]["adaptation"])
 
     def asked(self, **words):
         return Here(self.served, words)

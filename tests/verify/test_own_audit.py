@@ -9,7 +9,7 @@ from verify.sandbox.launch import Settings
 from verify.scoring.token_bytes import BOS
 from verify.submission.folder import Submission
 from verify.submission_gallery import FOLDERS
-from verify.submission_gallery.stage import Stage, build
+from verify.submission_gallery.stage import Stage, build_stage
 
 pytestmark = pytest.mark.slow  # about 150 runs each
 IDS = 24  # a vocabulary this small makes a sum over it 24 runs
@@ -19,7 +19,7 @@ SETTINGS = Settings(length=16, stride=8, batch=4, threads=1)
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory) -> Stage:
-    return build(tmp_path_factory.mktemp("stage"))
+    return build_stage(tmp_path_factory.mktemp("stage"))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from tests.verify.measured import ADAPTING, CHUNKS, FACTS, OWN, SCORE, claiming
 from verify.audit.own_probe import OwnProbe
 from verify.audit.trace import Difference
 from verify.own_rules import check_own_prefix, check_statement
-from verify.reveal.stretches import Statement
+from verify.reveal.stretches import OwnStatement
 from verify.run_rules import check_claimed_score, check_time, evaluation
 from verify.verdict import Verdict
 
@@ -29,7 +29,7 @@ def test_the_statement_is_told_and_a_queue_warned_of():
     found = check_statement(ADAPTING)
     assert (found.level, found.evidence["targets"]) == ("pass", 32768)
     assert "chunks of 32,768 targets, in the order of the text" in found.message
-    queue = Statement.read({"stretch": "document", "order": "longest"})
+    queue = OwnStatement.read({"stretch": "document", "order": "longest"})
     found = check_statement(facts(statement=queue))
     assert (found.level, found.evidence["order"]) == ("warn", "longest")
     assert "order of a queue uses document lengths" in found.message

@@ -21,7 +21,7 @@ from verify.scoring.ttt import ScoreFirst
 from verify.submission.folder import Submission
 from verify.submission_gallery.revealing import script
 from verify.submission_gallery.scripts import document_lora, ngram_mixture, ngram_tilt, score_first_sgd
-from verify.submission_gallery.stage import SETTINGS, Stage, build
+from verify.submission_gallery.stage import SETTINGS, Stage, build_stage
 
 TARGETS = 1500
 SAME = 1e-6  # nats of a target
@@ -29,7 +29,7 @@ SAME = 1e-6  # nats of a target
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory) -> Stage:
-    return build(tmp_path_factory.mktemp("stage"))
+    return build_stage(tmp_path_factory.mktemp("stage"))
 
 
 @pytest.fixture

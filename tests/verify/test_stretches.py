@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.errors import InputError
-from verify.reveal.stretches import Statement
+from verify.reveal.stretches import OwnStatement
 from verify.scoring.token_bytes import BOS
 
 STATEMENTS = st.one_of(
@@ -24,7 +24,7 @@ STATEMENTS = st.one_of(
 
 @given(STATEMENTS, st.lists(st.sampled_from([BOS, 5, 6, 7, 8]), min_size=2, max_size=60), st.data())
 def test_every_target_is_scored_once_and_shown_once_behind_its_score(stated, ids, data):
-    statement, tokens = Statement.read(stated), np.array(ids)
+    statement, tokens = OwnStatement.read(stated), np.array(ids)
     length = data.draw(st.integers(1, 12))
     stride = data.draw(st.integers(1, length))
     scored, shown, starts = [], [], []
@@ -48,7 +48,7 @@ def test_every_target_is_scored_once_and_shown_once_behind_its_score(stated, ids
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 90))
 def test_a_short_chunk_is_the_most_that_is_scored_by_one_state(chunk, stride, targets):
     """From the first window on: a window that scores more would leave nothing to learn from."""
-    statement = Statement.read({"stretch": "chunk", "targets": chunk})
+    statement = OwnStatement.read({"stretch": "chunk", "targets": chunk})
     for stretch in statement.stretches(targets, 32, stride):
         assert all(window.stop - window.first_scored <= chunk for window in stretch.windows)
 
@@ -56,7 +56,7 @@ def test_a_short_chunk_is_the_most_that_is_scored_by_one_state(chunk, stride, ta
 def test_queues_take_documents_by_length():
     tokens = np.array([BOS, 5, 5, 5, BOS, 6, BOS, 7, 7, 8])
     first = {
-        order: [part.start for part in Statement.read({"stretch": "document", "order": order}).parts(tokens)]
+        order: [part.start for part in OwnStatement.read({"stretch": "document", "order": order}).parts(tokens)]
         for order in ("stream", "shortest", "longest")
     }
     assert first == {"stream": [0, 4, 6], "shortest": [4, 6, 0], "longest": [0, 6, 4]}
@@ -84,13 +84,13 @@ def test_queues_take_documents_by_length():
 )
 def test_a_bad_statement_is_one_sentence(stated, words):
     with pytest.raises(InputError, match=words) as error:
-        Statement.read(stated)
+        OwnStatement.read(stated)
     assert "A script that adapts itself" in error.value.hint
     assert "\n" not in str(error.value)
 
 
 @given(STATEMENTS)
 def test_a_statement_survives_json(stated):
-    statement = Statement.read(stated)
-    assert Statement.read(statement.to_dict()) == statement
+    statement = OwnStatement.read(stated)
+    assert OwnStatement.read(statement.to_dict()) == statement
     assert str(statement)

@@ -9,7 +9,7 @@ import torch
 from codec.errors import InputError
 from verify.audit.causality_rules import FLOAT
 from verify.audit.trace import Difference, largest_difference
-from verify.reveal.stretches import Statement
+from verify.reveal.stretches import OwnStatement
 from verify.sandbox.launch import Settings, running
 from verify.sandbox.own_scorer import OwnScorer, Turn
 from verify.sandbox.remote_scorers import scorer_of
@@ -47,7 +47,7 @@ class OwnProbe:
 
 
 def probe_own(
-    submission: Submission, heldout: HeldOut, settings: Settings, statement: Statement, sample: Sample
+    submission: Submission, heldout: HeldOut, settings: Settings, statement: OwnStatement, sample: Sample
 ) -> OwnProbe:
     """Reveal the text again to a second process, and ask it for the batches of a sample when it is their turn.
 

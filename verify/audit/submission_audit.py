@@ -10,7 +10,7 @@ from verify.audit.fresh_process import Observation
 from verify.audit.perturbations import Scope
 from verify.audit.runner import Audit, audit
 from verify.audit.trace import trace
-from verify.reveal.stretches import Statement
+from verify.reveal.stretches import OwnStatement
 from verify.sandbox.confine import THREADS
 from verify.sandbox.launch import Settings, running
 from verify.sandbox.remote_model import Remote
@@ -59,7 +59,7 @@ def audit_submission(
     return replace(found, coverage={**found.coverage, "window": window, "score": score})
 
 
-def _scope(scope: Scope, score: ScorerName, settings: Settings, targets: int, statement: Statement | None) -> Scope:
+def _scope(scope: Scope, score: ScorerName, settings: Settings, targets: int, statement: OwnStatement | None) -> Scope:
     length = settings.length or 0
     chunk = settings.adaptation.chunk_of(targets, length) if score == "ttt" else None
     scope = replace(scope, batch=settings.batch)

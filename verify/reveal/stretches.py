@@ -40,7 +40,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Statement:
+class OwnStatement:
     """What `adaptation` of a model that offers `reveal` says.
 
     stretch: a window, a chunk of so many `targets`, or a document.  documents: windows and stretches stay inside
@@ -54,7 +54,7 @@ class Statement:
     order: Order = "stream"
 
     @classmethod
-    def read(cls, stated: Any) -> "Statement":
+    def read(cls, stated: Any) -> "OwnStatement":
         """A script's own word, from JSON.
 
         Raises: InputError for anything but such a statement.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verify.reveal.stretches import Part, Statement, Stretch
+from verify.reveal.stretches import OwnStatement, Part, Stretch
 from verify.sandbox.remote_model import Remote
 from verify.scoring.ranks import Ranks
 from verify.scoring.scorer import Scored
@@ -86,7 +86,7 @@ class OwnScorer:
                     yield replace(self.ask(turn, group, tokens), digest=named)
             last = turn
 
-    def turns(self, tokens: np.ndarray, statement: Statement) -> Iterator[Turn]:
+    def turns(self, tokens: np.ndarray, statement: OwnStatement) -> Iterator[Turn]:
         """The stretches of a text, integers (n + 1,), in their order."""
         for part in statement.parts(tokens):
             stream = Stream(tokens[part.start : part.stop + 1])

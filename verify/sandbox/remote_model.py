@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from codec.errors import CodecError, EnvironmentLacks, InputError, LimitError, PgolfError, UsageError, printable
-from verify.reveal.stretches import Statement
+from verify.reveal.stretches import OwnStatement
 from verify.sandbox import wire
 
 MAX_LENGTH = 1 << 20  # tokens of a window; the logits of a longer one would not be read for any real vocabulary
@@ -47,7 +47,7 @@ class Remote:
         lacks = loaded.get("lacks", {})
         self._checked(isinstance(lacks, dict), lacks)
         self.lacks = {str(scorer): printable(why, 300) for scorer, why in lacks.items()}
-        self.statement = Statement.read(loaded["adaptation"]) if "adaptation" in loaded else None
+        self.statement = OwnStatement.read(loaded["adaptation"]) if "adaptation" in loaded else None
 
     @property
     def adapts(self) -> bool:
@@ -89,12 +89,12 @@ class Remote:
         """The name of the state behind the last logits; words: as for `asked`."""
         return printable(self.tell("digest", **self._words, **words).get("digest"), 64)
 
-    def begin(self, targets: int) -> Statement:
+    def begin(self, targets: int) -> OwnStatement:
         """Start a run of its own adaptation over so many targets, as the artifact is; how it will be made.
 
         Raises: InputError, besides, for what is no statement.
         """
-        self.statement = Statement.read(self.tell("begin", targets=targets).get("adaptation"))
+        self.statement = OwnStatement.read(self.tell("begin", targets=targets).get("adaptation"))
         return self.statement
 
     def refresh(self) -> None:

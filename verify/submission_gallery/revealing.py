@@ -74,14 +74,14 @@ def better_of_two(folder: Path, stage: Stage) -> None:
 
 
 @folder_exhibit("reveal: hint gated by the target", "score.prefix")
-def gated_hint(folder: Path, stage: Stage) -> None:
+def target_gated_tilt(folder: Path, stage: Stage) -> None:
     """The hint is given where it will be right, as the row shows."""
     gate = "if often[hint] >= LEAST and row[(at + 1) % len(row)] == hint:"
     stage.write(folder, script("ngram_tilt", "if often[hint] >= LEAST:", gate))
 
 
 @folder_exhibit("reveal: mixture of the gold token only", "score.prefix")
-def gold_only(folder: Path, stage: Stage) -> None:
+def gold_token_mixture(folder: Path, stage: Stage) -> None:
     """The share of what followed is added for the target alone, which the row shows; no other id pays for it."""
     honest = "out[at] = ((1 - WEIGHT) * out[at].exp() + WEIGHT * counts / counts.sum()).log()"
     peek = """\

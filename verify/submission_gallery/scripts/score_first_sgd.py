@@ -14,7 +14,7 @@ from codec.decoder import decode
 CHUNK, LENGTH, ROWS, EPOCHS, LR = 512, 32, 4, 3, 2.0
 
 
-class Learning(torch.nn.Module):
+class Trained(torch.nn.Module):
     def __init__(self, table: np.ndarray) -> None:
         super().__init__()
         self.adaptation = {"stretch": "chunk", "targets": CHUNK}
@@ -45,6 +45,6 @@ class Learning(torch.nn.Module):
         self.optimizer.step()
 
 
-def load(artifact_path: str, device: str = "cpu") -> Learning:
+def load(artifact_path: str, device: str = "cpu") -> Trained:
     with open(artifact_path, "rb") as file:
-        return Learning(decode(file.read())["table"]).to(device)
+        return Trained(decode(file.read())["table"]).to(device)
