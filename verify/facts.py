@@ -6,8 +6,9 @@ from typing import Any
 
 from codec.measurement.foreign import State
 from verify.audit.own_probe import OwnProbe
-from verify.audit.prefix_probe import PrefixProbe
 from verify.claims.group_rules import GroupFacts
+from verify.foresight.probe import Foresight
+from verify.foresight.strict import Strict
 from verify.memorisation import Memorised
 from verify.rescore import Rescored
 from verify.reveal.stretches import OwnStatement
@@ -104,16 +105,18 @@ class Facts(Shipped):
     """All that rules may look at.  settings: as scored, with the length of the windows.
 
     packed: the sliding score, which the penalty is about.  adapted: the scores after it, each of a process of its own.
-    own: of them the one by the script's own adaptation, if it has one.  floats: of the checkpoint it was packed from,
-    when there is one.  memorised: what the losses of the targets say of knowing the text; None when nobody
-    looked.
+    own: of them the one by the script's own adaptation, if it has one.
+    prefix: the scored windows with other text behind a cut.  strict: targets scored from their prefixes alone, if asked
+    for.  floats: of the checkpoint it was packed from, when there is one.  memorised: what the losses of the targets
+    say of knowing the text; None when nobody looked.
     """
 
     settings: Settings
     text: TextFacts
     packed: Rescored
     adapted: tuple[Rescored, ...]
-    prefix: PrefixProbe
+    prefix: Foresight
+    strict: Strict | None
     floats: Score | None
     own: OwnFacts | None = None
     memorised: Memorised | None = None

@@ -6,12 +6,11 @@ from typing import Any
 
 from codec.budget import PARAMETER_GOLF
 from codec.errors import printable
-from verify.audit.causality_rules import MARGIN, NOISE
-from verify.audit.evidence import clause, finding
 from verify.claims.score_line import kind_of
 from verify.claims.submission_json import artifact_bpb, artifact_seed, mean_contradiction, number
 from verify.facts import ArtifactFacts, Facts
 from verify.finding import Finding, Level
+from verify.foresight.findings import prefix_finding, strict_finding
 from verify.judges import Judges
 from verify.rescore import Rescored
 from verify.scoring.score import Score
@@ -123,25 +122,14 @@ def check_coverage(facts: Facts) -> Finding:
 
 @run_judges("score.prefix")
 def check_prefix(facts: Facts) -> Finding:
-    """Batches that were scored keep their scores up to a cut when the text behind it is another one."""
-    rule, probe = "score.prefix", facts.prefix
-    coverage = {"batches": probe.batches, "of": "those scored, chosen by chance", "tolerance": probe.tolerance}
-    worst, noise = probe.worst, probe.noise
-    if worst is None:
-        message = f"{probe.batches} of the scored batches again, with another text behind a cut: equal up to the cut"
-        return finding(rule, "pass", message, coverage)
-    if worst.size <= MARGIN * noise <= MARGIN * NOISE:
-        message = f"scores differ by {worst.size:.2g} nats behind which nothing changed, as noisy kernels do"
-        return finding(rule, "unknown", message, {**coverage, "noise": noise}, worst)
-    start, stop = probe.window
-    message = (
-        f"{clause(worst)} when only the text behind position {probe.cut} changed, in the window of tokens {start} to "
-        f"{stop - 1}; {probe.moved} of {probe.batches} batches"
-    )
-    if noise > NOISE:
-        message += f"; without any change another process gives a score {noise:.2g} nats off"
-    witness = {"cut": probe.cut, "window": [start, stop], "position": worst.position}
-    return finding(rule, "fail", message, coverage, {**witness, "before": worst.before, "after": worst.after})
+    """Scored windows keep their scores up to a cut when the text behind it is another one."""
+    return prefix_finding(facts.prefix)
+
+
+@run_judges("score.strict")
+def check_strict(facts: Facts) -> Finding | None:
+    """Targets scored from their prefixes alone keep their scores."""
+    return strict_finding(facts.strict) if facts.strict else None
 
 
 @run_judges("claims.score")

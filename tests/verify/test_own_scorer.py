@@ -46,7 +46,7 @@ def own_nats(stage, tmp_path):
 
 
 def own(model, targets, length=SETTINGS.length, stride=SETTINGS.stride, **more):
-    sizes = {"vocab_size": model.vocab_size, "targets": targets, "length": length, "stride": stride}
+    sizes = {"vocab_size": 0, "targets": targets, "length": length, "stride": stride}
     return scorer_of("own", model, Adaptation(), **sizes, **more)
 
 
@@ -168,9 +168,8 @@ def test_what_is_revealed_was_scored_and_comes_once_in_order(write_submission, h
         scorer = own(model, 99, length=16, stride=4, evidence=True)
         monkeypatch.setattr(wire, "send", seen)
         before = nats_of(scorer, tokens, batch=4)
-        kinds = [message["kind"] for message, _ in sent if message["kind"] != "digest"]
+        kinds = [message["kind"] for message, _ in sent]
         again = nats_of(scorer, tokens, batch=4)
-        digests = [scored.digest for scored in scorer.run(tokens, batch=4)]
         assert nats_of(scorer, tokens, batch=1, ranks=2) == pytest.approx(before, abs=1e-5)
     shown = [(message["first"], ids.tolist()) for message, ids in sent if message["kind"] == "reveal"][:3]
     assert shown == [(at, tokens[at : at + 33].tolist()) for at in (0, 32, 64)]
@@ -186,7 +185,6 @@ def test_what_is_revealed_was_scored_and_comes_once_in_order(write_submission, h
         elif message["kind"] == "reveal":
             assert message["first"] + len(ids) - 1 == frontier
     assert before.tolist() == again.tolist(), "a run begins as the artifact is"
-    assert [len(set(digests)), digests[0] == digests[1], digests[1] == digests[2]] == [4, True, False]
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from tests.verify.measured import FACTS
 from verify.rescore import reload
 from verify.run_rules import check_attempts, check_sandbox
 from verify.sandbox import confine as sandbox
-from verify.sandbox.launch import Settings, running
+from verify.sandbox.launch import Settings, running, waiting
 from verify.submission.folder import Submission
 
 SETTINGS = Settings(length=16, stride=4, threads=1)
@@ -50,7 +50,6 @@ def test_hidden_and_head_give_the_same_logits(write_submission, heldout, table):
     subject = Submission.open(write_submission(parts))
     ids = torch.from_numpy(heldout.tokens[:24].astype(np.int64)).view(2, 12)
     with running(subject, subject.blob, SETTINGS) as model:
-        assert model.vocab_size == 300
         assert torch.equal(model.logits(ids), torch.from_numpy(table)[ids])
         assert torch.equal(model.head(model.hidden(ids)[:, 5:]), torch.from_numpy(table)[ids][:, 5:])
 
@@ -213,6 +212,15 @@ def test_nothing_is_left_of_folders_in_folders(write_submission, heldout, monkey
     with suppress(LimitError):
         run(write_submission(deep + BIGRAM), heldout)
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_process_waits_without_running_anything_of_the_submission(write_submission, heldout):
+    """What the script would do when it is loaded, it does not do before; what waits for nothing ends as well."""
+    subject = Submission.open(write_submission("raise ValueError('I ran')"))
+    with waiting(subject, subject.blob, replace(SETTINGS, time_limit=0.001)):
+        pass  # no time counts before it is loaded, and nobody has asked it to
+    with pytest.raises(InputError, match="I ran"), waiting(subject, subject.blob, SETTINGS) as load:
+        load()
 
 
 def test_settings():

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +58,18 @@ class Settings:
 def running(submission: Submission, artifact: bytes, settings: Settings) -> Iterator[Remote]:
     """The submission's model in a sandboxed process, which is gone, with its files, when the block ends.
 
+    Raises: as `waiting`.
+    """
+    with waiting(submission, artifact, settings) as load:
+        yield load()
+
+
+@contextmanager
+def waiting(submission: Submission, artifact: bytes, settings: Settings) -> Iterator[Callable[[], Remote]]:
+    """A sandboxed process that has torch and nothing of the submission, until the function that it gives is called.
+
+    So its start costs no time while another process works, and yet no two run a script at the same time.
+
     Raises: InputError when the script fails or its process dies; LimitError at the limit of time, memory or disk;
     EnvironmentLacks when the script needs another Python or a missing package.
     """
@@ -68,10 +80,14 @@ def running(submission: Submission, artifact: bytes, settings: Settings) -> Iter
         process = _start(limits, scratch, stderr)
         requests, answers = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
         watchdog = Watchdog(lambda: _kill(process), limits, settings.time_limit)
-        watchdog.start()
-        try:
+
+        def load() -> Remote:
+            watchdog.start()
             wire.send(requests, job)
-            yield Remote(requests, answers, where)
+            return Remote(requests, answers, where)
+
+        try:
+            yield load
         except (EOFError, BrokenPipeError):
             _kill(process)
             raise _died(process.wait(), watchdog.reason, stderr, where) from None
@@ -79,7 +95,8 @@ def running(submission: Submission, artifact: bytes, settings: Settings) -> Iter
             error.where = error.where or where
             raise
         finally:
-            watchdog.stop()
+            if watchdog.ident:  # it was started
+                watchdog.stop()
             _kill(process)
             process.wait()
             for pipe in (requests, answers):

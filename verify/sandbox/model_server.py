@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from codec.errors import InputError
-from verify.sandbox.state_digest import state_digest
 from verify.scoring.ranks import Ranks
 from verify.scoring.sliding import digest
 from verify.scoring.slot import Shifts
@@ -155,9 +154,7 @@ class Served:
         self._model.reveal(ids, first)
         return {"kind": "revealed"}, None
 
-    def _digest(self, *, learner: bool = False, slot: dict[str, Any] | None = None, own: bool = False) -> Answer:
-        """Of the state behind the last logits that were asked for with the same words; own: of all the model holds."""
-        if own:
-            return {"kind": "digest", "digest": state_digest(self._model)}, None
+    def _digest(self, *, learner: bool = False, slot: dict[str, Any] | None = None) -> Answer:
+        """Of the state behind the last logits that were asked for with the same words."""
         state = self._learner if learner else self._shifts if slot else None
         return {"kind": "digest", "digest": state.digest() if state else digest(self._model)}, None

@@ -60,7 +60,7 @@ class OwnScorer:
     """A run as the script states it: logits for a stretch, scores fixed, then the stretch is revealed, each once.
 
     The tokens, their order and the nats stay here.  What is behind the last stretch is not revealed: nothing is scored
-    after it.  length, stride: of the windows.  evidence: see `Sliding`.
+    after it.  length, stride: of the windows.  evidence: give log_probs as well.
     """
 
     model: Remote
@@ -80,10 +80,9 @@ class OwnScorer:
         for turn in self.turns(tokens, self.model.begin(len(tokens) - 1)):
             if last:
                 self.reveal(last)
-            named = self.model.digest(own=True) if self.evidence else ""
             for _, some in ranks.parts(turn.stretch.windows):
                 for group in turn.batches(some, batch):
-                    yield replace(self.ask(turn, group, tokens), digest=named)
+                    yield self.ask(turn, group, tokens)
             last = turn
 
     def turns(self, tokens: np.ndarray, statement: OwnStatement) -> Iterator[Turn]:

@@ -32,7 +32,6 @@ class Remote:
         self._requests, self._answers, self.where = requests, answers, where
         self._words: dict[str, Any] = {}
         self._ids = torch.empty(0, 0, dtype=torch.int64)
-        self._vocab_size = 0
         self.attempts: list[str] = []
         confined, _ = self._answer()  # sent before the script runs, so this much it cannot make up
         self._checked(isinstance(confined.get("missing"), list), confined, "its sandbox")
@@ -53,13 +52,6 @@ class Remote:
     def adapts(self) -> bool:
         """Whether it offers `reveal`."""
         return "own" not in self.lacks
-
-    @property
-    def vocab_size(self) -> int:
-        """How many logits the model gives for a position; asks it once if it was never used."""
-        if not self._vocab_size:
-            self.logits(torch.zeros(1, self.length or 2, dtype=torch.int64))
-        return self._vocab_size
 
     def logits(self, ids: torch.Tensor) -> torch.Tensor:
         """int64 (B, T) -> float32 (B, T, V) on the CPU."""
@@ -85,9 +77,9 @@ class Remote:
         wire.send(self._requests, {"kind": kind, **words}, None if ids is None else ids.cpu().numpy())
         return self._answer()[0]
 
-    def digest(self, **words: Any) -> str:
-        """The name of the state behind the last logits; words: as for `asked`."""
-        return printable(self.tell("digest", **self._words, **words).get("digest"), 64)
+    def digest(self) -> str:
+        """The name of the state behind the last logits."""
+        return printable(self.tell("digest", **self._words).get("digest"), 64)
 
     def begin(self, targets: int) -> OwnStatement:
         """Start a run of its own adaptation over so many targets, as the artifact is; how it will be made.
@@ -113,7 +105,6 @@ class Remote:
                     hint="the model needs one logit per vocabulary id and position",
                 )
             )
-        self._vocab_size = logits.shape[2]
         return torch.from_numpy(logits)
 
     def _answer(self, dtype: str = "", limit: int = 0) -> tuple[dict[str, Any], np.ndarray | None]:

@@ -1,10 +1,7 @@
 """Scores of a model that runs in another process, fixed or adapting: what it is fitted to is decided here."""
 
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from codec.errors import InputError
@@ -13,20 +10,10 @@ from verify.sandbox.own_scorer import OwnScorer
 from verify.sandbox.remote_model import Remote
 from verify.scoring.adaptation import Adaptation, ScorerName
 from verify.scoring.ranks import Ranks
-from verify.scoring.scorer import Scored, Scorer
+from verify.scoring.scorer import Scorer
 from verify.scoring.sliding import Sliding
 from verify.scoring.slot import ContextSlot
 from verify.scoring.ttt import UPDATES, ScoreFirst, Update
-
-
-class RemoteSliding(Sliding):
-    """Sliding scores whose weights are named by their process, as `Sliding` can name those of its own only."""
-
-    def run(self, tokens: np.ndarray, *, batch: int, ranks: int | Ranks = 1) -> Iterator[Scored]:
-        """See `Scorer`."""
-        named = self.model.digest() if self.evidence else ""
-        for scored in super().run(tokens, batch=batch, ranks=ranks):
-            yield replace(scored, digest=named)
 
 
 class RemoteLearner:
@@ -40,8 +27,8 @@ class RemoteLearner:
         self.model.tell("learn", update=described(update), clip=clip, frozen_blocks=frozen_blocks)
 
     def digest(self) -> str:
-        """What its process says; see `Remote.digest`."""
-        return self.model.digest()
+        """None: the process could say what it likes, and could tell from the question that it is audited."""
+        return ""
 
     def train(self, ids: Tensor, *, length: int, epochs: int, sequences: int, lr: float, ranks: Ranks) -> None:
         """See `Learner.train`."""
@@ -62,8 +49,8 @@ class RemoteShifts:
         self.model = model.asked(slot={"steps": steps, "lr": lr})
 
     def digest(self) -> str:
-        """What its process says; see `Remote.digest`."""
-        return self.model.digest()
+        """None, as `RemoteLearner.digest`."""
+        return ""
 
 
 def scorer_of(
@@ -93,7 +80,7 @@ def scorer_of(
         "name": name or kind,
     }
     if kind == "sliding":
-        return RemoteSliding(**common)
+        return Sliding(**common)
     if kind == "own":
         return OwnScorer(**common)
     if kind == "slot":
