@@ -71,7 +71,7 @@ _FIT_OPTIONS = (
     ),
 )
 VOCAB_SIZE = 1024  # pieces of a tokenizer that is trained without a wish
-SCORES = click.Choice(["sliding", "ttt", "slot"])
+SCORES = click.Choice(["sliding", "own", "ttt", "slot"])
 Command = TypeVar("Command", bound=Callable[..., Any])
 _positive = click.IntRange(min=1)
 _rate = click.FloatRange(min=0, min_open=True)

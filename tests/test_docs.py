@@ -1,6 +1,6 @@
 """The pages keep their form, and what they name exists.
 
-python -m tests.test_docs --write     # write the plugins of tests/extensions into docs/extending.md
+python -m tests.test_docs --write     # write plugins of tests/extensions and a script into docs/extending.md
 """
 
 import ast
@@ -28,7 +28,8 @@ CODE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 EXTENDING = ROOT / "docs" / "extending.md"
 DIFF = re.compile(r"^```diff\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PLUGIN = re.compile(r"^(```python (tests/extensions/\S+)\n)(.*?)^```$", re.MULTILINE | re.DOTALL)
+SCRIPTS = "verify/submission_gallery/scripts"
+PLUGIN = re.compile(rf"^(```python ((?:tests/extensions|{SCRIPTS})/\S+)\n)(.*?)^```$", re.MULTILINE | re.DOTALL)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
@@ -175,7 +176,8 @@ def test_the_plugins_shown_are_those_that_the_tests_run():
     assert page == with_plugins(page), "python -m tests.test_docs --write"
     shown = [(file, text) for _, file, text in PLUGIN.findall(page)]
     files = {f"tests/extensions/{path.name}" for path in (ROOT / "tests/extensions").glob("[a-z]*.py")}
-    assert {file for file in files if plugin(file)} <= {file for file, _ in shown} <= files
+    scripts = {f"{SCRIPTS}/{path.name}" for path in (ROOT / SCRIPTS).glob("[a-z]*.py")}
+    assert {file for file in files if plugin(file)} <= {file for file, _ in shown} <= files | scripts
     for file, text in shown:
         if plugin(file) is None:  # registered inside the test, where it is indented
             source = [line.strip() for line in (ROOT / file).read_text().splitlines() if line.strip()]

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from codec.measurement.foreign import State
+from verify.audit.own_probe import OwnProbe
 from verify.claims.group_rules import GroupFacts
 from verify.foresight.probe import Foresight
 from verify.foresight.strict import Strict
 from verify.memorisation import Memorised
 from verify.rescore import Rescored
+from verify.reveal.stretches import OwnStatement
 from verify.sandbox.launch import Settings
 from verify.scoring.score import Score
 from verify.submission.byte_count import ByteCount
@@ -98,10 +100,20 @@ class Shipped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwnFacts:
+    """The score by the script's own adaptation, what it states about it, and whether it read ahead."""
+
+    rescored: Rescored
+    statement: OwnStatement
+    probe: OwnProbe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts(Shipped):
     """All that rules may look at.  settings: as scored, with the length of the windows.
 
-    packed: the sliding score, which claims are about.  adapted: the scores after it, each of a process of its own.
+    packed: the sliding score, which the penalty is about.  adapted: the scores after it, each of a process of its own.
+    own: of them the one by the script's own adaptation, if it has one.
     prefix: the scored windows with other text behind a cut.  strict: targets scored from their prefixes alone, if asked
     for.  floats: of the checkpoint it was packed from, when there is one.  memorised: what the losses of the targets
     say of knowing the text; None when nobody looked.
@@ -114,4 +126,10 @@ class Facts(Shipped):
     prefix: Foresight
     strict: Strict | None
     floats: Score | None
+    own: OwnFacts | None = None
     memorised: Memorised | None = None
+
+    @property
+    def headline(self) -> Score:
+        """The score that counts: by the script's own adaptation where it has one, else by fixed weights."""
+        return self.own.rescored.score if self.own else self.packed.score

@@ -15,9 +15,11 @@ from codec.encoder import encode
 from codec.errors import InputError
 from codec.progress import Bar, silent_bar
 from codec.storage.checkpoint import read_checkpoint
+from verify import own_rules  # noqa: F401  it registers its judges
+from verify.audit.own_probe import probe_own
 from verify.claims.group_rules import GroupFacts
 from verify.claims.runs import read_group
-from verify.facts import ArtifactFacts, Facts, FolderFacts, LogsFacts, Shipped, TextFacts
+from verify.facts import ArtifactFacts, Facts, FolderFacts, LogsFacts, OwnFacts, Shipped, TextFacts
 from verify.finding import Finding
 from verify.folder_rules import folder_judges
 from verify.foresight.probe import Foresight, Proof, probe, row_count
@@ -29,6 +31,7 @@ from verify.run_rules import run_judges
 from verify.sandbox.launch import Settings, running, waiting
 from verify.scoring.adaptation import ScorerName
 from verify.scoring.heldout import HeldOut
+from verify.scoring.reservoir import Sample
 from verify.scoring.windows import plan
 from verify.submission.byte_count import MAIN, count, unexpected
 from verify.submission.folder import Submission
@@ -72,6 +75,7 @@ def examine(
         scores=(facts.packed.score, *(again.score for again in facts.adapted)),
         length=facts.packed.length,
         float_bpb=facts.floats.bpb if facts.floats else None,
+        own=facts.own.statement.to_dict() if facts.own else None,
     )
 
 
@@ -104,7 +108,8 @@ def measure(
 ) -> Facts:
     """Everything that rules look at; files that belong together are made sure of before the first process starts.
 
-    scores: more scorers; the sliding score comes first in any case, and claims and penalty are about that.
+    scores: more scorers; the sliding score comes first in any case, and the penalty is about that.  A script that
+    adapts by itself is scored so as well, and that score counts.
     checkpoint: float weights it was packed from; they are scored through the submission's own script.  read: opens it.
     fresh: another text of the kind, which the model cannot know.  cap: bytes.  proof: how much to spend on foresight.
     bar: label, total -> context manager that yields a progress callback.
@@ -120,7 +125,8 @@ def measure(
     more = [kind for kind in dict.fromkeys(scores) if kind != "sliding"]
     packed, prefix, strict = _proven(submission, heldout, settings, more, fresh, proof, bar)
     settings = replace(settings, length=packed.length)
-    adapted = [_adapted(kind, submission, heldout, settings, bar) for kind in more]
+    own = _own(submission, heldout, settings, bar) if packed.adapts else None
+    adapted = [_adapted(kind, submission, heldout, settings, bar) for kind in more if kind != "own"]
     floats = None
     if lossless:
         with bar("scoring floats", heldout.targets) as progress:
@@ -140,8 +146,9 @@ def measure(
             tokenizer_sha256=heldout.tokenizer_sha256,
         ),
         packed=packed,
-        adapted=tuple(adapted),
+        adapted=(*([own.rescored] if own else []), *adapted),
         prefix=prefix,
+        own=own,
         strict=strict,
         memorised=_memorised(packed, heldout, fresh),
         floats=floats,
@@ -294,6 +301,22 @@ def _memorised(packed: Rescored, heldout: HeldOut, fresh: HeldOut | None) -> Mem
     return look(scored, ScoredText(nats=packed.fresh_nats, tokens=fresh.tokens, token_bytes=fresh.token_bytes))
 
 
-def _adapted(kind: ScorerName, submission: Submission, heldout: HeldOut, settings: Settings, bar: Bar) -> Rescored:
+def _adapted(
+    kind: ScorerName,
+    submission: Submission,
+    heldout: HeldOut,
+    settings: Settings,
+    bar: Bar,
+    sample: Sample | None = None,
+) -> Rescored:
     with bar(f"scoring by {kind}", heldout.targets) as progress:
-        return reload(submission, submission.blob, heldout, settings, progress, score=kind)
+        return reload(submission, submission.blob, heldout, settings, progress, score=kind, sample=sample)
+
+
+def _own(submission: Submission, heldout: HeldOut, settings: Settings, bar: Bar) -> OwnFacts:
+    sample = Sample()
+    rescored = _adapted("own", submission, heldout, settings, bar, sample)
+    if rescored.statement is None:
+        raise InputError("adapts by itself in one process and not in another", where=str(submission.folder / MAIN))
+    probe = probe_own(submission, heldout, settings, rescored.statement, sample)
+    return OwnFacts(rescored=rescored, statement=rescored.statement, probe=probe)

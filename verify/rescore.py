@@ -13,6 +13,7 @@ import numpy as np
 from codec.errors import InputError
 from codec.measurement.foreign import State  # tensor -> its dtype, shape and sha256
 from verify.memorisation import TargetLosses
+from verify.reveal.stretches import OwnStatement
 from verify.sandbox.launch import Settings, running
 from verify.sandbox.remote_scorers import scorer_of
 from verify.scoring.adaptation import ScorerName
@@ -29,7 +30,7 @@ class Rescored:
 
     notes: how the adapter of the seed family loaded it, () by the script's own `load`.  missing: what the sandbox could
     not enforce.  attempts: what it refused.  nats, fresh_nats: float32 (targets,), of the text and of the fresh one,
-    None without it.
+    None without it.  adapts: the script can by itself; statement: how it did, if this is the score by that.
     """
 
     score: Score
@@ -40,6 +41,8 @@ class Rescored:
     attempts: tuple[str, ...]
     nats: np.ndarray | None = None
     fresh_nats: np.ndarray | None = None
+    adapts: bool = False
+    statement: OwnStatement | None = None
 
 
 def reload(
@@ -96,4 +99,6 @@ def reload(
             attempts=tuple(model.attempts),
             nats=losses.nats,
             fresh_nats=others.nats if others else None,
+            adapts=model.adapts,
+            statement=model.statement if score == "own" else None,
         )

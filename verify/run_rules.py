@@ -142,9 +142,10 @@ def check_claimed_score(facts: Facts) -> Finding:
     if claimed is None or claimed <= 0:
         return Finding(rule=rule, level="not stated", message="submission.json states no val_bpb")
     how = _stated_evaluation(claims)
-    kind = kind_of(how["mode"]) if "mode" in how else "sliding"
-    score = next((again.score for again in facts.adapted if again.score.scorer == kind), facts.packed.score)
-    measured = evaluation(score, facts.settings.length, facts.settings.stride)
+    kind = kind_of(how["mode"]) if "mode" in how else facts.headline.scorer
+    score, checked = _score_of(facts, kind)
+    own = facts.own.statement.to_dict() if facts.own else None
+    measured = evaluation(score, facts.settings.length, facts.settings.stride, own)
     evidence: dict[str, Any] = {
         "claimed": float(claimed),
         "measured": score.bpb,
@@ -154,7 +155,6 @@ def check_claimed_score(facts: Facts) -> Finding:
     whose = "" if of_seed is None else f" of seed {artifact_seed(claims)}, whose artifact this is"
     message = f"submission.json states val_bpb {claimed:.6f}{whose}, measured {score.bpb:.6f}"
     other = [f"{key} {value:,.0f}" for key, value in how.items() if key != "mode" and value != measured[key]]
-    checked = kind == score.scorer or kind == "roundtrip"
     reasons = ["only a part of the text was scored"] if facts.text.partial else []
     same_text = not any(name.startswith("n_") for name in other) and not facts.text.partial
     other += _other_adaptation(facts, claims, kind)
@@ -182,7 +182,7 @@ def check_claimed_score(facts: Facts) -> Finding:
 @run_judges("time.evaluation")
 def check_time(facts: Facts) -> Finding:
     """Scoring time here against the evaluation budget, which is meant for 8 H100."""
-    seconds, budget = facts.packed.score.seconds, PARAMETER_GOLF.eval_seconds
+    seconds, budget = facts.headline.seconds, PARAMETER_GOLF.eval_seconds
     return Finding(
         rule="time.evaluation",
         level="pass" if seconds <= budget else "unknown",
@@ -251,13 +251,16 @@ def check_memorised(facts: Facts) -> Finding | None:
     return Finding(rule=rule, level=level, message=f"{message}; {runs}", evidence=evidence)
 
 
-def evaluation(score: Score, length: int | None, stride: int) -> dict[str, Any]:
-    """How a score by fixed weights was made: `eval` of submission.json, in the words of write_submission_json."""
+def evaluation(score: Score, length: int | None, stride: int, own: dict[str, Any] | None = None) -> dict[str, Any]:
+    """How a score was made: `eval` of submission.json, in the words of write_submission_json.
+
+    own: how the script adapts by itself, if it does.
+    """
     return {
         "mode": score.scorer,
         "L": length,
         "S": stride,
-        "ttt": None,
+        "ttt": own if score.scorer == "own" else None,
         "n_tokens": score.tokens,
         "n_bytes": score.bytes,
     }
@@ -319,10 +322,21 @@ def _stated_evaluation(claims: dict[str, Any]) -> dict[str, Any]:
     return stated
 
 
+def _score_of(facts: Facts, kind: str) -> tuple[Score, bool]:
+    """The measured score to hold a claim of that kind against, and whether it is one of that kind.
+
+    What a script that adapts by itself claims of an adaptive score is about its own adaptation.
+    """
+    if kind not in ("sliding", "roundtrip") and facts.own:
+        return facts.headline, True
+    score = next((again.score for again in facts.adapted if again.score.scorer == kind), facts.packed.score)
+    return score, kind in (score.scorer, "roundtrip")
+
+
 def _other_adaptation(facts: Facts, claims: dict[str, Any], kind: str) -> list[str]:
     """Numbers that `eval.ttt` of submission.json states of an adaptive score, other than those it was measured with."""
     stated = claims["eval"].get("ttt") if isinstance(claims.get("eval"), dict) else None
-    if kind not in ("ttt", "slot") or not isinstance(stated, dict) or not facts.settings.length:
+    if facts.own or kind not in ("ttt", "slot") or not isinstance(stated, dict) or not facts.settings.length:
         return []
     ours = facts.settings.adaptation.to_dict(facts.text.targets, facts.settings.length)
     numbers = {name: number(stated.get(name)) for name, value in ours.items() if isinstance(value, int | float)}

@@ -12,7 +12,7 @@ from verify.submission.byte_count import ByteCount
 class Verdict:
     """What was found about one submission.  length: of the scored windows, in tokens.
 
-    float_bpb: of the checkpoint, by the same script and scorer.
+    float_bpb: of the checkpoint, by the same script and scorer.  own: how the script adapts by itself, if it does.
     """
 
     findings: tuple[Finding, ...]
@@ -20,6 +20,7 @@ class Verdict:
     scores: tuple[Score, ...]
     length: int | None = None
     float_bpb: float | None = None
+    own: dict[str, Any] | None = None
 
     @property
     def verdict(self) -> Literal["pass", "fail", "unknown"]:
@@ -59,6 +60,11 @@ class Verdict:
         return self._rules("fail")
 
     @property
+    def headline(self) -> Score | None:
+        """The score that counts: by the script's own adaptation where it has one, else the first, by fixed weights."""
+        return next((score for score in self.scores if score.scorer == "own"), next(iter(self.scores), None))
+
+    @property
     def penalty(self) -> float | None:
         """Bits per byte that packing cost, when there is a checkpoint to compare with."""
         return None if self.float_bpb is None else self.scores[0].bpb - self.float_bpb
@@ -76,6 +82,10 @@ class Verdict:
             "bytes": self.bytes.to_dict(),
             "scores": [score.to_dict() for score in self.scores],
         }
+        if self.headline:
+            found["headline"] = self.headline.scorer
+        if self.own:
+            found["own"] = self.own
         if self.float_bpb is not None:
             found |= {"float_bpb": self.float_bpb, "penalty": self.penalty}
         return found

@@ -89,6 +89,7 @@ FULL = (
     "trainer.run.step",
     "trainer.run.loop",
     "verify.scoring.adaptation",
+    "verify.reveal.own_adaptation",
     "verify.scoring.ranks",
     "verify.scoring.scorer",
     "verify.scoring.score",

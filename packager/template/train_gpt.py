@@ -37,12 +37,13 @@ from trainer.compute.ranks import Ranks, failures_mean_loss
 from trainer.data.loader import Loader
 from trainer.model.config import GPTConfig
 from trainer.model.gpt import GPT
-from trainer.model.packed import load
+from trainer.model.packed import load as load_packed
 from trainer.presets.preset import Preset
 from trainer.run.launched import told_once
 from trainer.run.loop import train
 from trainer.run.run_folder import LOG, LogHead
 from trainer.run.text_log import TrainLog
+from verify.reveal.own_adaptation import Own
 from verify.scoring.adaptation import Adaptation
 from verify.scoring.ranks import Ranks as Shares
 from verify.scoring.score import Score
@@ -56,7 +57,8 @@ from verify.scoring.validation import Validation, score_line
 PRESET = Preset.parsed(Path(__file__).with_name("preset.toml").read_text())  # the model and its training
 RECIPE = parse_recipe(Path(__file__).with_name("recipe.toml").read_text(), "recipe.toml")  # how it is quantized
 SEED = 0
-SCORES = ("sliding",)  # and, after it, "ttt" (score-first test-time training) or "slot" (a shift fitted to context)
+# And, after it, "ttt" (score-first test-time training) or "slot" (a shift fitted to context); the last one counts.
+SCORES = ("sliding",)
 STRIDE = 64  # targets scored per window
 BATCH = 16  # windows per forward pass
 ADAPTATION = Adaptation()  # of "ttt" and "slot"
@@ -73,6 +75,12 @@ LABELS = {  # in the words of the field's logs
     "ttt": "final_score_first_ttt_exact",
     "slot": "final_context_slot_exact",
 }
+
+
+def load(artifact_path: str | Path, device: str | torch.device = "cpu") -> GPT | Own:
+    """What `pgolf verify` scores: the model, adapting by itself if the last of SCORES does."""
+    model = load_packed(artifact_path, device)
+    return model if SCORES[-1] == "sliding" else Own(model, SCORES[-1], ADAPTATION, model.config.seq_len)
 
 
 def arguments() -> argparse.Namespace:
@@ -240,7 +248,7 @@ def evaluated(run: Run, say: Say) -> None:
             where=str(run.tokenizer),
             hint="pass the one its data was made with",
         )
-    model, validation = load(run.artifact, run.device), run.validation
+    model, validation = load_packed(run.artifact, run.device), run.validation
     if partial := validation.partial:
         say(partial)
     length = model.config.seq_len

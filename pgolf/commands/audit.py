@@ -45,7 +45,9 @@ _positive = click.IntRange(min=1)
 @click.option("--seq-len", type=_positive, help="Windows of a submission, in tokens; default: the model's own.")
 @click.option("--stride", type=_positive, help=f"Targets scored by each of them.  [default: {STRIDE}, if they fit]")
 @click.option("--threads", type=_positive, help="CPU threads of a submission's process; default: torch's choice.")
-@click.option("--score", type=SCORES, default="sliding", show_default=True, help="How a submission is scored.")
+@click.option(
+    "--score", type=SCORES, help="How a submission is scored.  [default: own if it adapts by itself, else sliding]"
+)
 @adaptation_options
 @click.option("--out", "-o", type=_file, help="With --gallery: write the table as a page of Markdown too.")
 @json_option
@@ -68,7 +70,7 @@ def audit(
     seq_len: int | None,
     stride: int | None,
     threads: int | None,
-    score: "ScorerName",
+    score: "ScorerName | None",
     out: Path | None,
     as_json: bool,
     **adapting: Any,
@@ -124,7 +126,7 @@ def _submission(
     seq_len: int | None,
     stride: int | None,
     threads: int | None,
-    score: "ScorerName",
+    score: "ScorerName | None",
     how: "Adaptation",
 ) -> "Audit":
     from codec.storage.token_shards import find_shards, find_tokenizer

@@ -40,7 +40,13 @@ _limit = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--fresh", type=_file, help="Other documents of the same kind, text or a shard: is the scored text known?"
 )
-@click.option("--score", "scores", type=SCORES, multiple=True, help="Score so too, after sliding; repeat.")
+@click.option(
+    "--score",
+    "scores",
+    type=SCORES,
+    multiple=True,
+    help="Score so too, after sliding; repeat.  own, the script's own adaptation, comes by itself.",
+)
 @adaptation_options
 @click.option(
     "--proof",
@@ -101,9 +107,10 @@ def verify(
     settings of the run command in their README or log, or those of --env.  Exit code 1 when the verdict is fail.
     Of a folder without artifact only what does not run is judged: exit code 3, unless that fails already.
 
-    The sliding score decides.  --score ttt trains a copy of the model on each chunk of the text once it is scored;
-    --score slot fits a shift of the hidden states to the context of each window.  Each starts from the artifact's
-    weights, in a process of its own.
+    The sliding score decides, unless the script adapts by itself: when its model offers `reveal(ids, first)`, it is
+    shown each stretch of the text once that is scored, and the score by that, own, decides.  --score ttt trains a copy
+    of the model on each chunk once it is scored; --score slot fits a shift of the hidden states to the context of each
+    window.  Each starts from the artifact's weights, in a process of its own.
 
     Scored windows are asked for again by a second process, with another text behind a cut: what a model read ahead it
     cannot repeat.  The finding score.prefix says which leak would have been seen, and how surely; --proof 20 looks at
@@ -122,7 +129,6 @@ def verify(
     from pgolf.fresh_text import read_fresh
     from verify import HeldOut, Settings, Submission, examine, window_length
     from verify.foresight.probe import Proof
-    from verify.run_rules import evaluation
 
     _check_device(device)
     subject = Submission.open(submission, artifact=artifact, tolerated=frozenset(extra), bare=True)
@@ -160,7 +166,7 @@ def verify(
         echo(f"{guess_warning(guessed)}: every score here is that of the guess", err=True)
     if as_json:
         how = {"seq_len": verdict.length, "stride": settings.stride, **_adapted(verdict, heldout, settings)}
-        how["eval"] = evaluation(verdict.scores[0], verdict.length, settings.stride)  # as submission.json states it
+        how["eval"] = _evaluation(verdict, settings)  # as submission.json states it
         print_json(
             {**verdict.to_dict(), **_scored(heldout), **how, "guessed": guessed or {}, "submission": str(submission)}
         )
@@ -233,10 +239,17 @@ def _scored(heldout: "HeldOut") -> dict[str, Any]:
 
 
 def _adapted(verdict: "Verdict", heldout: "HeldOut", settings: "Settings") -> dict[str, Any]:
-    """How the scores after the first adapted."""
-    if len(verdict.scores) == 1 or not verdict.length:
+    """How the scores by ttt and slot adapted."""
+    if not verdict.length or not any(score.scorer in ("ttt", "slot") for score in verdict.scores):
         return {}
     return {"adaptation": settings.adaptation.to_dict(heldout.targets, verdict.length)}
+
+
+def _evaluation(verdict: "Verdict", settings: "Settings") -> dict[str, Any]:
+    """How the score that counts was made."""
+    from verify.run_rules import evaluation
+
+    return evaluation(verdict.headline or verdict.scores[0], verdict.length, settings.stride, verdict.own)
 
 
 def _print(verdict: "Verdict", heldout: "HeldOut") -> None:
@@ -253,6 +266,8 @@ def _print(verdict: "Verdict", heldout: "HeldOut") -> None:
         click.echo(line)
     if heldout.partial:
         click.echo(f"PARTIAL SCORE: the first {heldout.targets:,} of {heldout.shard_targets:,} targets")
+    if verdict.own and verdict.headline:
+        click.echo(f"the score that counts: bpb {verdict.headline.bpb:.8f}, by the script's own adaptation")
     click.echo(f"verdict: {verdict.verdict}")
 
 

@@ -31,6 +31,7 @@ from tests.verify.conftest import (
 from tests.verify.test_adaptation import CAUSAL, causal_tensors
 from tests.verify.test_seed_adapter import LENGTHS, README, SEEDS, SMALL, script, written
 from tests.verify.test_source_layers import xz
+from verify.submission_gallery.revealing import script
 
 FAST = ("--threads", "1", "--stride", "4")
 
@@ -112,6 +113,22 @@ def test_scores_side_by_side(command, write_submission, tmp_path):
     assert found["penalty"] == 0
     assert found["adaptation"]["chunk"] == 16
     assert (found["adaptation"]["lr"], found["adaptation"]["slot_lr"]) == (0.1, 0.05)
+
+
+def test_a_script_s_own_adaptation_counts(command, write_submission):
+    """Scored beside the sliding score without being asked for; it is the one that `eval` describes."""
+    code, out, err = command(write_submission(script("ngram_mixture")), "--limit-tokens", 100, "--json")
+    found = json.loads(out)
+    assert (code, err, found["verdict"]) == (0, "", "pass")
+    assert [score["scorer"] for score in found["scores"]] == ["sliding", "own"]
+    assert found["scores"][0]["bpb"] != found["scores"][1]["bpb"]
+    stated = {"stretch": "window", "targets": None, "documents": False, "order": "stream"}
+    assert (found["headline"], found["own"]) == ("own", stated)
+    assert (found["eval"]["mode"], found["eval"]["ttt"]) == ("own", stated)
+    assert "adaptation" not in found
+    told = {finding["rule"]: finding["message"] for finding in found["findings"]}
+    assert "windows, in the order of the text" in told["score.reveal"]
+    assert "by `reveal`" in told["score.prefix"]
 
 
 @pytest.mark.slow

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+from verify.audit.own_probe import OwnProbe
 from verify.audit.trace import Difference
-from verify.facts import ArtifactFacts, Facts, FolderFacts, LogsFacts, TextFacts
+from verify.facts import ArtifactFacts, Facts, FolderFacts, LogsFacts, OwnFacts, TextFacts
 from verify.foresight.probe import Foresight
 from verify.foresight.strict import Strict
 from verify.rescore import Rescored
+from verify.reveal.stretches import OwnStatement
 from verify.sandbox.launch import Settings
 from verify.scoring.score import Score
 from verify.submission.byte_count import ByteCount
@@ -41,6 +43,10 @@ FACTS = Facts(
     strict=None,
     floats=None,
 )
+
+CHUNKS = OwnStatement.read({"stretch": "chunk", "targets": 32768})
+OWN = replace(RESCORED, score=replace(SCORE, scorer="own", nats=150.0, seconds=7.0), adapts=True, statement=CHUNKS)
+ADAPTING = replace(FACTS, own=OwnFacts(rescored=OWN, statement=CHUNKS, probe=OwnProbe(batches=4, cuts=16)))
 
 
 def claiming(claims, facts=FACTS):

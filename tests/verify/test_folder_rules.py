@@ -57,7 +57,7 @@ def test_an_honest_submission_passes_everything(write_submission, heldout, bigra
     assert len(verdict.checked) == len(levels(verdict)) - 1 - len(OF_ROOT)
     assert set(verdict.to_dict()) == {
         *("verdict", "checked", "not_stated", "undecided", "warned", "failed"),
-        *("findings", "bytes", "scores", "float_bpb", "penalty"),
+        *("findings", "bytes", "scores", "headline", "float_bpb", "penalty"),
     }
 
 

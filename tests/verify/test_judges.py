@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from codec.errors import InputError, UsageError
-from tests.verify.measured import FACTS, RESCORED, SCORE, STRICT, claiming, hit, moved
+from tests.verify.measured import ADAPTING, FACTS, RESCORED, SCORE, STRICT, claiming, hit, moved
 from tests.verify.records import write_1716
 from verify import Finding, folder_rules, judge, run_rules
 from verify.audit.gallery import EXHIBITS, audit_all
@@ -77,7 +77,7 @@ def test_every_rule_of_the_table_is_judged(tmp_path):
     memorised = Memorised(gap=None, longest=3, allowed=48, compared=False, runs=(), beyond=0)
     found = {
         each.rule
-        for facts in (FACTS, replace(more, floats=SCORE, strict=STRICT, memorised=memorised))
+        for facts in (FACTS, ADAPTING, replace(more, floats=SCORE, strict=STRICT, memorised=memorised))
         for each in judge(facts)
     }
     assert found == {*folder_judges.rules, *run_judges.rules}

@@ -12,6 +12,7 @@ from verify.audit.fresh_process import Observation
 from verify.audit.perturbations import Scope
 from verify.audit.runner import Audit, audit
 from verify.audit.trace import trace
+from verify.reveal.stretches import OwnStatement
 from verify.sandbox.confine import THREADS
 from verify.sandbox.launch import Settings, running
 from verify.sandbox.remote_model import Remote
@@ -29,15 +30,16 @@ def audit_submission(
     scope: Scope,
     settings: Settings,
     *,
-    score: ScorerName = "sliding",
+    score: ScorerName | None = None,
     progress: Progress | None = None,
 ) -> Audit:
     """Audit the model behind its script's `logits`: does it read ahead, remember, or mix the rows of a batch?
 
     tokens: integers (n + 1,), a few hundred of the held-out text.  Nats, sums and distributions are made here, so
     what can be found is what the model does with the ids it is sent; adaptive scoring that the script does by itself
-    is not used.  settings.length: of the windows, small like the stream.  Of scope, batch and periods are replaced.
-    score: what adapts the model, and when, is decided here; every run begins with the weights as they were loaded.
+    is used as far as it goes through `reveal`.  settings.length: of the windows, small like the stream.  Of scope,
+    batch, periods and queue are replaced.  score: None is `own` where the script adapts by itself, else
+    `sliding`.  What adapts the model, and when, is decided here; every run begins with the weights as they were loaded.
 
     First a process scores the text once, as `pgolf verify` does; another one then begins in the same way before it
     sees the text again.  A script that behaves once it notices contradicts what it said until then.  One that behaves
@@ -49,11 +51,11 @@ def audit_submission(
     if not settings.length:
         raise InputError("is to be audited with windows of unknown length", where=str(submission.folder))
     targets = len(tokens) - 1
-    chunk = (settings.adaptation.chunk_of(targets, settings.length),) if score == "ttt" else ()
-    scope = replace(scope, batch=settings.batch, periods=(settings.stride, settings.length, *chunk))
     with running(submission, submission.blob, settings) as model:
+        score = score or ("own" if model.adapts else "sliding")
         first = _scorer(score, model, submission, settings, targets)
         fresh = _observation(model, first, tokens, settings)
+        scope = _scope(scope, score, settings, targets, model.statement)
     if first.vocab_size > ONE_SUM:
         scope = replace(scope, sums=1)
     with running(submission, submission.blob, settings) as model:
@@ -61,6 +63,16 @@ def audit_submission(
         found = audit(scorer, tokens, scope, observed=fresh, progress=progress)
     window = {"length": settings.length, "stride": settings.stride, "stated_length": model.length}
     return replace(found, coverage={**found.coverage, "window": window, "score": score})
+
+
+def _scope(scope: Scope, score: ScorerName, settings: Settings, targets: int, statement: OwnStatement | None) -> Scope:
+    length = settings.length or 0
+    chunk = settings.adaptation.chunk_of(targets, length) if score == "ttt" else None
+    scope = replace(scope, batch=settings.batch)
+    if score == "own" and statement:
+        chunk = statement.targets
+        scope = replace(scope, queue=statement.queue)
+    return replace(scope, periods=(settings.stride, length, *([chunk] if chunk else [])))
 
 
 def stated_length(submission: Submission) -> int:

@@ -1,5 +1,6 @@
 """A loaded model inside its process, and the answers to what `verify.sandbox.remote_model` asks of it."""
 
+import json
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -25,7 +26,27 @@ def lacks(model: Any) -> dict[str, str]:
         found["ttt"] = f"ttt trains a torch.nn.Module, its `load` returns a {type(model).__name__}"
     if not all(callable(getattr(model, name, None)) for name in PARTS):
         found["slot"] = "slot needs a model with `.hidden(ids)` and `.head(hidden)`, its `load` returns none"
+    if not callable(getattr(model, "reveal", None)):
+        found["own"] = "own needs a model with `.reveal(ids, first)`, its `load` returns none"
     return found
+
+
+def adaptation(model: Any, targets: int | None = None) -> dict[str, Any]:
+    """The word for the parent that a model with `reveal` states as `adaptation`; nothing of another model.
+
+    targets: of the run, for a statement that is a function of them; None before there is one, then it says nothing yet.
+    Raises: InputError for what is not of JSON.
+    """
+    stated = getattr(model, "adaptation", None)
+    if not callable(getattr(model, "reveal", None)) or (callable(stated) and targets is None):
+        return {}
+    stated = stated(targets) if callable(stated) else stated
+    try:
+        return {"adaptation": json.loads(json.dumps(stated))}
+    except (TypeError, ValueError, RecursionError):
+        raise InputError(
+            f"`adaptation` of its model is a {type(stated).__name__} that is more than names and numbers"
+        ) from None
 
 
 def described(update: Update) -> dict[str, Any]:
@@ -45,10 +66,14 @@ def update_of(*, name: str, **values: Any) -> Momentum | Orthogonal:
 
 
 class Served:
-    """Answers one request at a time; the loaded model keeps its weights, only copies of it learn."""
+    """Answers one request at a time; the loaded model keeps its weights, only copies of it learn.
 
-    def __init__(self, model: Any, device: str) -> None:
-        self._model, self._device = model, device
+    But for a model that learns by itself from what is revealed to it: again loads it afresh for its next run.
+    """
+
+    def __init__(self, model: Any, device: str, again: Callable[[], Any] | None = None) -> None:
+        self._model, self._device, self._again = model, device, again
+        self._begun = False
         self._learner: Learner | None = None
         self._shifts: Shifts | None = None
 
@@ -62,6 +87,8 @@ class Served:
             "learn": self._learn,
             "train": self._train,
             "digest": self._digest,
+            "begin": self._begin,
+            "reveal": self._reveal,
         }
         words = {name: value for name, value in request.items() if name not in ("kind", "shape", "dtype")}
         if ids is not None:
@@ -76,15 +103,25 @@ class Served:
 
     @torch.no_grad()
     def _logits(
-        self, *, ids: torch.Tensor, first: int, learner: bool = False, slot: dict[str, Any] | None = None
+        self,
+        *,
+        ids: torch.Tensor,
+        first: int,
+        learner: bool = False,
+        slot: dict[str, Any] | None = None,
+        rows: list[int] | None = None,
     ) -> Answer:
         """(B, T - first, V) by the loaded weights or the learned ones, or with shifts fitted to what is before first.
 
-        With `.hidden` and `.head` the output matrix is applied to those positions only.
+        With `.hidden` and `.head` the output matrix is applied to those positions only.  rows: where in the text each
+        row begins; then the model is one that adapts by itself, and is told.
         """
         model = self._learner.model if learner and self._learner else self._model
         self._shifts = Shifts(model, **slot) if slot else None
-        logits = predict(model, ids, first, self._shifts.adapt if self._shifts else None)
+        if rows is None:
+            logits = predict(model, ids, first, self._shifts.adapt if self._shifts else None)
+        else:
+            logits = model.logits(ids, torch.tensor(rows, device=self._device))[:, first:]
         if not isinstance(logits, torch.Tensor) or logits.ndim != 3:
             shape = tuple(logits.shape) if hasattr(logits, "shape") else type(logits).__name__
             raise InputError(
@@ -102,6 +139,20 @@ class Served:
             raise InputError("is to be trained, but nothing learns")
         self._learner.train(ids, **how, ranks=Ranks(count=ranks))
         return {"kind": "trained"}, None
+
+    def _begin(self, *, targets: int) -> Answer:
+        """A run over so many targets begins, with what the artifact holds."""
+        if self._begun and self._again:
+            self._model = None  # or both would need memory
+            self._model = self._again()
+        self._begun = True
+        if callable(begin := getattr(self._model, "begin", None)):
+            begin(targets)
+        return {"kind": "begun", **adaptation(self._model, targets)}, None
+
+    def _reveal(self, *, ids: torch.Tensor, first: int) -> Answer:
+        self._model.reveal(ids, first)
+        return {"kind": "revealed"}, None
 
     def _digest(self, *, learner: bool = False, slot: dict[str, Any] | None = None) -> Answer:
         """Of the state behind the last logits that were asked for with the same words."""

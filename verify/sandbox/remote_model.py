@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from codec.errors import CodecError, EnvironmentLacks, InputError, LimitError, PgolfError, UsageError, printable
+from verify.reveal.stretches import OwnStatement
 from verify.sandbox import wire
 
 MAX_LENGTH = 1 << 20  # tokens of a window; the logits of a longer one would not be read for any real vocabulary
@@ -20,7 +21,8 @@ class Remote:
     What the process says about itself, and nobody should rely on: state, per tensor of the loaded module its dtype,
     shape and sha256; length, the window length that the script states, or None; notes, how it was loaded; missing,
     what the sandbox could not enforce; attempts, what it refused, up to the last answer; lacks, adaptive scorer -> why
-    the model cannot be scored by it.  where: the script, for messages.
+    the model cannot be scored by it; statement, how it adapts by itself, None as long as it did not say so.  where: the
+    script, for messages.
 
     Raises (all methods): InputError when the script fails or answers anything else, with `where`; LimitError and
     EnvironmentLacks when the process says so; EOFError, BrokenPipeError when it is gone.
@@ -44,6 +46,12 @@ class Remote:
         lacks = loaded.get("lacks", {})
         self._checked(isinstance(lacks, dict), lacks)
         self.lacks = {str(scorer): printable(why, 300) for scorer, why in lacks.items()}
+        self.statement = OwnStatement.read(loaded["adaptation"]) if "adaptation" in loaded else None
+
+    @property
+    def adapts(self) -> bool:
+        """Whether it offers `reveal`."""
+        return "own" not in self.lacks
 
     def logits(self, ids: torch.Tensor) -> torch.Tensor:
         """int64 (B, T) -> float32 (B, T, V) on the CPU."""
@@ -72,6 +80,14 @@ class Remote:
     def digest(self) -> str:
         """The name of the state behind the last logits."""
         return printable(self.tell("digest", **self._words).get("digest"), 64)
+
+    def begin(self, targets: int) -> OwnStatement:
+        """Start a run of its own adaptation over so many targets, as the artifact is; how it will be made.
+
+        Raises: InputError, besides, for what is no statement.
+        """
+        self.statement = OwnStatement.read(self.tell("begin", targets=targets).get("adaptation"))
+        return self.statement
 
     def refresh(self) -> None:
         """Ask for the attempts up to now."""

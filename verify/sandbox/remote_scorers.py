@@ -6,6 +6,7 @@ from torch import Tensor
 
 from codec.errors import InputError
 from verify.sandbox.model_server import described
+from verify.sandbox.own_scorer import OwnScorer
 from verify.sandbox.remote_model import Remote
 from verify.scoring.adaptation import Adaptation, ScorerName
 from verify.scoring.ranks import Ranks
@@ -80,6 +81,8 @@ def scorer_of(
     }
     if kind == "sliding":
         return Sliding(**common)
+    if kind == "own":
+        return OwnScorer(**common)
     if kind == "slot":
         return ContextSlot(**common, steps=adaptation.slot_steps, lr=adaptation.slot_lr, shifts=RemoteShifts)
     return ScoreFirst(

@@ -13,6 +13,7 @@ Source: facts about pull requests 162, 339, 1176 and 1716 of openai/parameter-go
 import inspect
 import io
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -37,9 +38,13 @@ HINT = "offer `load(artifact_path, device)` that returns a module with `.logits(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """model: offers `.logits(ids)`.  length: of its windows, in tokens, if the script says.  notes: how it was made."""
+    """model: offers `.logits(ids)`.  length: of its windows, in tokens, if the script says.  notes: how it was made.
+
+    again: loads it once more, as the artifact has it; None for the seed family, whose models are only asked.
+    """
 
     model: Any
+    again: Callable[[], Any] | None = None
     length: int | None = None
     notes: tuple[str, ...] = field(default=())
 

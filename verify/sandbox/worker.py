@@ -13,6 +13,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -25,7 +26,7 @@ from codec.errors import EnvironmentLacks, InputError, LimitError, PgolfError
 from verify.sandbox import seed_adapter, wire
 from verify.sandbox.audit_hook import Attempts
 from verify.sandbox.installation import is_granted
-from verify.sandbox.model_server import Served, lacks
+from verify.sandbox.model_server import Served, adaptation, lacks
 from verify.submission.source_layers import read_source, unwrap
 
 TOOLKIT = ("codec", "packager", "pgolf", "trainer", "verify")
@@ -97,9 +98,10 @@ def _serve(job: dict[str, Any], attempts: Attempts, requests: IO[bytes], answers
             "length": loaded.length,
             "notes": [*loaded.notes],
             "lacks": lacks(loaded.model),
+            **adaptation(loaded.model),
         },
     )
-    served = Served(loaded.model, job["device"])
+    served = Served(loaded.model, job["device"], loaded.again)
     while True:
         try:
             request, ids = wire.receive(requests, "int64", MAX_IDS)
@@ -131,12 +133,13 @@ def _load(job: dict[str, Any], attempts: Attempts) -> seed_adapter.Loaded:
             "makes its `load` while it runs, and a run command states settings for it",
             hint="define `load` at the top of the script, and its settings in the script",
         )
-    model = load(str(artifact), device)
+    again = partial(load, str(artifact), device)
+    model = again()
     if not callable(getattr(model, "logits", None)):
         raise InputError(
             f"`load` returned a {type(model).__name__} without `.logits(ids)`", hint="return a module that has it"
         )
-    return seed_adapter.Loaded(model=model)
+    return seed_adapter.Loaded(model=model, again=again)
 
 
 def _hide_toolkit(folder: Path, toolkit: str, granted: frozenset[str]) -> None:

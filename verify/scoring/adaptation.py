@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-ScorerName = Literal["sliding", "ttt", "slot"]
+ScorerName = Literal["sliding", "own", "ttt", "slot"]
 RECORD_CHUNK = 32768  # targets, of every record since pull request 461
 LEAST_CHUNKS = 16  # of a short text: with fewer, too little of it is scored by weights that have learned
 
