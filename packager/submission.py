@@ -15,23 +15,22 @@ from importlib.util import decode_source
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from codec.allocation.damage import added_nats
 from codec.allocation.fit import STAGES as FIT_STAGES
 from codec.allocation.plan import FittedRecipe
 from codec.budget import PARAMETER_GOLF
-from codec.encoder import Tensor, artifact_meta, encode
+from codec.encoder import artifact_meta, encode
 from codec.errors import InputError, LimitError, UsageError
 from codec.measurement.byte_ledger import ByteLedger, ledger, of_submission
 from codec.measurement.losses import loss_notes, losses
+from codec.measurement.weight_count import weight_count
+from codec.model_file import predicted_nats
 from codec.progress import Progress, silent
 from codec.quantization.recipe import quantize_checkpoint, rounding_notes
-from codec.quantization.recipe_files import load_recipe, recipe_text
+from codec.quantization.recipe_files import DEFAULT_RECIPE, load_recipe, recipe_text
 from codec.storage.atomic_files import new_folder, read_bytes, within
-from codec.storage.calibration_file import Layers, read_layers, sha256
+from codec.storage.calibration_file import read_layers, sha256
 from packager.fitting import check_fit, fitted
-from packager.importers.imported import STORED, Imported, weight_count
+from packager.importers.imported import STORED, Imported
 from packager.importers.read_any import read_any
 from packager.reference import SCRIPT, Training, reference_bundle
 from packager.requirements import requirements
@@ -65,7 +64,7 @@ class PackOptions:
     """
 
     checkpoint: Path
-    recipe: str
+    recipe: str = DEFAULT_RECIPE
     script: Path | None = None
     preset_of: Callable[[Mapping[str, Any]], str | None] = lambda notes: None
     cap: int = PARAMETER_GOLF.total_bytes
@@ -212,14 +211,8 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
         cap=options.cap,
         notes=(*imported.notes, *lost, *damage, *left_out),
         fitted=plan,
-        nats=_predicted(imported.tensors, treated, layers),
+        nats=predicted_nats(imported.tensors, treated, layers),
     )
-
-
-def _predicted(tensors: Mapping[str, np.ndarray], treated: Mapping[str, Tensor], layers: Layers | None) -> float | None:
-    found = [added_nats(name, tensors[name], each, layers) for name, each in treated.items() if name in tensors]
-    known = [each for each in found if each is not None]
-    return sum(known) if known else None
 
 
 def stages(options: PackOptions) -> int:

@@ -22,6 +22,7 @@ WINGS = {
     "codec": {
         "budget": set(),
         "errors": set(),
+        "html": set(),
         "lazy": set(),
         "progress": set(),
         "suggestion": set(),
@@ -33,6 +34,17 @@ WINGS = {
         "encoder": {"decoder", "entropy", "errors"},
         "measurement": {"decoder", "encoder", "entropy", "errors", "progress", "quantization", "storage"},
         "allocation": {"decoder", "encoder", "errors", "measurement", "progress", "quantization", "storage"},
+        "model_file": {
+            "allocation",
+            "decoder",
+            "encoder",
+            "errors",
+            "html",
+            "measurement",
+            "progress",
+            "quantization",
+            "storage",
+        },
     },
     "trainer": {
         "model": set(),

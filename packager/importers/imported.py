@@ -1,6 +1,5 @@
 """A checkpoint as it was read: float tensors, metadata, and the levels it stores, if any."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,18 +63,3 @@ def listed(names: list[Any]) -> str:
     """The first three, and how many more."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(f"`{name!s:.80}`" for name in names[:3]) + more
-
-
-def weight_count(tensors: dict[str, np.ndarray]) -> int:
-    """How many weights there are.  A copy of another tensor, as a tied head is one of the embedding, counts nothing.
-
-    Tensors that are equal because each holds one value everywhere are no copies: zeros may be trained apart.
-    """
-    seen: set[bytes] = set()
-    count = 0
-    for array in tensors.values():
-        content = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode() + array.tobytes()).digest()
-        if content not in seen or array.size < 2 or (array == array.flat[0]).all():
-            count += array.size
-        seen.add(content)
-    return count

@@ -61,11 +61,12 @@ def measure(
     from codec.measurement.compressors import BASELINES, FALLBACK, installed
     from codec.measurement.measurement import measure as measure_recipe
     from codec.measurement.measurement import measure_treated
+    from codec.measurement.weight_count import weight_count
     from codec.quantization.recipe import rounding_notes
     from codec.quantization.recipe_files import load_recipe
     from codec.storage.atomic_files import within
     from codec.storage.calibration_file import read_layers
-    from packager.importers.imported import STORED, weight_count
+    from packager.importers.imported import STORED
     from pgolf.checkpoints import read_weights
     from pgolf.plots import check_plot, draw_plot
 
