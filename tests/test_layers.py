@@ -52,6 +52,7 @@ WINGS = {
         "presets": {"model"},
         "data": {"compute"},
         "calibration": {"compute", "data", "model"},
+        "hooks": {"calibration"},
         "optim": {"compute", "model", "presets"},
         "run": {"compute", "data", "model", "optim", "presets"},
     },
