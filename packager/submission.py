@@ -20,6 +20,7 @@ from codec.allocation.plan import FittedRecipe
 from codec.budget import PARAMETER_GOLF
 from codec.encoder import artifact_meta, encode
 from codec.errors import InputError, LimitError, UsageError
+from codec.html import Shown
 from codec.measurement.byte_ledger import ByteLedger, ledger, of_submission
 from codec.measurement.losses import loss_notes, losses
 from codec.measurement.weight_count import weight_count
@@ -90,7 +91,7 @@ class PackOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PackedSubmission:
+class PackedSubmission(Shown):
     """A packed submission in memory.  files: name -> content; recipe: its name; notes: of import and rounding.
 
     trains: whether the script trains, packs and scores, or evaluates only; None = it is the user's own.
@@ -123,6 +124,19 @@ class PackedSubmission:
     def total_bytes(self) -> int:
         """What the challenge counts: code + artifact."""
         return self.code_bytes + self.artifact_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `pgolf pack --json` says of it."""
+        return {
+            "trains": self.trains,
+            "recipe": self.recipe,
+            "artifact_bytes": self.artifact_bytes,
+            "code_bytes": self.code_bytes,
+            "total_bytes": self.total_bytes,
+            "cap_bytes": self.cap,
+            "sha256": self.sha256,
+            **({} if self.nats is None else {"predicted_nats": self.nats}),
+        }
 
     @property
     def sha256(self) -> str:

@@ -195,14 +195,7 @@ def pack(
         print_json(
             {
                 "submission": written,
-                "trains": submission.trains,
-                "recipe": submission.recipe,
-                "artifact_bytes": submission.artifact_bytes,
-                "code_bytes": submission.code_bytes,
-                "total_bytes": submission.total_bytes,
-                "cap_bytes": cap,
-                "sha256": submission.sha256,
-                **({} if submission.nats is None else {"predicted_nats": submission.nats}),
+                **submission.to_dict(),
                 **({"margin_bytes": options.margin, "fit": plan.to_dict()} if plan else {}),
             }
         )

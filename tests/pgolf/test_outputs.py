@@ -17,7 +17,9 @@ COMMANDS = {
     "data": ("data", "text.txt", "--vocab-size", "300", "-o", "{}"),
     "pack": ("pack", "run/checkpoint.safetensors", "--recipe", "pr162", "-o", "{}"),
     "train": ("train", "tiny", "--data", "data", "--steps", "1", "-o", "{}"),
+    "decode": ("decode", "packed", "-o", "{}"),
     "unpack": ("unpack", "packed", "-o", "{}"),
+    "encode": ("encode", "run/checkpoint.safetensors", "--recipe", "pr162", "-o", "{}"),
     "calibrate": ("calibrate", "run/checkpoint.safetensors", "--data", "data", "-o", "{}"),
     "inspect": ("inspect", "packed", "--unwrap", "{}"),
     "demo": ("demo", "--text", "text.txt", "--steps", "1", "-o", "{}"),
@@ -26,7 +28,7 @@ COMMANDS = {
     "audit": ("audit", "--gallery", "-o", "{}"),
     "record": ("record", "seed.log", "--script", "packed/train_gpt.py", "-o", "{}"),
 }
-FILES = ("unpack", "calibrate", "compare", "audit")  # what they write is one file
+FILES = ("decode", "unpack", "encode", "calibrate", "compare", "audit")  # what they write is one file
 FOLDERS = ("data", "pack", "inspect", "record")
 
 
@@ -75,6 +77,8 @@ def test_a_place_that_cannot_be_written_is_one_sentence(here, capsys, monkeypatc
 
     monkeypatch.setattr("trainer.calibration.calibrate", long_work)
     monkeypatch.setattr("packager.submission.plan_submission", long_work)
+    monkeypatch.setattr("codec.model_file.encode_checkpoint", long_work)
+    monkeypatch.setattr("codec.model_file.decode_checkpoint", long_work)
     monkeypatch.setattr("trainer.run.step.Stepper.build", long_work)
     monkeypatch.setattr("verify.audit.gallery.audit_all", long_work)
     before = tree(here)
