@@ -80,8 +80,9 @@ def read_stored(path: str | Path) -> tuple[dict[str, Stored], dict[str, str]]:
     tensors: dict[str, Stored] = {}
     metadata: dict[str, str] = {}
     for file in files[1:] or files:
+        data = read_bytes(file)
         with within(file):
-            found, notes = _read(read_bytes(file))
+            found, notes = _read(data)
             if twice := sorted(found.keys() & tensors.keys()):
                 raise InputError(f"tensor `{twice[0]}` is in an earlier shard too")
         tensors |= found
