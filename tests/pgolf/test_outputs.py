@@ -10,7 +10,8 @@ import pytest
 
 from codec.storage.atomic_files import TEMPORARY
 from codec.storage.token_shards import shard_bytes
-from pgolf.__main__ import main
+from pgolf.__main__ import COMMANDS as EVERY
+from pgolf.__main__ import main, root
 from tests.packager.conftest import checkpoint, data  # noqa: F401
 
 COMMANDS = {
@@ -26,8 +27,12 @@ COMMANDS = {
     "measure": ("measure", "run/checkpoint.safetensors", "--plot", "{}.png"),
     "compare": ("compare", "seed.log", "--write", "{}"),
     "audit": ("audit", "--gallery", "-o", "{}"),
+    "new": ("new", "tiny", "-o", "{}"),
+    "wrap": ("wrap", "packed/train_gpt.py", "-o", "{}"),
     "record": ("record", "seed.log", "--script", "packed/train_gpt.py", "-o", "{}"),
 }
+WRITES_NOTHING = {"verify"}
+RESUMED = ("train", "demo")  # an interrupted run keeps what it has, and goes on from there: test_train.py
 FILES = ("decode", "unpack", "encode", "calibrate", "compare", "audit")  # what they write is one file
 FOLDERS = ("data", "pack", "inspect", "record")
 
@@ -138,6 +143,35 @@ def test_whatever_else_the_system_refuses_is_one_sentence(here, capsys, monkeypa
     out, err = capsys.readouterr()
     assert err == "Error: some/file: the operating system says: Permission denied\n"
     assert json.loads(out)["error"]["where"] == "some/file"
+
+
+def test_every_command_is_in_the_table():
+    assert COMMANDS.keys() | WRITES_NOTHING == EVERY.keys()
+    assert not COMMANDS.keys() & WRITES_NOTHING
+
+
+@pytest.mark.parametrize("command", EVERY)
+def test_every_command_prints_json(command):
+    assert any("--json" in option.opts for option in root.get_command(None, command).params)
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in RESUMED])
+def test_ctrl_c_at_the_last_moment_leaves_nothing_half_written(here, capsys, monkeypatch, command):
+    """When all the work is done and the output is to take its name."""
+    reached = []
+
+    def interrupted(source, target, *_, **__):
+        reached.append(str(target))
+        raise KeyboardInterrupt
+
+    before = tree(here)
+    monkeypatch.setattr("os.replace", interrupted)
+    monkeypatch.setattr("os.rename", interrupted)
+    monkeypatch.setattr("verify.audit.gallery.audit_all", lambda *_, **__: {})
+    code = main([part.format("out") for part in COMMANDS[command]])
+    assert (code, capsys.readouterr().err.splitlines()[-1]) == (130, "Error: interrupted")
+    assert any("out" in target for target in reached)
+    assert tree(here) == before
 
 
 def test_sigterm_ends_a_command_like_ctrl_c(here, capsys, monkeypatch):
