@@ -33,6 +33,7 @@ docs: $(READY)
 	$(BIN)/python -m pgolf.reference > docs/cli.md
 	$(BIN)/python -m verify.rules > docs/rules.md
 	$(BIN)/pgolf audit --gallery --out docs/gallery.md
+	$(BIN)/pgolf audit --gallery --submissions --out docs/gallery_submissions.md
 	$(BIN)/python -m tests.test_docs --write
 	$(BIN)/python -m tests.test_tutorial --write
 

@@ -19,10 +19,13 @@ MAGIC = b"PGA1"
 PRECISION = 14  # frequencies of a table sum to 2**14: 0.0007 bits per weight off the ideal at 3.3 bits
 STATE_FLOOR = 1 << 16  # a lane's state stays in [2**16, 2**32); it moves in 16-bit words
 MAX_TABLES = 512  # 64 MiB of lookup; a full-size artifact uses about 60
-MAX_WEIGHTS = 1 << 28  # 0.5 bits per weight at the 16 MB cap; a constant tensor costs no bits, so bytes bound nothing
-MAX_TEXT = 1 << 22  # characters of header
-LANE_WEIGHTS = 1 << 18  # for one lane at most: decoding takes 8 microseconds per step, 2 seconds of them
-MAX_ROWS = 1 << 18  # of all trellises, whose rows are decoded one by one; a full-size artifact has about 70,000
+MAX_SIDE = 1 << 28
+MAX_BYTES = (
+    1 << 29
+)  # of all tensors; at 0.5 bits per weight 16 MB hold half as many weights, of 2 bytes as `size` counts
+MAX_TEXT = 1 << 20  # characters of header; 3,000 tensors have 60,000
+STEP = 512  # symbols that take as long as a step of all lanes, 9 microseconds
+WORK = 1 << 17  # steps that a file of few bytes may ask for, one second; each word adds half a step
 MALFORMED = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)  # what lying headers cause
 DAMAGED = "the file is damaged"
 # Kinds of quantized tensors: dtype of the scales.
@@ -122,10 +125,7 @@ def read_meta(blob: bytes, /) -> dict[str, Any]:
 
 
 def unpack(blob: bytes, /) -> tuple[dict[str, Any], dict[str, QuantizedTensor | np.ndarray]]:
-    """(header, tensors by name) with quantized tensors left as levels and scales.
-
-    Raises: CodecError as `decode`.
-    """
+    """(header, tensors by name) with quantized tensors left as levels and scales.  Raises: as `decode`."""
     stream, header = open_artifact(blob)
     return header, read_tensors(stream, header)
 
@@ -135,10 +135,9 @@ class Form(NamedTuple):
 
     kind: one of SCALES, else the dtype of a plain tensor.  dtype: of the scales, or of the plain tensor.
     rows, columns: of the matrix.  byte_tables: of the scales or plain tensor, lowest byte first.
-    step_tables: of the row steps of a trellis, and of column steps; of column steps; or none.
+    step_tables: of a trellis' row steps, then of column steps.
     base: first table of the matrix, -1 without one.  segments: equal parts of a row, with a class each.
     multiple_table: -1 where no row is predicted.
-
     Of a trellis, the last six; restart is 0 elsewhere.  odd_tables: how many tables further on odd states have theirs.
     far_table: 0 where every level is a symbol.  earlier: 0, or column steps are those stored so many before.
     """
@@ -170,14 +169,11 @@ class Form(NamedTuple):
 
 
 def parse_form(stored: list[Any], /) -> Form:
-    """A form as the header stores it.
-
-    Raises: ValueError, or one of its kin that `read_tensors` catches, for what no tensor can have.
-    """
+    """A form as the header stores it.  Raises: ValueError and its kin, MALFORMED, for what no tensor can have."""
     kind, shape, tables, *numbers = stored
     named = dict(zip(NUMBERS[len(numbers)].split(), numbers, strict=True))
     sizes = [*shape, *tables, *(value for name, value in named.items() if name != "lowest")]
-    coded, dtype = kind == "trellis", np.dtype(SCALES.get(kind, str(kind)))
+    coded, dtype = kind == "trellis", np.dtype(SCALES.get(kind, str(kind)[:3]))
     by_row = numbers and kind != "all" and (shape[1:] or not coded)  # a vector is one row of a trellis
     rows = shape[0] if by_row else 1
     columns = math.prod(shape[:64]) // max(rows, 1)
@@ -185,10 +181,10 @@ def parse_form(stored: list[Any], /) -> Form:
     form = Form(kind, dtype, shape, rows, columns, tables[:count], tables[count:], **named)
     if (
         {*map(type, (*sizes, *numbers))} != {int}
-        or not 0 <= min(sizes) <= max(sizes) <= MAX_WEIGHTS
+        or not 0 <= min(sizes) <= max(sizes) <= MAX_SIDE
         or shape[64:]  # numpy's limit
         or dtype.kind not in "fiub"
-        or (kind in SCALES and not numbers)
+        or (not numbers if kind in SCALES else dtype.str != kind)
         or coded != ("restart" in named)
         or coded > form.restart
         or len(tables) != count + STEPS.get(kind, 0)
@@ -203,11 +199,12 @@ class Stream:
     """rANS decoder over interleaved lanes: symbol i of a plane belongs to lane i mod lanes.
 
     frequencies: int64 (tables, 256), each row summing to 2**PRECISION.
-    states: int64 (lanes,).  words: uint16.
+    states: int64 (lanes,).  words: uint16.  left: how much work, in steps, may still be asked for.
     """
 
     def __init__(self, frequencies: np.ndarray, states: np.ndarray, words: np.ndarray, /) -> None:
         self.states, self.words = states, words.astype(np.int64)
+        self.left, self.size = WORK + len(words) / 2, 0
         # One gather per symbol: slot -> symbol | frequency << 8 | slot - start << 24.
         packed = np.arange(256) | frequencies << 8 | (frequencies - np.cumsum(frequencies, 1)) << 24
         self.slots = np.repeat(packed, frequencies.ravel())
@@ -217,15 +214,27 @@ class Stream:
         """Decode a plane -> uint8 of this shape.  tables: one for all symbols, or one for each."""
         return self.take(np.broadcast_to(tables, shape).reshape(-1)).reshape(shape)
 
+    def spend(self, steps: float, /) -> None:
+        """Raises: CodecError when that is more than is left."""
+        self.left -= steps
+        if self.left < 0:
+            raise CodecError("the artifact is outside the format's limits")
+
     def tensor(self, form: Form, steps: dict[int, list[np.ndarray]], /) -> QuantizedTensor | np.ndarray:
-        """Decode a tensor; see `build_tensor`."""
+        """Decode a tensor; see `build_tensor`.  More bytes than there may be are more than any work."""
+        # Empty sides count as 1: scales and classes take memory too.
+        size = form.dtype.itemsize * math.prod(max(side, 1) for side in form.shape)
+        self.size += size
+        # Predicted rows come one by one.
+        self.spend(size / 2048 + (self.size // MAX_BYTES << 32) + form.rows * (form.multiple_table >= 0))
         return build_tensor(form, self.plane, steps)
 
     def take(self, tables: np.ndarray, /) -> np.ndarray:
         """Decode one symbol per entry of `tables` (integer table numbers, (count,)) -> uint8 (count,)."""
-        lanes = len(self.states)
-        symbols = np.empty(len(tables), np.uint8)
-        for start in range(0, len(tables), lanes):
+        count, lanes = len(tables), len(self.states)
+        self.spend(count / STEP + 5 + count // lanes)
+        symbols = np.empty(count, np.uint8)
+        for start in range(0, count, lanes):
             index = tables[start : start + lanes].astype(np.int64)
             state = self.states[: len(index)]
             entry = self.slots[(index << PRECISION) + (state & (1 << PRECISION) - 1)]
@@ -253,7 +262,7 @@ def frequencies(logs: np.ndarray, /) -> np.ndarray:
     weights = np.zeros(256, np.int64)
     eighths = logs - 1  # of uint8: 255 where the symbol is absent
     weights[: len(logs)] = (np.array(EIGHTHS)[eighths & 7] << (eighths >> 3)) * (logs > 0)
-    if not weights.any() or logs.max() > 8 * 24:
+    if not weights.any() or logs.max() > 192:
         raise CodecError("the artifact is outside the format's limits")
     counts: np.ndarray = np.maximum((weights << PRECISION) // weights.sum(), weights > 0)
     counts[counts.argmax()] += (1 << PRECISION) - counts.sum()
@@ -297,13 +306,9 @@ def read_tensors(stream: Stream, header: dict[str, Any], /) -> dict[str, Quantiz
     name = ""
     try:
         forms, names = [parse_form(form) for form in header["forms"]], header["names"]
-        # Empty sides count as 1: scales and classes take memory too.
-        weights = sum(math.prod(max(side, 1) for side in forms[form].shape) for _, _, form in names if form >= 0)
-        rows = sum(forms[form].rows for _, _, form in names if form >= 0 and forms[form].trellis)
-        if weights > min(MAX_WEIGHTS, LANE_WEIGHTS * len(stream.states)) or rows > MAX_ROWS:
-            raise ValueError(f"{weights} weights, {rows} rows of trellises")
         for shared, suffix, form in names:
             name = name[:shared] + suffix
+            stream.spend(len(name) / 32)
             # A negative form is a tie: the same tensor as an earlier one.
             order.append(stream.tensor(forms[form], steps) if form >= 0 else order[-1 - form])
             tensors[name] = order[-1]
@@ -321,8 +326,7 @@ def build_tensor(
     """Ask for every plane of a tensor in the order of the stream, and build it: the one schedule of planes.
 
     plane: called with name, shape and tables (one for all symbols, or one for each), gives the symbols, uint8 of this
-    shape; a name may come again, for the next row.  The decoder's reads them from the stream, the encoder's notes what
-    to code, the ledger's what it costs.
+    shape; a name may come again, for the next row.  The encoder's notes what to code, the ledger's what it costs.
     steps: the column steps stored so far, by how many they are.
     """
     rows, columns, trellis, quantized = form.rows, form.columns, form.trellis, form.kind in SCALES

@@ -14,10 +14,12 @@ import numpy as np
 
 from codec.decoder import (
     MAGIC,
-    MAX_ROWS,
+    MAX_BYTES,
+    MAX_SIDE,
     MAX_TABLES,
     MAX_TEXT,
-    MAX_WEIGHTS,
+    STEP,
+    WORK,
     QuantizedTensor,
     Trellis,
     build_tensor,
@@ -117,12 +119,6 @@ class _Plan:
 
 def _plan(tensors: dict[str, Tensor]) -> _Plan:
     distinct, ties = _distinct(tensors)
-    weights = sum(_weights(tensor) for tensor in distinct.values())
-    if weights > MAX_WEIGHTS:
-        raise CodecError(f"the tensors have {weights} weights, an artifact holds at most {MAX_WEIGHTS}")
-    rows = sum(each.rows for each in distinct.values() if isinstance(each, QuantizedTensor) and each.trellis)
-    if rows > MAX_ROWS:
-        raise CodecError(f"the trellises have {rows} rows, an artifact holds at most {MAX_ROWS}")
     pieces = {name: cut(tensor) for name, tensor in distinct.items()}
     kinds, earlier = _kinds(pieces)
     fitted = _fitted(pieces)
@@ -141,7 +137,7 @@ def _plan(tensors: dict[str, Tensor]) -> _Plan:
         forms=[],
         names=[],
         stored=[],
-        symbols=max(weights, sum(piece.symbols for piece in pieces.values())),
+        symbols=sum(piece.symbols for piece in pieces.values()),
     )
     previous = ""
     for name in tensors:
@@ -245,21 +241,47 @@ def _assemble(plan: _Plan, text: bytes) -> bytes:
     logs = [table_logs(counts) for counts in plan.table_counts]
     tables = b"".join(bytes([len(each) - 1]) + each.tobytes() for each in logs[1:])
 
-    def last_first() -> Iterator[Plane]:
-        for tensor in reversed(plan.stored):
-            yield from reversed(tensor.planes())
-        yield symbols, np.full(len(symbols), TEXT_TABLE)
+    lanes = max(lane_count(plan.symbols), lane_count(len(text)))
+    work = _work(plan)
 
-    lanes = lane_count(plan.symbols)
+    def last_first() -> Iterator[Plane]:
+        nonlocal work
+        for plane in _last_first(plan, symbols):
+            work += len(plane[0]) / STEP + 5 + len(plane[0]) // lanes
+            yield plane
+
     states, words = rans_encode(last_first(), np.stack([frequencies(each) for each in logs]), lanes)
+    if work > (most := WORK + len(words) / 2):
+        reason = f"{2 * len(words)} bytes of data may ask for {most:.0f} steps of a reader, these take {work:.0f}"
+        raise CodecError(reason, hint="keep smaller tensors, fewer rows or more bits")
     head = MAGIC + struct.pack("<4I", len(text), len(tables), lanes, len(words))
     body = head + tables + states.tobytes() + words.tobytes()
     return body + struct.pack("<I", zlib.crc32(body))
 
 
+def _last_first(plan: _Plan, text: np.ndarray) -> Iterator[Plane]:
+    for tensor in reversed(plan.stored):
+        yield from reversed(tensor.planes())
+    yield text, np.full(len(text), TEXT_TABLE)
+
+
+def _work(plan: _Plan) -> float:
+    """What sizes, predicted rows and names take of a reader's time, in steps (docs/format.md).
+
+    Raises: CodecError for more bytes than there may be.
+    """
+    forms = [parse_form(tensor.form) for tensor in plan.stored]
+    size = sum(form.dtype.itemsize * math.prod(max(side, 1) for side in form.shape) for form in forms)
+    if size >= MAX_BYTES:
+        raise CodecError(f"the tensors have {size} bytes, an artifact holds less than {MAX_BYTES}")
+    rows = sum(form.rows for form in forms if form.multiple_table >= 0)
+    characters = sum(shared + len(suffix) for shared, suffix, _ in plan.names)
+    return size / 2048 + rows + characters / 32
+
+
 def _check(name: str, tensor: Tensor) -> None:
     if not isinstance(tensor, QuantizedTensor):
-        if tensor.dtype.kind not in "fiub":
+        if tensor.dtype.kind not in "fiub" or tensor.dtype.itemsize > 8:  # longdouble
             raise CodecError(f"has dtype {tensor.dtype}, which an artifact cannot hold", where=f"tensor `{name}`")
     elif tensor.trellis:
         _check_trellis(f"tensor `{name}`", tensor, tensor.trellis)
@@ -269,9 +291,9 @@ def _check(name: str, tensor: Tensor) -> None:
 
 def _check_trellis(where: str, tensor: QuantizedTensor, trellis: Trellis) -> None:
     levels, scales = tensor.levels, tensor.scales
-    if any(type(each) is not int or not 0 <= each <= MAX_WEIGHTS for each in trellis) or not trellis.restart:
+    if any(type(each) is not int or not 0 <= each <= MAX_SIDE for each in trellis) or not trellis.restart:
         reason = f"its {trellis} has numbers that an artifact cannot hold"
-        raise CodecError(reason, where=where, hint=f"they are int, 0 to {MAX_WEIGHTS}, restart at least 1")
+        raise CodecError(reason, where=where, hint=f"they are int, 0 to {MAX_SIDE}, restart at least 1")
     if levels.dtype != np.int32 or scales.dtype != np.float32 or scales.shape != (1,):
         reason = f"levels {levels.dtype} do not go with scales {scales.dtype} {scales.shape}"
         raise CodecError(reason, where=where, hint="levels of a trellis are int32, beside one float32 scale")
@@ -321,12 +343,6 @@ def _check_steps(where: str, tensor: QuantizedTensor) -> None:
             where=where,
             hint=f"they are uint8 ({columns},), beside float16 scales of the rows",
         )
-
-
-def _weights(tensor: Tensor) -> int:
-    """Empty sides counted as 1, as the decoder does."""
-    shape = tensor.levels.shape if isinstance(tensor, QuantizedTensor) else tensor.shape
-    return math.prod(max(side, 1) for side in shape)
 
 
 def _distinct(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, int]]:

@@ -26,7 +26,7 @@ from codec.decoder import QuantizedTensor, read_meta, unpack
 from codec.encoder import Tensor, artifact_meta, encode
 from codec.errors import CodecError, PgolfError, UsageError
 from codec.html import Shown
-from codec.measurement.byte_ledger import ByteLedger, ledger
+from codec.measurement.byte_ledger import ByteLedger, copies, ledger
 from codec.measurement.losses import decibel, loss_notes, losses
 from codec.measurement.weight_count import weight_count
 from codec.progress import Progress, silent
@@ -162,7 +162,7 @@ def encode_checkpoint(
         artifact=blob,
         recipe=rules.name,
         weights=weights,
-        ledger=ledger(blob),
+        ledger=ledger(blob, copies(values)),
         snr_db=decibel(sum(loss.signal for loss in lost.values()), sum(loss.noise for loss in lost.values())),
         nats=predicted_nats(values, {name: each for name, each in treated.items() if name not in kept}, layers),
         passed=tuple(sorted(kept)),

@@ -21,7 +21,7 @@ from codec.budget import PARAMETER_GOLF
 from codec.encoder import artifact_meta, encode
 from codec.errors import InputError, LimitError, UsageError
 from codec.html import Shown
-from codec.measurement.byte_ledger import ByteLedger, ledger, of_submission
+from codec.measurement.byte_ledger import ByteLedger, copies, ledger, of_submission
 from codec.measurement.losses import loss_notes, losses
 from codec.measurement.weight_count import weight_count
 from codec.model_file import predicted_nats
@@ -201,10 +201,10 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
     damage = loss_notes(losses(imported.tensors, treated)) if recipe else ()
     blob = encode(treated, {**meta, "recipe": name})
     progress(stages(options) - 1, "decode again")
-    costs = ledger(blob)
+    costs = ledger(blob, copies(imported.tensors))
     _check_cap(len(code), costs, options.cap)
     if options.script is None:
-        trial_load(code, blob, SCRIPT)
+        trial_load(code, blob, treated, SCRIPT)
     log, left_out = _log(options.checkpoint, len(code), len(blob))
     files = {
         SCRIPT: code,

@@ -114,7 +114,7 @@ def _draw_bytes(axes: Any, measurement: "Measurement") -> None:
 
 def _draw_rates(axes: Any, rows: "tuple[TensorCost, ...]") -> None:
     """Levels and classes as coded over the order-0 entropy of the levels; area grows with the tensor."""
-    coded = [row for row in rows if row.entropy_bits]
+    coded = [row for row in rows if row.entropy_bits and row.weights]  # a copy has none
     kinds = sorted({row.stored_as for row in coded})
     largest = max((row.weights for row in coded), default=1)
     for kind, colour in zip(kinds, itertools.cycle(KIND_COLOURS), strict=False):

@@ -4,9 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from codec.measurement.foreign import State
 from verify.audit.prefix_probe import PrefixProbe
 from verify.claims.group_rules import GroupFacts
-from verify.rescore import Rescored, State
+from verify.memorisation import Memorised
+from verify.rescore import Rescored
 from verify.sandbox.launch import Settings
 from verify.scoring.score import Score
 from verify.submission.byte_count import ByteCount
@@ -91,7 +93,8 @@ class Facts(Shipped):
     """All that rules may look at.  settings: as scored, with the length of the windows.
 
     packed: the sliding score, which claims are about.  adapted: the scores after it, each of a process of its own.
-    floats: of the checkpoint it was packed from, when there is one.
+    floats: of the checkpoint it was packed from, when there is one.  memorised: what the losses of the targets say of
+    knowing the text; None when nobody looked.
     """
 
     settings: Settings
@@ -100,3 +103,4 @@ class Facts(Shipped):
     adapted: tuple[Rescored, ...]
     prefix: PrefixProbe
     floats: Score | None
+    memorised: Memorised | None = None

@@ -19,6 +19,7 @@ from verify.claims.runs import read_group
 from verify.facts import ArtifactFacts, Facts, FolderFacts, LogsFacts, Shipped, TextFacts
 from verify.finding import Finding
 from verify.folder_rules import folder_judges
+from verify.memorisation import Memorised, ScoredText, look, refuse_shared
 from verify.rescore import Rescored, reload
 from verify.run_rules import run_judges
 from verify.sandbox.launch import Settings
@@ -41,11 +42,22 @@ def examine(
     scores: Sequence[ScorerName] = (),
     checkpoint: str | Path | None = None,
     read: Read = read_checkpoint,
+    fresh: HeldOut | None = None,
     cap: int = PARAMETER_GOLF.total_bytes,
     bar: Bar = silent_bar,
 ) -> Verdict:
     """Measure a submission on held-out text and judge it: arguments and errors are those of `measure`."""
-    facts = measure(submission, heldout, settings, scores=scores, checkpoint=checkpoint, read=read, cap=cap, bar=bar)
+    facts = measure(
+        submission,
+        heldout,
+        settings,
+        scores=scores,
+        checkpoint=checkpoint,
+        read=read,
+        fresh=fresh,
+        cap=cap,
+        bar=bar,
+    )
     return Verdict(
         findings=judge(facts),
         bytes=facts.count,
@@ -77,6 +89,7 @@ def measure(
     scores: Sequence[ScorerName] = (),
     checkpoint: str | Path | None = None,
     read: Read = read_checkpoint,
+    fresh: HeldOut | None = None,
     cap: int = PARAMETER_GOLF.total_bytes,
     bar: Bar = silent_bar,
 ) -> Facts:
@@ -84,18 +97,23 @@ def measure(
 
     scores: more scorers; the sliding score comes first in any case, and claims and penalty are about that.
     checkpoint: float weights it was packed from; they are scored through the submission's own script.  read: opens it.
-    cap: bytes.  bar: label, total targets -> context manager that yields a progress callback.
+    fresh: another text of the kind, which the model cannot know.  cap: bytes.
+    bar: label, total targets -> context manager that yields a progress callback.
 
     Raises: InputError when something is unreadable, does not belong together or does not run; LimitError at
     the time limit.
     """
     shipped = measure_folder(submission, cap)
     check_same_tokenizer(submission, heldout)
+    if fresh:
+        refuse_shared(heldout.tokens, fresh.tokens)
     lossless = _lossless(checkpoint, read, submission) if checkpoint else None
     more = [kind for kind in dict.fromkeys(scores) if kind != "sliding"]
     sample = Sample()
     with bar("scoring", heldout.targets) as progress:
-        packed = reload(submission, submission.blob, heldout, settings, progress, later=more, sample=sample)
+        packed = reload(
+            submission, submission.blob, heldout, settings, progress, later=more, sample=sample, fresh=fresh
+        )
     settings = replace(settings, length=packed.length)
     prefix = probe_prefix(submission, heldout, settings, sample)
     adapted = [_adapted(kind, submission, heldout, settings, bar) for kind in more]
@@ -120,6 +138,7 @@ def measure(
         packed=packed,
         adapted=tuple(adapted),
         prefix=prefix,
+        memorised=_memorised(packed, heldout, fresh),
         floats=floats,
     )
 
@@ -169,7 +188,7 @@ def _lossless(checkpoint: str | Path, read: Read, submission: Submission) -> byt
             hint="leave out --checkpoint",
         )
     shapes = {name: array.shape for name, array in tensors.items()}
-    packed = {name: array.shape for name, array in submission.tensors.items()}
+    packed = {name: tuple(each["shape"]) for name, each in submission.state.items()}
     if shapes != packed:
         names = sorted(name for name in shapes.keys() | packed.keys() if shapes.get(name) != packed.get(name))
         raise InputError(
@@ -222,20 +241,22 @@ def _artifact(submission: Submission) -> ArtifactFacts:
         size=len(submission.blob),
         sha256=hashlib.sha256(submission.blob).hexdigest(),
         foreign=submission.foreign,
-        state={
-            name: {
-                "dtype": array.dtype.name,
-                "shape": list(array.shape),
-                "sha256": hashlib.sha256(array.tobytes()).hexdigest(),
-            }
-            for name, array in submission.tensors.items()
-        },
+        state=submission.state,
         tokenizer_sha256=_tokenizer(submission),
     )
 
 
 def _tokenizer(submission: Submission) -> str:
     return str(submission.meta.get("tokenizer_sha256") or "")
+
+
+def _memorised(packed: Rescored, heldout: HeldOut, fresh: HeldOut | None) -> Memorised | None:
+    if packed.nats is None:
+        return None
+    scored = ScoredText(nats=packed.nats, tokens=heldout.tokens, token_bytes=heldout.token_bytes)
+    if fresh is None or packed.fresh_nats is None:
+        return look(scored)
+    return look(scored, ScoredText(nats=packed.fresh_nats, tokens=fresh.tokens, token_bytes=fresh.token_bytes))
 
 
 def _adapted(kind: ScorerName, submission: Submission, heldout: HeldOut, settings: Settings, bar: Bar) -> Rescored:

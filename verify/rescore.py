@@ -7,9 +7,12 @@ here.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+
+import numpy as np
 
 from codec.errors import InputError
+from codec.measurement.foreign import State  # tensor -> its dtype, shape and sha256
+from verify.memorisation import TargetLosses
 from verify.sandbox.launch import Settings, running
 from verify.sandbox.remote_scorers import scorer_of
 from verify.scoring.adaptation import ScorerName
@@ -19,15 +22,14 @@ from verify.scoring.score import Score, total
 from verify.scoring.token_bytes import TokenBytes
 from verify.submission.folder import Submission
 
-State = dict[str, dict[str, Any]]  # tensor -> its dtype, shape and sha256
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rescored:
     """state: of the loaded module.  length: of the windows that were scored, in tokens.
 
     notes: how the adapter of the seed family loaded it, () by the script's own `load`.  missing: what the sandbox could
-    not enforce.  attempts: what it refused.
+    not enforce.  attempts: what it refused.  nats, fresh_nats: float32 (targets,), of the text and of the fresh one,
+    None without it.
     """
 
     score: Score
@@ -36,6 +38,8 @@ class Rescored:
     notes: tuple[str, ...]
     missing: tuple[str, ...]
     attempts: tuple[str, ...]
+    nats: np.ndarray | None = None
+    fresh_nats: np.ndarray | None = None
 
 
 def reload(
@@ -48,12 +52,14 @@ def reload(
     score: ScorerName = "sliding",
     later: Sequence[ScorerName] = (),
     sample: Sample | None = None,
+    fresh: HeldOut | None = None,
 ) -> Rescored:
     """Load `artifact` by the submission's script in a fresh, sandboxed `python -I` process and score it from here.
 
     The process sees a copy of the counted files only: what is not counted cannot be used.  score: by which scorer; it
     finds the weights as they were loaded, since the process is its own.  later: by which scorers it is to be scored
     next; what they lack is told before the time for this one is spent.  sample: gets some of the batches.
+    fresh: another text, which the same process scores next.
 
     Raises: as `running`; InputError when nobody says how long the windows are, or the model lacks what a scorer needs;
     UsageError for a bad stride or chunk.
@@ -73,8 +79,13 @@ def reload(
             stride=settings.stride,
         )
         scorer, *_ = [make(kind) for kind in (score, *later)]
-        scorer = sample.of(scorer) if sample else scorer
+        losses = TargetLosses(heldout.targets)
+        scorer = losses.of(sample.of(scorer) if sample else scorer)
         found = total(scorer, heldout.tokens, heldout.token_bytes, batch=settings.batch, progress=progress)
+        others = TargetLosses(fresh.targets) if fresh else None
+        if fresh and others:
+            scorer = others.of(make(score, targets=fresh.targets))
+            total(scorer, fresh.tokens, fresh.token_bytes, batch=settings.batch)
         model.refresh()
         return Rescored(
             score=found,
@@ -83,4 +94,6 @@ def reload(
             notes=tuple(model.notes),
             missing=tuple(model.missing),
             attempts=tuple(model.attempts),
+            nats=losses.nats,
+            fresh_nats=others.nats if others else None,
         )

@@ -18,6 +18,8 @@ from verify.scoring.score import Score
 
 run_judges = Judges[Facts]()
 CLAIM_TOLERANCE = 1e-6  # bpb; claims carry 8 decimals, another batch size moves the 8th
+# Share of the fresh text's bits by which texts of one kind may differ although neither is known.
+FOREIGN = 0.02
 LEAST_DECIMALS = 3  # a claim of fewer says too little to agree with anything: 0.002 bpb are a record
 
 
@@ -213,6 +215,43 @@ def check_penalty(facts: Facts) -> Finding | None:
         evidence={"float_bpb": unpacked, "packed_bpb": packed},
         message=f"float {unpacked:.6f} bpb, packed {packed:.6f}, penalty {packed - unpacked:+.6f}",
     )
+
+
+@run_judges("score.memorised")
+def check_memorised(facts: Facts) -> Finding | None:
+    """Whether the scored text comes easier than another text of its kind, or in long stretches that are certain."""
+    found = facts.memorised
+    if found is None:
+        return None
+    rule, gap = "score.memorised", found.gap
+    evidence: dict[str, Any] = {
+        "gap": gap.to_dict() if gap else None,
+        "longest_run": found.longest,
+        "allowed_run": found.allowed,
+        "runs_beyond": found.beyond,
+        "runs": list(found.runs),
+    }
+    runs = (
+        f"the longest run of targets above 90 % has {found.longest}, "
+        f"{'twice the fresh text' if found.compared else 'its own statistics'} would allow {found.allowed}"
+    )
+    if found.runs:
+        first = found.runs[0]
+        runs += f"; it begins at target {first['position']:,}, in document {first['document']}"
+    level: Level = "warn" if found.runs else "pass"
+    if gap is None:
+        unsaid = "the fresh text or the scored one has too few documents to compare" if found.compared else ""
+        level = "unknown" if unsaid and level == "pass" else level
+        message = unsaid or "compared with no other text (--fresh FILE)"
+        return Finding(rule=rule, level=level, message=f"{runs}; {message}", evidence=evidence)
+    message = f"fresh text {gap.fresh:.4f} bpb, the scored one {gap.scored:.4f}: {gap.size:+.4f} +- {gap.reach:.4f}"
+    if gap.size - gap.reach > FOREIGN * gap.fresh:
+        level, message = "fail", f"{message}, more than texts of one kind differ: the scored text is known"
+    elif gap.size > gap.reach:
+        level, message = "warn", f"{message}, which chance gives one honest model in 1,000"
+    else:
+        message += f"; knowledge worth {gap.reach:.4f} bpb would have been seen"
+    return Finding(rule=rule, level=level, message=f"{message}; {runs}", evidence=evidence)
 
 
 def evaluation(score: Score, length: int | None, stride: int) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Who costs what inside an artifact: bytes and bits per weight, per tensor and in total."""
 
 import dataclasses
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,8 +125,28 @@ class ByteLedger(Shown):
         }
 
 
-def ledger(blob: bytes) -> ByteLedger:
+def copies(tensors: Mapping[str, np.ndarray]) -> frozenset[str]:
+    """Names of tensors that are bit by bit another one, first by name, as a tied head is the embedding.
+
+    Tensors that are equal because each holds one value everywhere are no copies: zeros may be trained apart.
+    """
+    seen: set[bytes] = set()
+    found: list[str] = []
+    for name in sorted(tensors):
+        array = tensors[name]
+        if array.size < 2 or (array == array.flat[0]).all():
+            continue
+        content = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode() + array.tobytes()).digest()
+        found += [name] if content in seen else []
+        seen.add(content)
+    return frozenset(found)
+
+
+def ledger(blob: bytes, copied: Collection[str] = ()) -> ByteLedger:
     """Decode an artifact and add up the code length of every plane.
+
+    copied: tensors that were copies before they were treated; of two treatments they are stored twice, and still are
+    no weights.
 
     Raises: CodecError as `codec.decode`.
     """
@@ -135,10 +156,17 @@ def ledger(blob: bytes) -> ByteLedger:
     tensors = read_tensors(stream, header)
     costs = iter(stream.costs)
     users = np.zeros((len(stream.bits), 2), bool)  # of each table: plain tensors, quantized ones
-    rows = []
+    rows: list[TensorCost] = []
+    ties: dict[int, TensorCost] = {}  # a tensor with many names is looked at twice: as itself, and as a tie
     for (name, tensor), (_, _, form) in zip(tensors.items(), header["names"], strict=True):
         cost, used = ({}, []) if form < 0 else next(costs)
-        rows.append(_row(name, tensor, form < 0, cost))
+        if form >= 0:
+            row = _row(name, tensor, False, cost)
+        elif id(tensor) in ties:
+            row = dataclasses.replace(ties[id(tensor)], name=name)
+        else:
+            row = ties[id(tensor)] = _row(name, tensor, True, cost)
+        rows.append(dataclasses.replace(row, weights=0) if name in copied else row)
         users[used, int(rows[-1].quantized)] = True
     table_bytes = int.from_bytes(blob[8:12], "little")
     header_bytes = 24 + text_bytes
@@ -183,7 +211,8 @@ def empirical_entropy_bits(symbols: np.ndarray) -> float:
     """Order-0 entropy of integer symbols, times their number, in bits."""
     if not symbols.size:
         return 0.0
-    counts = np.unique(symbols, return_counts=True)[1]
+    counts = np.bincount((symbols - symbols.min().astype(np.int64)).ravel())  # a trellis' spread is 131,073 at most
+    counts = counts[counts > 0]
     return float(-(counts * np.log2(counts / counts.sum())).sum()) + 0.0
 
 

@@ -13,7 +13,7 @@ from codec.encoder import encode
 from codec.entropy.planes import coded_levels
 from codec.errors import CodecError
 from codec.html import Shown
-from codec.measurement.byte_ledger import ByteLedger, ledger
+from codec.measurement.byte_ledger import ByteLedger, copies, ledger
 from codec.measurement.compressors import FALLBACK, SLOW, baseline_bytes, installed, plain_bytes, sampled_bytes
 from codec.measurement.library_coder import LibraryBytes, library_bytes
 from codec.measurement.losses import Loss, decibel, loss_notes, losses
@@ -195,7 +195,7 @@ def measure_treated(
     return Measurement(
         recipe=recipe,
         treatments=dict(treatments or {}),
-        ledger=ledger(blob),
+        ledger=ledger(blob, copies(tensors or {})),
         snr_db=decibel(sum(loss.signal for loss in lost.values()), sum(loss.noise for loss in lost.values())),
         encode_seconds=encoded - started,
         decode_seconds=decoded - decoding,

@@ -27,8 +27,9 @@ class Nest(NamedTuple):
 
 
 def find_state(content: Mapping[Any, Any]) -> Nest:
-    """The content itself where it holds tensors, else what it keeps under a known name, or the only one there is.
+    """What the content keeps under a known name, else the only mapping of tensors there is, else the content itself.
 
+    Tensors beside that mapping are left out when they are no matrices: `{"anything": {...}, "loss": tensor}`.
     A mapping without tensors is a config whatever its name: `{"model": {"dim": 32}, "state_dict": {...}}`.
 
     Raises: InputError naming the places when it cannot be told which of several holds the model.
@@ -41,8 +42,15 @@ def _find(content: Mapping[Any, Any], path: str, depth: int, seen: dict[int, boo
     weights = {key: each for key, each in inner.items() if not key.startswith("optim")}
     places = {key: each for key, each in weights.items() if _holds_tensors(each, depth, seen)}
     known = [key for key in KEYS if key in places]
-    if not places or (not known and _has_tensor(content)):
+    matrices = [str(key) for key, each in content.items() if _is_tensor(each) and each.dim() > 1]
+    if not places:
         return Nest(content, path, config=_config(inner))
+    if not known and matrices:
+        raise InputError(
+            f"holds matrices itself (`{matrices[0]:.40}`) and tensors in `{next(iter(places)):.40}`; neither is named "
+            "as the model",
+            hint=f"save the state dict alone, or under one of {', '.join(KEYS)}",
+        )
     if not known and len(places) > 1:
         raise InputError(
             f"holds tensors in {', '.join(f'`{key:.40}`' for key in sorted(places)[:6])}, and none is known to be the "

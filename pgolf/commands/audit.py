@@ -203,16 +203,16 @@ def _gallery(out: Path | None, as_json: bool) -> int:
 def _submissions(out: Path | None, as_json: bool) -> int:
     from codec.storage.atomic_files import check_writable, write_bytes
     from verify.submission_gallery import FOLDERS
-    from verify.submission_gallery.exhibits import verify_folders, wrong
-    from verify.submission_gallery.page import HEAD, markdown, row
+    from verify.submission_gallery.exhibits import misjudged, verify_folders
+    from verify.submission_gallery.page import HEAD, submission_row, submissions_page
 
     if out:
         check_writable(out)
     with progress("verifying", len(FOLDERS)) as bar:
         played = verify_folders(progress=bar)
-    mistakes = {name: wrong(FOLDERS[name], one) for name, one in played.items()}
+    mistakes = {name: misjudged(FOLDERS[name], one) for name, one in played.items()}
     if out:
-        write_bytes(out, markdown(played).encode())
+        write_bytes(out, submissions_page(played).encode())
     if as_json:
         rows = [
             {
@@ -229,7 +229,7 @@ def _submissions(out: Path | None, as_json: bool) -> int:
         accused = [name for name, rules in mistakes.items() if rules and not FOLDERS[name].cheats]
         print_json({"submissions": rows, "missed": missed, "accused": accused})
     else:
-        print_table([row(name, one) for name, one in played.items()], HEAD)
+        print_table([submission_row(name, one) for name, one in played.items()], HEAD)
         for name, rules in mistakes.items():
             if rules:
                 click.echo(f"WRONG: {name}: {', '.join(rules)}")

@@ -70,16 +70,16 @@ def _folder(path: Path, sources: dict[str, str]) -> dict[str, Any]:
 
 def _read(file: Path, sources: dict[str, str]) -> dict[str, Any]:
     """{"code": ...} for a script, what it holds added to `sources`; {"artifact": ledger}; {"checkpoint": ...}."""
-    from codec import ledger
     from codec.decoder import MAGIC as ARTIFACT
     from codec.errors import PgolfError
+    from codec.measurement.foreign import foreign_ledger
     from codec.storage.atomic_files import read_bytes
     from packager.script.wrapper import MAGIC, unwrap
 
     data = read_bytes(file)
     try:
         if data.startswith(ARTIFACT[:3]) or file.name == "model.bin":
-            return {"artifact": ledger(data).to_dict()}
+            return {"artifact": foreign_ledger(data)}
         if file.suffix != ".py" and not data.startswith(MAGIC):
             return _weights(file, data)
         packed = unwrap(data) if data.startswith(MAGIC) else _layers(data)

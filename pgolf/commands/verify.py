@@ -37,6 +37,9 @@ _limit = click.FloatRange(min=0, min_open=True)
     type=_file,
     help="What it was packed from, in any form that `pgolf pack` reads: gives float bpb and penalty.",
 )
+@click.option(
+    "--fresh", type=_file, help="Other documents of the same kind, text or a shard: is the scored text known?"
+)
 @click.option("--score", "scores", type=SCORES, multiple=True, help="Score so too, after sliding; repeat.")
 @adaptation_options
 @click.option("--stride", type=_positive, help=f"Targets scored per window.  [default: {STRIDE}, if they fit]")
@@ -60,6 +63,7 @@ def verify(
     val: Path | None,
     tokenizer: Path | None,
     checkpoint: Path | None,
+    fresh: Path | None,
     scores: tuple["ScorerName", ...],
     stride: int | None,
     seq_len: int | None,
@@ -92,10 +96,12 @@ def verify(
     Example:
       pgolf verify out/demo/submission --data out/demo/data
       pgolf verify SUB --data DIR --limit-tokens 20000 --checkpoint run/model.safetensors --json
+      pgolf verify SUB --data DIR --fresh other.jsonl
       pgolf verify SUB --data DIR --score ttt --ttt-chunk 4096 --score slot
       pgolf verify RECORD --data DIR --artifact final_model.int6.ptz --env NUM_LAYERS=11
     """
     from pgolf.checkpoints import guess_warning
+    from pgolf.fresh_text import read_fresh
     from verify import HeldOut, Settings, Submission, examine, window_length
     from verify.run_rules import evaluation
 
@@ -119,7 +125,15 @@ def verify(
     heldout = HeldOut.read(shards, model, limit_tokens)
     check_origin(shards, heldout.tokenizer_sha256)
     verdict = examine(
-        subject, heldout, settings, scores=scores, checkpoint=checkpoint, read=_read, cap=cap, bar=progress
+        subject,
+        heldout,
+        settings,
+        scores=scores,
+        checkpoint=checkpoint,
+        read=_read,
+        fresh=read_fresh(fresh, model, limit_tokens) if fresh else None,
+        cap=cap,
+        bar=progress,
     )
     guessed = subject.meta.get("guessed")
     if isinstance(guessed, dict) and guessed:

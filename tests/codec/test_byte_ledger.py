@@ -6,7 +6,7 @@ from hypothesis import given, settings
 
 from codec import QuantizedTensor, encode, ledger
 from codec.decoder import Trellis
-from codec.measurement.byte_ledger import empirical_entropy_bits
+from codec.measurement.byte_ledger import copies, empirical_entropy_bits
 from codec.measurement.compressors import packed_bytes, plain_bytes
 from codec.measurement.measurement import measure_treated
 from tests.golden.regenerate import MOVES, walk
@@ -113,3 +113,14 @@ def test_a_trellis_is_measured_by_halves_since_its_states_tell_the_rest():
     found = measure_treated({"a": even}, recipe="uniform").ledger.rows[0]
     assert (found.stored_as, found.quantized) == ("uniform", True)
     assert measure_treated(tensors, recipe="far").ledger.rows[0].payload_bytes > row.payload_bytes
+
+
+def test_a_copy_that_is_treated_in_another_way_is_no_weight():
+    random = np.random.default_rng(3)
+    table, other = random.normal(size=(40, 8)).astype(np.float32), random.normal(size=(40, 8)).astype(np.float32)
+    floats = {"emb": table, "head": table.copy(), "other": other, "zeros": np.zeros(9, np.float32), "more": np.zeros(9)}
+    copied = copies(floats)
+    assert copied == {"head"}
+    treated = {**floats, "emb": table.astype(np.float16), "head": quantized()}
+    rows = {row.name: row.weights for row in ledger(encode(treated, {}), copied).rows}
+    assert (rows["head"], rows["emb"], rows["other"], rows["zeros"]) == (0, 320, 320, 9)

@@ -227,20 +227,20 @@ def small_trellises() -> dict:
     }
 
 
-@pytest.mark.slow
-def test_fuzzing_the_bytes_finds_nothing(originals):
+@pytest.mark.parametrize("cases", [300, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_fuzzing_the_bytes_finds_nothing(originals, cases):
     """One to four bytes changed, half of them in what comes first, and the checksum repaired."""
-    source = random.Random(0)
+    source = random.Random(cases)
 
     def damaged():
-        for number in range(20_000):
+        for number in range(cases):
             blob = bytearray(originals[number % 5][:-4])
             for _ in range(source.randint(1, 4)):
                 place = source.randrange(len(blob)) if source.random() < 0.5 else source.randrange(min(400, len(blob)))
                 blob[place] = source.randrange(256)
             yield bytes(blob) + zlib.crc32(blob).to_bytes(4, "little")
 
-    assert fuzz(damaged())["refused"] > 10_000
+    assert fuzz(damaged())["refused"] > cases // 2
 
 
 @pytest.mark.slow

@@ -466,3 +466,18 @@ def test_missing_packages_are_named(read, monkeypatch):
 def test_the_package_loads_without_torch():
     check = "import packager, packager.importers.read_any, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0
+
+
+def test_weights_under_any_name_beside_a_number_are_the_model(read):
+    """Before, the loss was read as a model of one tensor."""
+    state = {"a.weight": torch.ones(3, 4), "a.bias": torch.zeros(3)}
+    for beside in (torch.tensor(2.5), torch.arange(9.0)):
+        found = read(saved({"anything": state, "loss": beside}))
+        assert found.tensors.keys() == state.keys()
+        assert any("`anything`" in note and "`loss`" in note for note in found.notes)
+
+
+def test_matrices_beside_weights_under_an_unknown_name_are_refused(read):
+    content = {"anything": {"a.weight": torch.ones(3, 4)}, "b.weight": torch.ones(4, 4)}
+    with pytest.raises(InputError, match=r"holds matrices itself \(`b.weight`\) and tensors in `anything`"):
+        read(saved(content))

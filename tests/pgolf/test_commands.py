@@ -132,6 +132,7 @@ def test_demo_ends_with_a_submission_that_verifies_again(pgolf_process, text, tm
     assert json.loads(again.stdout)["scores"][0]["bpb"] == pytest.approx(report["packed_bpb"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_second_demo_replaces_the_first_unless_it_fails(pgolf, text, tmp_path, monkeypatch):
     """Up to the verification, with a model of a tenth of the weights; the same inputs give the same submission."""
 

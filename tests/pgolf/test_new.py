@@ -100,6 +100,7 @@ def test_it_writes_the_file_and_its_source(made):
     assert Preset.parsed((folder / "source" / "preset.toml").read_text()) == find_preset("tiny")
 
 
+@pytest.mark.slow
 def test_dense_is_smaller(pgolf, made, tmp_path):
     done = pgolf("new", "tiny", "--form", "dense", "-o", tmp_path / "dense", "--json")
     assert done.returncode == 0, done.stderr

@@ -155,7 +155,7 @@ def test_every_command_prints_json(command):
     assert any("--json" in option.opts for option in root.get_command(None, command).params)
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in RESUMED])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in (*RESUMED, "audit")])
 def test_ctrl_c_at_the_last_moment_leaves_nothing_half_written(here, capsys, monkeypatch, command):
     """When all the work is done and the output is to take its name."""
     reached = []
@@ -167,7 +167,6 @@ def test_ctrl_c_at_the_last_moment_leaves_nothing_half_written(here, capsys, mon
     before = tree(here)
     monkeypatch.setattr("os.replace", interrupted)
     monkeypatch.setattr("os.rename", interrupted)
-    monkeypatch.setattr("verify.audit.gallery.audit_all", lambda *_, **__: {})
     code = main([part.format("out") for part in COMMANDS[command]])
     assert (code, capsys.readouterr().err.splitlines()[-1]) == (130, "Error: interrupted")
     assert any("out" in target for target in reached)

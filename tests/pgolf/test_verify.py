@@ -502,3 +502,15 @@ def test_inspect_unwraps_records(script, tmp_path, capsys):
     assert "readable" in capsys.readouterr().out
     assert main(["inspect", str(folder / "train_gpt.py"), "--unwrap", str(tmp_path / "again")]) == 2
     assert "is not a packed script" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_fresh_text_is_compared_and_must_be_another(command, write_submission, data, heldout, tmp_path):
+    lines = tmp_path / "other.jsonl"
+    words = [f"the {one} sat on the {other}" for one in ("cat", "dog", "mat") for other in ("tea", "cake", "dog")]
+    lines.write_text("".join(json.dumps({"text": each}) + "\n" for each in words))
+    _, out, _ = command(write_submission(), "--json", "--fresh", lines)
+    (finding,) = [each for each in json.loads(out)["findings"] if each["rule"] == "score.memorised"]
+    assert set(finding["evidence"]["gap"]) >= {"fresh", "scored", "size", "reach", "documents", "confidence"}
+    code, _, err = command(write_submission(), "--fresh", data / "text_val_000000.bin")
+    assert (code, "documents in common with the scored one" in err) == (3, True)

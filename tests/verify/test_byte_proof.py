@@ -154,6 +154,7 @@ def test_a_sidecar_beside_plain_text(data, heldout, tmp_path):
         assert found.proof["bytes"] == stated.sum()
         assert level in found.unproven
         assert bool(found.unproven) is bool(more)
+        assert not more or "hold the sidecar's sum against the bytes of the text before tokenizing" in found.unproven
 
 
 @pytest.mark.parametrize("name", ["sp_caseops_v1.model", "sp300_casefold.model", "lossless_caps.model"])

@@ -1,6 +1,7 @@
 """Small inputs of every kind that real files have, and what each must give: ../shared/cases/README.md."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -37,6 +38,18 @@ def test_a_tail_in_brackets_or_bars_is_the_score(logs, name):
     assert (result.metric.kind, result.metric.bpb, result.metric.loss) == ("sliding", 1.1901, 2.01)
     assert result.metric.seconds == pytest.approx(428.712)
     assert result.unread == ()
+
+
+@pytest.mark.parametrize("name", ["paren_sliding.log", "percent.log"])
+def test_their_loss_and_score_are_of_no_one_text(pgolf, logs, name):
+    """2.0100 and 1.1901 to their last digits imply 2.43645 to 2.43678 bytes per token, the exact line before 2.43597.
+
+    The figures are invented: at 2.43597 a score of 1.1901 has a loss of 2.0095, so that the finding is true.
+    """
+    found = judged(pgolf, logs / name)["log.implied_bytes"]
+    assert (found["level"], found["evidence"]["line"]) == ("fail", 22)
+    smallest = (2.01 - 5e-5) / ((1.1901 + 5e-5) * math.log(2))
+    assert smallest > 2.06836119 / (1.225 * math.log(2)) * (1 + 1e-4)
 
 
 def test_a_killed_run_before_another_has_no_score(logs):

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -108,3 +110,20 @@ def test_what_is_no_scorer_is_refused(script, tmp_path, name):
 
 def test_the_watch_is_a_scorer_of_this_module():
     assert isinstance(find_scorer("verify.audit.gallery:build", ["sliding", ""]), Procedure)
+
+
+def test_an_environment_that_is_a_link_may_be_imported_from(tmp_path):
+    """Its modules are opened below the folder that it points to."""
+    (tmp_path / "environment").symlink_to(sys.prefix)
+    said = subprocess.run(
+        [
+            tmp_path / "environment/bin/python",
+            "-c",
+            "import numpy, os, pathlib, sys; from verify.audit.fresh_process import _imported;"
+            "print(sys.prefix, _imported(pathlib.Path(os.path.realpath(numpy.__file__))))",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.split() == [str(tmp_path / "environment"), "True"]

@@ -28,20 +28,62 @@ def of_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("bpb", "seeds", "level"),
-    [(1.07865582, None, "warn"), (1.07865582, [42, 314, 999], "fail"), (1.0771, None, "fail")],
+    ("change", "level"),
+    [
+        ({"val_bpb": 1.07865582, "val_bpb_std": None}, "warn"),
+        ({"val_bpb": 1.07865582, "val_bpb_std": None, "seeds": [42, 314, 999]}, "fail"),
+        ({"val_bpb": 1.07865582}, "fail"),  # val_bpb_std says that it is a mean
+        ({"val_bpb": None, "val_bpb_std": None, "mean_val_bpb": 1.07865582}, "fail"),
+        ({"val_bpb": "1.07865582 +- 0.0001", "val_bpb_std": None}, "fail"),
+        ({"val_bpb": 1.0771}, "fail"),
+    ],
 )
-def test_the_score_of_one_run_is_no_mean(of_folder, bpb, seeds, level):
-    assert of_folder({"val_bpb": bpb, "seeds": seeds, "seed_results": None})["claims.mean"] == level
+def test_the_score_of_one_run_is_no_mean(of_folder, change, level):
+    assert of_folder({"seeds": None, "seed_results": None, **change})["claims.mean"] == level
 
 
 @pytest.mark.parametrize(
-    ("stated", "level"), [(15_991_203, "warn"), (15_995_000, "warn"), (15_996_103, "pass"), (15_900_000, "fail")]
+    ("stated", "seeds", "level"),
+    [
+        (15_991_203, True, "warn"),
+        (15_995_000, True, "fail"),
+        (15_995_000, False, "warn"),  # without named seeds it may be of another run
+        (15_994_000, True, "warn"),  # 15,994,170 rounded
+        (15_993_825, True, "warn"),  # their mean
+        (15_996_103, True, "pass"),
+        (15_900_000, True, "fail"),
+    ],
 )
-def test_one_size_for_three_runs(of_folder, stated, level):
+def test_one_size_for_three_runs(of_folder, stated, seeds, level):
     """Theirs are 15,991,203, 15,994,170 and 15,996,103 bytes."""
     change = {"seed_results": None, "artifact_bytes_mean": None, "bytes_total": stated}
-    assert of_folder(change)["log.bytes"] == level
+    assert of_folder({**change, "seeds": [42, 314, 999] if seeds else None})["log.bytes"] == level
+
+
+def test_scores_taken_in_different_ways_are_of_no_one_recipe(tmp_path):
+    for seed in (42, 314):
+        text = log_1716(seed)
+        (tmp_path / f"a_seed{seed}.log").write_text(text.partition("quantized_ttt")[0] if seed == 42 else text)
+    finding = next(each for each in check_group(read_group([tmp_path])) if each.rule == "log.settings")
+    assert (finding.level, "different ways: sliding / ttt" in finding.message) == ("fail", True)
+
+
+@pytest.mark.parametrize(
+    ("line", "level"),
+    [
+        ("quantized val_loss:2.01 val_bpb:1.21", "pass"),  # 1.2062 and 1.2150 would fit as well
+        ("quantized val_loss:2.0 val_bpb:1.2089", "pass"),  # a loss of one decimal
+        ("quantized val_loss:2.0100 val_bpb:1.2113", "fail"),  # 6 units of the last digit
+        ("quantized val_loss:2.01000000 val_bpb:1.20960000", "fail"),
+    ],
+)
+def test_a_line_fits_the_others_to_the_digits_printed(tmp_path, line, level):
+    """The others say loss = 1.66190 bpb, to 8 decimals and to 2."""
+    known = "".join(f"step:{i}/9 val_loss:{x * 1.6619:.8f} val_bpb:{x:.8f}\n" for i, x in enumerate((3.4, 1.5, 1.4)))
+    coarse = "".join(f"step:{i}/9 val_loss:{x * 1.6619:.2f} val_bpb:{x:.2f}\n" for i, x in enumerate((1.31, 1.27), 3))
+    (tmp_path / "a.log").write_text(known + coarse + line + "\n")
+    found = next(each for each in check_log(read_log(tmp_path / "a.log")) if each.rule == "log.implied_bytes")
+    assert ("the other lines" in found.message) == (level == "fail"), found.message
 
 
 @pytest.mark.parametrize(("bpb", "level"), [(1.07886574, "pass"), (1.08014601, "warn"), (1.0791, "fail")])

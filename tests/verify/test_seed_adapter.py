@@ -273,7 +273,7 @@ def test_wrapped_scripts_in_the_sandbox_score_as_the_reference_does(script, tmp_
     (folder / "README.md").write_text(README)
     _, reference = written(script(name), folder)
     subject = Submission.open(folder)
-    assert (subject.foreign, subject.tensors, subject.stated_in) != ("", {}, "")
+    assert (subject.foreign, subject.state, subject.stated_in) != ("", {}, "")
     result = reload(subject, subject.blob, heldout, Settings(stride=16, batch=3, threads=1))
     nats, tokens = 0.0, torch.from_numpy(heldout.tokens.astype(np.int64))
     with torch.no_grad():

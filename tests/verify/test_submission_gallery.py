@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from verify.submission_gallery import FOLDERS
-from verify.submission_gallery.exhibits import Played, verify_folders, wrong
+from verify.submission_gallery.exhibits import Played, misjudged, verify_folders
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "gallery_submissions.md"
 
@@ -32,12 +32,12 @@ def test_a_missed_cheat_and_an_accused_honest_submission_are_told():
     """Swap the two: the table would say so, so its silence means something."""
     honest, cheat = FOLDERS["a table of what follows what"], FOLDERS["the next id raised"]
     played = verify_folders([honest, cheat])
-    assert wrong(honest, played[honest.name]) == []
-    assert wrong(cheat, played[cheat.name]) == []
-    assert wrong(cheat, played[honest.name]) == ["score.prefix"]
-    assert wrong(honest, played[cheat.name]) == ["score.prefix"]
+    assert misjudged(honest, played[honest.name]) == []
+    assert misjudged(cheat, played[cheat.name]) == []
+    assert misjudged(cheat, played[honest.name]) == ["score.prefix"]
+    assert misjudged(honest, played[cheat.name]) == ["score.prefix"]
     refused = Played(verdict=None, refusal="is no submission")
-    assert (wrong(honest, refused), wrong(cheat, refused)) == (["is no submission"], ["is no submission"])
+    assert (misjudged(honest, refused), misjudged(cheat, refused)) == (["is no submission"], ["is no submission"])
 
 
 def test_every_folder_is_explained():

@@ -97,6 +97,17 @@ def build_dataset(
     return summary
 
 
+def write_fresh(documents: Sequence[str], tokenizer: str | Path, folder: Path) -> Path:
+    """Write documents as a held-out shard into a folder, with its sidecar when the tokenizer needs one; its path.
+
+    Raises: InputError for text or a tokenizer that cannot be used.
+    """
+    processor = load_tokenizer(read_bytes(tokenizer), str(tokenizer))
+    pieces = PieceBytes(processor, str(tokenizer))
+    _Writer(folder, processor, pieces, 10**9, lambda count: None).write("val", documents)
+    return folder / "text_val_000000.bin"
+
+
 def _earlier(names: set[str]) -> bool:
     """Whether these are the files that `build_dataset` writes, and no others."""
     shards = {name for name in names if re.fullmatch(r"text_(train|val|val_bytes)_\d{6}\.bin", name)}

@@ -27,7 +27,8 @@ from verify.scoring.scorer import Scorer
 
 BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from verify.audit.fresh_process import run_jobs; run_jobs()"
 ROOT = Path(__file__).resolve().parents[2]
-INTERPRETER = (Path(sys.prefix), Path(sys.base_prefix), ROOT)
+# Links undone, as in the paths they are compared with: an environment may be a link.
+INTERPRETER = (Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve(), ROOT)
 MODULE = (".py", ".pyc", ".so")  # what imports open, as long as it lies in one of these folders
 
 

@@ -13,7 +13,7 @@ from verify.claims.log_rules import check_log, log_judges
 from verify.claims.recipe import differing_settings
 from verify.claims.runs import STATED, Group
 from verify.claims.significance import Comparison, Outcome
-from verify.claims.submission_json import FEW_DECIMALS, Statement, agrees, slips
+from verify.claims.submission_json import FEW_DECIMALS, Statement, agrees, rounds, slips
 from verify.finding import Finding, Level, worst
 from verify.judges import Judges
 
@@ -47,7 +47,7 @@ def check_group(
 @group_judges(*log_judges.rules)
 def check_logs(facts: GroupFacts) -> list[Finding]:
     """What each log shows, joined rule by rule."""
-    group, (statement, whose) = facts.group, _of_sizes(facts.group)
+    group, (statement, whose, level) = facts.group, _of_sizes(facts.group)
     each = [
         (log.name, finding)
         for log in group.logs
@@ -56,7 +56,7 @@ def check_logs(facts: GroupFacts) -> list[Finding]:
     rules = dict.fromkeys(finding.rule for _, finding in each)
     joined = [_joined([(name, finding) for name, finding in each if finding.rule == rule]) for rule in rules]
     return [
-        replace(finding, level=worst((finding.level, "warn")), message=f"{finding.message}; {whose}")
+        replace(finding, level=worst((finding.level, level)), message=f"{finding.message}; {whose}")
         if whose and finding.rule == "log.bytes"
         else finding
         for finding in joined
@@ -84,6 +84,9 @@ def check_settings(facts: GroupFacts) -> Finding | None:
         problems.append(f"different settings: {', '.join(f'{key} ({_values(group, key)})' for key in differ[:5])}")
     if differ_windows:
         problems.append(f"scores by windows of different {' and '.join(differ_windows)}")
+    kinds = dict.fromkeys(_taken(group, log).kind for log in logs)
+    if len(kinds) > 1:
+        problems.append(f"scores taken in different ways: {' / '.join(kinds)}")
     if len(set(seeds)) < len(seeds):
         problems.append("a seed twice")
     if len(set(scores)) < len(scores):
@@ -133,7 +136,7 @@ def check_mean(facts: GroupFacts) -> Finding | None:
             text = f"val_bpb {statement.bpb} cannot be recomputed: there is no log of seeds {_list(named - ran)}"
             return Finding(rule=rule, level="unknown", message=text, evidence=evidence)
         level, message = "warn", f"{text}: one more or less in the last digit"
-        if single and count > 1 and len(named) < 2:
+        if single and count > 1 and not statement.averaged:
             message = text + _whose(group, statement.bpb)
         elif not slips(statement.bpb, sample.mean, LOGGED):
             return Finding(rule=rule, level="fail", message=text + _whose(group, statement.bpb), evidence=evidence)
@@ -249,36 +252,42 @@ def _joined(findings: list[tuple[str, Finding]]) -> Finding:
     )
 
 
-def _of_sizes(group: Group) -> tuple[Statement | None, str]:
-    """(What is stated of each log's size, what is odd about it).
+def _of_sizes(group: Group) -> tuple[Statement | None, str, Level]:
+    """(What is stated of each log's size, what is odd about it, how odd.)
 
     One size stated for several runs is one run's, so it is held against the logs together: it must be one of theirs, or
-    no less than the largest.  A mean is held against their mean.
+    no less than the largest.  A mean is held against their mean.  Where every seed that is named has its size logged, a
+    number between them that is none of theirs, not even rounded, and not their mean is untrue.
     """
     statement = group.statement
     sizes = {log.name: log.sizes.total for log in group.logs if log.sizes.total is not None}
     named = set(statement.seed_numbers) if statement else set()
     if not statement or not sizes:
-        return statement, ""
+        return statement, "", "warn"
+    missing, mean = len(named) > len(sizes), sum(sizes.values()) / len(sizes)
     if statement.total is None and statement.mean_total is not None:
-        mean = sum(sizes.values()) / len(sizes)
-        missing = len(named) > len(sizes)
         too_small = statement.mean_total < mean and not agrees(statement.mean_total, mean)
-        if missing or not too_small:
-            return (
-                statement,
-                f"{STATED} states a mean, and {len(sizes)} of {len(named)} logs are here" if missing else "",
-            )
-        return replace(statement, total=statement.mean_total), ""
+        if missing:
+            return statement, f"{STATED} states a mean, and {len(sizes)} of {len(named)} logs are here", "warn"
+        return replace(statement, total=statement.mean_total) if too_small else statement, "", "warn"
     per_seed = [each.total for each in statement.seeds]
     if statement.total is None or (per_seed and None not in per_seed) or max(len(group.logs), len(named)) < 2:
-        return statement, ""
+        return statement, "", "warn"
     stated, largest = statement.total, max(sizes.values())
     if stated >= largest or (stated < min(sizes.values()) and len(named) <= len(sizes)):
-        return statement, ""
+        return statement, "", "warn"
     whose = next((name for name, size in sizes.items() if agrees(stated, size)), None)
+    rounded = next((name for name, size in sizes.items() if rounds(stated, size)), None)
     owner = f"the size of {whose}" if whose else f"the size of none of the {len(sizes)} logs here"
-    return replace(statement, total=None), f"{STATED} states {stated:,}, {owner}; the largest has {largest:,}"
+    if not whose and (rounded or agrees(stated, mean)):
+        owner = f"the size of {rounded}, rounded" if rounded else "their mean"
+    elif not whose and 1 < len(named) <= len(sizes) == len(group.logs):
+        return (
+            replace(statement, total=None),
+            f"{STATED} states {stated:,}, {owner}; the largest has {largest:,}",
+            "fail",
+        )
+    return replace(statement, total=None), f"{STATED} states {stated:,}, {owner}; the largest has {largest:,}", "warn"
 
 
 def _taken(group: Group, log: Log) -> Metric:

@@ -100,7 +100,7 @@ def headline(log: Log, stated: Decimal | None = None) -> Headline:
         of_artifact=bool(legal),
         last=last if chosen is not last else None,
         broken=next((each for each in packed if each.line > last.line and not math.isfinite(each.bpb)), None),
-        unread=tuple(each for each in log.unread if each.line > last.line),
+        unread=tuple(each for each in log.unread if each.line > last.line and not each.scored),
     )
 
 

@@ -21,7 +21,8 @@ ScoreKind = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One measurement.  loss: nats per token, if the line says.  decimals: digits behind the point of the printed bpb.
+    """One measurement.  loss: nats per token, if the line says.  decimals: digits behind the point of the printed bpb;
+    loss_decimals: of the loss, None where the same are known.
 
     kind: what was scored and how, as far as the label tells; `diagnostic` is a measurement on the way, of a part or of
     something else.  nan and inf are numbers too.  seconds: what it took, if the log says.
@@ -34,6 +35,7 @@ class Metric:
     bpb: float
     decimals: int
     loss: float | None = None
+    loss_decimals: int | None = None
     seconds: float | None = None
     line: int = 0
     notes: dict[str, str] = field(default_factory=dict)

@@ -76,13 +76,23 @@ def read_line(line: str) -> Events | None:
 NUMBER = r"\d{1,12}(?:\.\d{1,20})?"  # bounded, as all digits here: logs come from anywhere
 PAIR = r"[\w/.]+[:=] ?\S+"
 PAIRS = re.compile(rf"{PAIR}(?: {PAIR})*\Z")
-# What a run measures, by the last part of a key, or by the unit of its value: never a setting.
+# What a run measures, by the last part of a key, whenever it is printed; `warmdown_frac`, `qk_norm` and `z_loss` are
+# settings.  Of other keys verify.claims.log_reader drops those that a run states with two values.
 MEASURED = re.compile(
-    r"(?:^|[._/])(?:step|steps_done|iter|it|loss|bpb|t|avg|ms|time|sec|elapsed|eta|mem|g?norm|grad_norm|lr_now|tok/s|frac|"
-    r"step_avg|\w+_(?:time|loss|bpb|norm|frac|ms|mse|acc)|payload|payload_ratio|ratio|mse|snr|acc)$",
+    r"(?:^|[./])(?:step|steps_done|iter|it|loss|bpb|t|avg|ms|s|sec|time|elapsed|took|eta|mem|norm|gnorm|lr_now|tok/s|frac|"
+    r"step_avg|payload|payload_ratio|ratio|mse|snr|acc)$|(?:grad|weight|param|update|activation)_norm$|"
+    r"(?:^|[._/])(?:train|val|valid|eval|test|init|initial|start|first|last|final|mean|avg|running)_loss$|"
+    r"_(?:time|bpb|ms|mse|acc|elapsed)$",
     re.I,
 )
+LIMIT = re.compile(r"(?:^|[._/])(?:max|min|limit|target|budget|cap|stop)_", re.I)  # `max_time` was chosen
 WITH_UNIT = re.compile(rf"{NUMBER}(?:ms|us|s|m|[KMG]i?B|B|%|x|tok/s)$")
+# Keys whose value with a unit was measured; any other, as `reserve:12s` or `chunk:32KB`, was chosen.
+MEASURES = re.compile(
+    r"time|took|elapsed|spent|mem|alloc|peak|reserved|used|free|speed|throughput|tok|rate|size|bytes|params|total|load|compile|"
+    r"effective|ratio|saved|done|progress|util",
+    re.I,
+)
 PARTS: dict[str, Literal["model", "code", "total"]] = {
     "Serialized model": "model",
     "Code size": "code",
@@ -118,7 +128,7 @@ def _calibrated(match: Match) -> Events:
 def _targets(match: Match) -> Events:
     """Also a setting, where the line is nothing but pairs."""
     pairs = PAIRS.match(match.string)
-    return Targets(tokens=int(match["tokens"])), *(_settings(pairs) if pairs else ())
+    return Targets(tokens=int(match["tokens"])), *((_settings(pairs) if pairs else None) or ())
 
 
 def _started(match: Match) -> Events:
@@ -126,15 +136,18 @@ def _started(match: Match) -> Events:
     return (Hyperparameters(values={f"{phase}.{key}": value for key, value in pairs.items()}, phase=True),)
 
 
-def _settings(match: Match) -> Events:
+def _settings(match: Match) -> Events | None:
     """Pairs that somebody chose; a line that tells of a step is no line of settings."""
-    pairs = _pairs(match.string)
-    chosen = _chosen(pairs)
-    return (Hyperparameters(values=chosen),) if chosen and re.match("step|iter|epoch", match.string) is None else ()
+    chosen = _chosen(_pairs(match.string))
+    return (Hyperparameters(values=chosen),) if chosen and re.match("step|iter|epoch", match.string) is None else None
 
 
 def _chosen(pairs: dict[str, str]) -> dict[str, str]:
-    return {key: value for key, value in pairs.items() if not MEASURED.search(key) and not WITH_UNIT.match(value)}
+    return {key: value for key, value in pairs.items() if LIMIT.search(key) or not _is_measured(key, value)}
+
+
+def _is_measured(key: str, value: str) -> bool:
+    return bool(MEASURED.search(key) or (WITH_UNIT.match(value) and MEASURES.search(key)))
 
 
 def _json(match: Match) -> Events | None:

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,12 +30,13 @@ from verify.claims.log_events import (
 from verify.claims.log_grammar import read_line
 from verify.claims.log_text import TextLine, read_lines
 from verify.claims.run_borders import Told, split_runs
-from verify.claims.score_line import names_score, read_score
+from verify.claims.score_line import names_score, read_score, score_of_two
 
 SOURCE = re.compile(r"\"\"\"|'''|(?P<imports>import \w|from [\w.]+ import )|def \w|class \w|if __name__")
 SEEDS = r"seed[_=-]?(\d{1,19})"
 SHORT = r"(?:^|[_-])s[_-]?(\d{1,19})(?![\d.]|.*[_-]s[_-]?\d)"  # the last, when several begin with s
 WHOLE = re.compile(r".*(?:s$|\)$|bpb\W*[\d.]+$|(?=\s\S*$))|.*")  # without a last word that may be cut
+SIZE = re.compile(r"(?:Serialized model|Code size|Total submission size).*\d")
 OPENING = 5  # lines by which a source is known again
 T = TypeVar("T")
 
@@ -55,11 +56,15 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unread:
-    """A line that names bits per byte with a figure, and that is not understood.  why: in a few words."""
+    """A line that may hold a score, and that is not understood.  why: in a few words.
+
+    scored: it does hold one, which is read; only what stands behind is lost.
+    """
 
     line: int
     text: str
     why: str
+    scored: bool = False
 
     def __str__(self) -> str:
         text = self.text.strip()
@@ -128,8 +133,8 @@ def read_logs(path: str | Path) -> tuple[Log, ...]:
         if source:
             at = kept[0].number if kept else 0
             entries.append(Told(line=at, events=(SourceHash(sha256=source),), shape="the script"))
-        for line in kept:
-            events, missed = _read(line)
+        for line, following in zip_longest(kept, kept[1:]):
+            events, missed = _read(line, following.text if following else "")
             entries += [Told(line=line.number, events=events, shape=re.sub(r"\d+", "#", line.text))]
             unread += [missed] if missed else []
     runs = split_runs(entries)
@@ -177,20 +182,23 @@ def _log(path: Path, run: list[Told], unread: tuple[Unread, ...], number: int, r
     )
 
 
-def _read(line: TextLine) -> tuple[tuple[Event, ...], Unread | None]:
-    """What a line says; the line itself when it may hold a score that nobody reads."""
-    text = line.text
+def _read(line: TextLine, following: str) -> tuple[tuple[Event, ...], Unread | None]:
+    """What a line says; the line itself when it may hold a score that nobody reads, or lost something to a cut."""
+    text, cut = line.text, None
     if not line.ended and not text.rstrip().endswith("bytes"):
+        cut = Unread(line=line.number, text=text, why="the file ends inside it")
         if read_score(text, ended=False) is None:
-            cut = names_score(text) or read_line(text)
-            return (), Unread(line=line.number, text=text, why="the file ends inside it") if cut else None
+            return (), cut if names_score(text) or read_line(text) or SIZE.match(text) else None
         text = WHOLE.match(text)[0]  # type: ignore[index]
+        cut = None if text == line.text else replace(cut, scored=True)
     events = read_line(text)
     found = tuple(replace(event, line=line.number) if isinstance(event, Metric) else event for event in events or ())
     understood = events == () or any(isinstance(event, Metric | Training) for event in found)
     if names_score(text) and not understood:
-        return found, Unread(line=line.number, text=text, why="names bits per byte and is not understood")
-    return found, None
+        return found, Unread(line=line.number, text=text, why="names a score and is not understood")
+    if score_of_two(text, following):
+        return found, Unread(line=line.number, text=text, why="has its figure on the next line and is not understood")
+    return found, cut
 
 
 def _without_source(text: list[TextLine]) -> list[tuple[list[TextLine], str]]:
@@ -291,14 +299,20 @@ def _training(found: Sequence[Training]) -> Training:
 
 
 def _settings(events: Iterable[Event]) -> dict[str, str]:
-    """Hyperparameters: what is stated before training, then those of phases."""
+    """Hyperparameters: what is stated before training, then those of phases.
+
+    What a run states again with another value it measured, whatever its name; the seed alone may be chosen twice.
+    """
     settings: dict[str, str] = {}
+    measured: set[str] = set()
     training = False
     for event in events:
         training = training or isinstance(event, Training | Metric)
-        if isinstance(event, Hyperparameters) and (event.phase or not training):
-            settings |= event.values
-    return settings
+        if isinstance(event, Hyperparameters):
+            measured |= {key for key, value in event.values.items() if settings.get(key, value) != value}
+            if event.phase or not training:
+                settings |= event.values
+    return {key: value for key, value in settings.items() if key == "seed" or key not in measured}
 
 
 def _seed(settings: dict[str, str], path: Path, *, alone: bool) -> int | None:

@@ -4,7 +4,6 @@ import math
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from statistics import median
 from typing import Any
 
 from codec.budget import PARAMETER_GOLF
@@ -105,10 +104,11 @@ def check_implied_bytes(facts: LogFacts) -> Finding:
     if not metrics:
         level: Level = "not stated" if all(metric.loss is None for metric in log.metrics) else "unknown"
         return Finding(rule=rule, level=level, message="every loss or bpb is 0 or not stated")
-    usual = median(_bytes_per_token(metric) for metric in metrics)
+    middle = sorted(metrics, key=_bytes_per_token)[len(metrics) // 2]
+    usual = _bytes_per_token(middle)
     for metric in metrics:
         ratio = _bytes_per_token(metric)
-        if abs(ratio / usual - 1) > SAME_TEXT + 2 * _precision(metric):
+        if abs(ratio / usual - 1) > SAME_TEXT + _precision(metric) + _precision(middle):
             return Finding(
                 rule=rule,
                 level="fail",
@@ -182,6 +182,8 @@ def check_headline(facts: LogFacts) -> Finding:
         many = len(result.unread) + len(unsure)
         level = level if level == "fail" else "unknown"
         message += f"; {what}" + (f", and {many - 1} more" if many > 1 else "") + ": it may be the result"
+    if cut := next((each for each in log.unread if each.scored), None):
+        message += f"; line {cut.line}: {cut.why}, what it says behind its score is lost"
     if result.broken:
         level, message = "fail", f"the last score, line {result.broken.line}, `{result.broken.label}`, is not finite"
     if level == "pass" and not result.of_artifact:
@@ -247,7 +249,8 @@ def _bytes_per_token(metric: Metric) -> float:
 
 def _precision(metric: Metric) -> float:
     """Relative error of bytes per token that comes from the digits printed."""
-    return 0.5 * 10.0**-metric.decimals * (1 / (metric.loss or 1.0) + 1 / metric.bpb)
+    of_loss = metric.decimals if metric.loss_decimals is None else metric.loss_decimals
+    return 0.5 * (10.0**-of_loss / (metric.loss or 1.0) + 10.0**-metric.decimals / metric.bpb)
 
 
 def known_text(metric: Metric, targets: int | None) -> Text | None:

@@ -63,6 +63,12 @@ class Statement:
     statistics: dict[str, Decimal]
     raw: dict[str, Any]
 
+    @property
+    def averaged(self) -> bool:
+        """Whether it calls its val_bpb a mean: by its key, by a deviation, or by several seeds."""
+        of_mean = any(key in self.raw and "mean" in key for key in BPB) and self.raw.get("val_bpb") is None
+        return of_mean or self.sd is not None or len(set(self.seed_numbers)) > 1
+
     def of(self, seed: int | None) -> SeedStatement | None:
         """What is stated of that seed."""
         return next((each for each in self.seeds if each.seed == seed), None)
@@ -223,6 +229,11 @@ def _results(raw: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
     scores: list[Any] = next((raw[key] for key in LISTED if isinstance(raw.get(key), list)), [])
     if seeds and len(seeds) == len(scores):
         yield from ((seed, {"val_bpb": score}) for seed, score in zip(seeds, scores, strict=True))
+
+
+def rounds(stated: Decimal, size: float) -> bool:
+    """Whether a size is the other to its own digits, zeros at the end being none: 15,900,000 is 15,881,220 rounded."""
+    return agrees(stated.normalize(), size)
 
 
 def _places(value: Any) -> int:

@@ -81,5 +81,7 @@ def _differing(proof: dict[str, int], *, known: bool) -> str:
     undone = "with CaseOps undone" if known else "as it is, for the inverse of its transform is not known"
     return (
         f"the sidecar's bytes count, and are not those of the decoded text {undone}, in {proof['differing']:,} of "
-        f"{proof['documents']:,} documents"
+        f"{proof['documents']:,} documents ({int(proof['bytes']):,} and {int(proof['text_bytes']):,} bytes in all); "
+        "the tokenizer may have normalised the text: hold the sidecar's sum against the bytes of the text before "
+        "tokenizing, or make both again with `pgolf data`"
     )

@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from codec.decoder import MAGIC, decode, read_meta
+from codec.decoder import MAGIC
 from codec.errors import CodecError, InputError
+from codec.measurement.foreign import State, tensor_state
 from codec.storage.atomic_files import read_bytes
 from codec.storage.decompress import MAGIC as COMPRESSED
 from codec.storage.decompress import SHUFFLED, ZIP
@@ -29,10 +28,10 @@ CONTAINERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """artifact: path of the weights.  tensors: what they decode to.  meta: what is stored beside them.  blob: their
-    bytes, none when they are not here.
+    """artifact: path of the weights.  state: of the tensors that they decode to.  meta: what is stored beside them.
+    blob: their bytes, none when they are not here.
 
-    Artifacts of other formats are left closed, only the sandbox opens them: tensors and meta are then {} and `foreign`
+    Artifacts of other formats are left closed, only the sandbox opens them: state and meta are then {} and `foreign`
     says what they look like.  code: train_gpt.py and the local code it imports.  claims: submission.json ({} when there
     is none).  environment: settings that the README's or a log's run command states, `stated_in` the file's name.
     tolerated: names of code files that may lie in the folder uncounted.
@@ -42,7 +41,7 @@ class Submission:
     artifact: Path
     blob: bytes
     meta: dict[str, Any]
-    tensors: dict[str, np.ndarray]
+    state: State
     code: tuple[Path, ...]
     claims: dict[str, Any]
     foreign: str = ""
@@ -80,21 +79,21 @@ class Submission:
                 where=str(folder / ARTIFACT),
                 hint="copy the weights there or pass --artifact FILE",
             )
-        meta, tensors, blob, foreign = dict[str, Any](), dict[str, np.ndarray](), b"", ""
+        meta, state, blob, foreign = dict[str, Any](), State(), b"", ""
         if artifact is None:
             artifact = folder / ARTIFACT
         else:
             blob = read_bytes(artifact, LARGEST)
             foreign = "" if blob.startswith(MAGIC[:3]) else _look(blob)
             if not foreign or artifact.name == ARTIFACT:
-                meta, tensors = _decoded(blob, foreign, artifact)
+                meta, state = _decoded(blob, foreign, artifact)
         environment, stated_in = run_settings.settings(folder)
         return cls(
             folder=folder,
             artifact=artifact,
             blob=blob,
             meta=meta,
-            tensors=tensors,
+            state=state,
             code=tuple(import_closure(folder)),
             claims=claims,
             foreign=foreign,
@@ -108,7 +107,7 @@ def _look(blob: bytes) -> str:
     return next((name for magic, name in CONTAINERS.items() if blob.startswith(magic)), "of an unknown format")
 
 
-def _decoded(blob: bytes, foreign: str, artifact: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _decoded(blob: bytes, foreign: str, artifact: Path) -> tuple[dict[str, Any], State]:
     if foreign in ("torch.save's zip", "a pickle"):
         raise CodecError(
             f"is {foreign}, not an artifact: opening one can run any code",
@@ -116,7 +115,7 @@ def _decoded(blob: bytes, foreign: str, artifact: Path) -> tuple[dict[str, Any],
             hint="make the artifact with `pgolf pack`",
         )
     try:
-        return read_meta(blob), decode(blob)
+        return tensor_state(blob)
     except CodecError as error:
         raise CodecError(error.message, where=error.where or str(artifact), hint=error.hint) from None
 

@@ -17,7 +17,7 @@ from codec.progress import Progress
 from verify.pipeline import examine
 from verify.rules import find
 from verify.submission.folder import Submission
-from verify.submission_gallery.stage import SETTINGS, Stage, build
+from verify.submission_gallery.stage import SETTINGS, Stage, build_stage
 from verify.verdict import Verdict
 
 Change = Callable[[Path, Stage], None]
@@ -101,7 +101,7 @@ def verify_folders(
     exhibits = tuple(FOLDERS.values()) if exhibits is None else exhibits
     played = {}
     with TemporaryDirectory(prefix="pgolf-gallery-") as place:
-        stage = build(Path(place))
+        stage = build_stage(Path(place))
         for number, exhibit in enumerate(exhibits):
             if progress:
                 progress(number, exhibit.name)
@@ -112,7 +112,7 @@ def verify_folders(
     return played
 
 
-def wrong(exhibit: FolderExhibit, played: Played) -> list[str]:
+def misjudged(exhibit: FolderExhibit, played: Played) -> list[str]:
     """What verify got wrong: rules that missed a cheat, or that accused (a warning included) an honest folder."""
     if exhibit.refused:
         return [] if played.refusal else ["not refused"]

@@ -4,23 +4,23 @@ import textwrap
 from collections.abc import Mapping
 
 from verify.audit.gallery.page import WIDTH
-from verify.submission_gallery.exhibits import FOLDERS, FolderExhibit, Played, wrong
+from verify.submission_gallery.exhibits import FOLDERS, FolderExhibit, Played, misjudged
 
 HEAD = ("submission", "verify says", "by")
 
 
-def row(name: str, played: Played) -> tuple[str, ...]:
+def submission_row(name: str, played: Played) -> tuple[str, ...]:
     """The cells of a folder: its name, what verify says, and by which rules."""
     if played.refusal:
         return (name, "refused", played.refusal)
     return (name, "fail" if played.failed else "pass", ", ".join(played.failed or played.warned))
 
 
-def markdown(played: Mapping[str, Played]) -> str:
+def submissions_page(played: Mapping[str, Played]) -> str:
     """The page docs/gallery_submissions.md."""
     cheats = [FOLDERS[name] for name in played if FOLDERS[name].cheats]
     honest = [FOLDERS[name] for name in played if not FOLDERS[name].cheats]
-    missed, accused = (sum(bool(wrong(each, played[each.name])) for each in some) for some in (cheats, honest))
+    missed, accused = (sum(bool(misjudged(each, played[each.name])) for each in some) for some in (cheats, honest))
     return (
         "\n".join(
             [
@@ -33,7 +33,7 @@ def markdown(played: Mapping[str, Played]) -> str:
                 "",
                 _line(HEAD),
                 _line(["---"] * len(HEAD)),
-                *(_line(row(name, one)) for name, one in played.items()),
+                *(_line(submission_row(name, one)) for name, one in played.items()),
                 "",
                 *(_entry(each) for each in (*honest, *cheats)),
             ]

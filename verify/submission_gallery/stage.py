@@ -75,7 +75,7 @@ class Stage:
         (folder / "model.bin").write_bytes(encode({"table": self.table} if tensors is None else tensors, meta))
 
 
-def build(folder: Path) -> Stage:
+def build_stage(folder: Path) -> Stage:
     """Write the text and tokenizer below folder, and count the honest model from other documents of the kind."""
     documents = _documents()
     trained, rest = documents[:TRAINED], documents[TRAINED:]
