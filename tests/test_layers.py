@@ -32,7 +32,7 @@ WINGS = {
         "entropy": {"decoder", "errors"},
         "quantization": {"decoder", "errors", "progress", "storage", "suggestion", "toml_text"},
         "encoder": {"decoder", "entropy", "errors"},
-        "measurement": {"decoder", "encoder", "entropy", "errors", "progress", "quantization", "storage"},
+        "measurement": {"decoder", "encoder", "entropy", "errors", "html", "progress", "quantization", "storage"},
         "allocation": {"decoder", "encoder", "errors", "measurement", "progress", "quantization", "storage"},
         "model_file": {
             "allocation",
