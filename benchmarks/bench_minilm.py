@@ -147,12 +147,10 @@ def tables(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Markdown: every peer beside `best` at its bytes, then our recipes at the aims."""
     equal = {row["aim"]: row for row in rows if row["scheme"] == EQUAL}
     yield "| peer | bytes | bits per weight | output error, dB | `best` at as many bytes, dB |\n|---|--:|--:|--:|--:|"
-    for row in sorted(rows, key=lambda row: -row["bytes"]):
-        ours = (
-            equal.get(row["scheme"] if row["aim"] == "" else f"{row['scheme']} {row['aim']:g}") if _peer(row) else None
-        )
-        if ours:
-            yield f"| {row['scheme']} | {row['bytes']:,} | {row['bits']:.3f} | {_db(row)} | {_db(ours)} |"
+    for row in sorted((row for row in rows if _peer(row)), key=lambda row: -row["bytes"]):
+        ours = equal.get(row["scheme"] if row["aim"] == "" else f"{row['scheme']} {row['aim']:g}")
+        error = f"{_db(row)} | {_db(ours) if ours else ''}".rstrip()
+        yield f"| {row['scheme']} | {row['bytes']:,} | {row['bits']:.3f} | {error} |"
     yield "\n| recipe | bytes | bits per weight | output error, dB | 1 - cosine |\n|---|--:|--:|--:|--:|"
     for row in sorted(rows, key=lambda row: (str(row["aim"]), row["decibels"])):
         if not _peer(row) and row["scheme"] != EQUAL:

@@ -32,7 +32,13 @@ if TYPE_CHECKING:
     multiple=True,
     help="bit-packing, zlib-9, lzma-9e, zstd-22, brotli-11, brotli-11-shuffle: measured on the same levels.",
 )
-@click.option("--hessians", metavar="FILE", help="Of `pgolf calibrate`: for recipes with GPTQ, and to weigh the error.")
+@click.option(
+    "--hessians",
+    "--calibration",
+    "hessians",
+    metavar="FILE",
+    help="Of `pgolf calibrate`: for recipes with GPTQ, and to weigh the error.",
+)
 @click.option("--plot", metavar="FILE.png", help="Draw where the bytes go, and each tensor against its entropy.")
 @json_option
 def measure(
