@@ -21,7 +21,7 @@ OLD_MODULES = {
     "packager": ("containers", "foreign", "scripts", "source"),
     "verify": (
         "adaptation", "arithmetic", "attempts", "audit_accounts", "audit_checks", "byte_models", "checks", "child",
-        "claimed", "code_bytes", "examination", "flow", "foresight", "legacy", "log_checks", "logs", "observation",
+        "claimed", "code_bytes", "examination", "flow", "legacy", "log_checks", "logs", "observation",
         "perturbation", "published", "record", "reload", "remote", "remote_adaptation", "run_command", "sample",
         "scored", "scorers", "seed_family", "served", "statements", "stream", "triage", "unwrap", "witness",
     ),

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from codec.measurement.foreign import State
-from verify.audit.prefix_probe import PrefixProbe
 from verify.claims.group_rules import GroupFacts
+from verify.foresight.probe import Foresight
+from verify.foresight.strict import Strict
 from verify.memorisation import Memorised
 from verify.rescore import Rescored
 from verify.sandbox.launch import Settings
 from verify.scoring.score import Score
 from verify.submission.byte_count import ByteCount
+from verify.submission.run_settings import fit
 from verify.submission.static_scan import Scan
 
 
@@ -20,6 +22,7 @@ class FolderFacts:
     """unexpected: names of files that are neither counted, usual nor tolerated.  claims: submission.json, as it is.
 
     environment: settings that the README's or a log's run command states; stated_in: the name of that file, or "".
+    own_load: whether the script has a `load`, so that they do not reach it.
     """
 
     unexpected: tuple[str, ...]
@@ -27,6 +30,12 @@ class FolderFacts:
     claims: dict[str, Any]
     environment: dict[str, str]
     stated_in: str
+    own_load: bool = False
+
+    @property
+    def reaching(self) -> dict[str, str]:
+        """The stated settings that reach the script."""
+        return {} if self.own_load or not fit(self.environment) else self.environment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +102,16 @@ class Facts(Shipped):
     """All that rules may look at.  settings: as scored, with the length of the windows.
 
     packed: the sliding score, which claims are about.  adapted: the scores after it, each of a process of its own.
-    floats: of the checkpoint it was packed from, when there is one.  memorised: what the losses of the targets say of
-    knowing the text; None when nobody looked.
+    prefix: the scored windows with other text behind a cut.  strict: targets scored from their prefixes alone, if asked
+    for.  floats: of the checkpoint it was packed from, when there is one.  memorised: what the losses of the targets
+    say of knowing the text; None when nobody looked.
     """
 
     settings: Settings
     text: TextFacts
     packed: Rescored
     adapted: tuple[Rescored, ...]
-    prefix: PrefixProbe
+    prefix: Foresight
+    strict: Strict | None
     floats: Score | None
     memorised: Memorised | None = None

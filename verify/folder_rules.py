@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
+from codec.errors import printable
 from verify.claims.group_rules import group_judges
 from verify.claims.log_reader import Log
 from verify.claims.submission_json import artifact_seed, number
@@ -11,6 +12,7 @@ from verify.finding import Finding, Level, worst
 from verify.judges import Judges
 from verify.rules import RULES
 from verify.submission.byte_count import CODE_SUFFIXES, MAIN
+from verify.submission.run_settings import MOST, MOST_BYTES, fit, size
 from verify.submission.static_scan import Scan
 
 folder_judges = Judges[Shipped]()
@@ -26,11 +28,13 @@ def check_cap(facts: Shipped) -> Finding:
         return Finding(rule="bytes.cap", level="unknown", evidence=count.to_dict(), message=message)
     spare = count.cap - count.judged_total
     state = f"{spare:,} to spare" if spare >= 0 else f"{-spare:,} too many"
+    more = f" + settings {count.settings:,}" if count.settings else ""
+    more += f" + names {count.names:,}" if count.names else ""
     return Finding(
         rule="bytes.cap",
         level="pass" if spare >= 0 else "fail",
         evidence=count.to_dict(),
-        message=f"code {count.import_closure:,} + artifact {count.artifact:,} = "
+        message=f"code {count.import_closure:,}{more} + artifact {count.artifact:,} = "
         f"{count.judged_total:,} bytes, cap {count.cap:,}: {state}{count.others}",
     )
 
@@ -58,13 +62,39 @@ def check_folder(facts: Shipped) -> Finding:
     )
 
 
+@folder_judges("bytes.settings")
+def check_settings(facts: Shipped) -> Finding | None:
+    """Settings that a README or log states are few and short, and counted as far as they reach the script."""
+    rule, folder = "bytes.settings", facts.folder
+    stated, bytes_, name = folder.environment, size(folder.environment), folder.stated_in
+    if not stated:
+        return None
+    evidence = {
+        "stated_in": name,
+        "settings": len(stated),
+        "bytes": bytes_,
+        "reach_the_script": folder.own_load is False,
+    }
+    what = f"{len(stated)} settings of {bytes_:,} bytes in {name}"
+    if not fit(stated):
+        message = (
+            f"{what}: a script gets at most {MOST} of {MOST_BYTES:,} bytes beside its files, so it gets none of them"
+        )
+        return Finding(rule=rule, level="fail", message=message, evidence=evidence)
+    if folder.own_load:
+        message = f"{what} do not reach the script: one with `load` has its settings in its files"
+        return Finding(rule=rule, level="pass", message=message, evidence=evidence)
+    message = f"{what} reach the script, which has no `load`; counted as code: {printable(' '.join(stated), 200)}"
+    return Finding(rule=rule, level="pass", message=message, evidence=evidence)
+
+
 @folder_judges("claims.bytes")
 def check_claimed_bytes(facts: Shipped) -> Finding:
     """Sizes in submission.json against what was counted; stating too little fails."""
     count, claims = facts.count, facts.folder.claims
     counted = {"bytes_code": count.import_closure}
     if count.artifact:
-        counted |= {"bytes_total": count.judged_total, "bytes_model": count.artifact}
+        counted |= {"bytes_total": count.shipped, "bytes_model": count.artifact}
     stated = {name: number(claims.get(name)) for name in counted}
     wrong = {
         name: {"claimed": float(value), "counted": counted[name]}

@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +15,28 @@ from codec.encoder import encode
 from codec.errors import InputError
 from codec.progress import Bar, silent_bar
 from codec.storage.checkpoint import read_checkpoint
-from verify.audit.prefix_probe import probe_prefix
 from verify.claims.group_rules import GroupFacts
 from verify.claims.runs import read_group
 from verify.facts import ArtifactFacts, Facts, FolderFacts, LogsFacts, Shipped, TextFacts
 from verify.finding import Finding
 from verify.folder_rules import folder_judges
+from verify.foresight.probe import Foresight, Proof, probe, row_count
+from verify.foresight.rows import ScoredRun
+from verify.foresight.strict import Strict, score_alone
 from verify.memorisation import Memorised, ScoredText, look, refuse_shared
 from verify.rescore import Rescored, reload
 from verify.run_rules import run_judges
-from verify.sandbox.launch import Settings
+from verify.sandbox.launch import Settings, running, waiting
 from verify.scoring.adaptation import ScorerName
 from verify.scoring.heldout import HeldOut
-from verify.scoring.reservoir import Sample
+from verify.scoring.windows import plan
 from verify.submission.byte_count import MAIN, count, unexpected
 from verify.submission.folder import Submission
+from verify.submission.run_settings import size
 from verify.submission.static_scan import scan_submission
 from verify.verdict import Verdict
 
+DEFAULT = Proof()
 Read = Callable[[str | Path], tuple[Mapping[str, np.ndarray], Mapping[str, Any]]]  # path -> (tensors, metadata)
 
 
@@ -44,6 +50,7 @@ def examine(
     read: Read = read_checkpoint,
     fresh: HeldOut | None = None,
     cap: int = PARAMETER_GOLF.total_bytes,
+    proof: Proof = DEFAULT,
     bar: Bar = silent_bar,
 ) -> Verdict:
     """Measure a submission on held-out text and judge it: arguments and errors are those of `measure`."""
@@ -56,6 +63,7 @@ def examine(
         read=read,
         fresh=fresh,
         cap=cap,
+        proof=proof,
         bar=bar,
     )
     return Verdict(
@@ -91,14 +99,15 @@ def measure(
     read: Read = read_checkpoint,
     fresh: HeldOut | None = None,
     cap: int = PARAMETER_GOLF.total_bytes,
+    proof: Proof = DEFAULT,
     bar: Bar = silent_bar,
 ) -> Facts:
     """Everything that rules look at; files that belong together are made sure of before the first process starts.
 
     scores: more scorers; the sliding score comes first in any case, and claims and penalty are about that.
     checkpoint: float weights it was packed from; they are scored through the submission's own script.  read: opens it.
-    fresh: another text of the kind, which the model cannot know.  cap: bytes.
-    bar: label, total targets -> context manager that yields a progress callback.
+    fresh: another text of the kind, which the model cannot know.  cap: bytes.  proof: how much to spend on foresight.
+    bar: label, total -> context manager that yields a progress callback.
 
     Raises: InputError when something is unreadable, does not belong together or does not run; LimitError at
     the time limit.
@@ -109,13 +118,8 @@ def measure(
         refuse_shared(heldout.tokens, fresh.tokens)
     lossless = _lossless(checkpoint, read, submission) if checkpoint else None
     more = [kind for kind in dict.fromkeys(scores) if kind != "sliding"]
-    sample = Sample()
-    with bar("scoring", heldout.targets) as progress:
-        packed = reload(
-            submission, submission.blob, heldout, settings, progress, later=more, sample=sample, fresh=fresh
-        )
+    packed, prefix, strict = _proven(submission, heldout, settings, more, fresh, proof, bar)
     settings = replace(settings, length=packed.length)
-    prefix = probe_prefix(submission, heldout, settings, sample)
     adapted = [_adapted(kind, submission, heldout, settings, bar) for kind in more]
     floats = None
     if lossless:
@@ -138,6 +142,7 @@ def measure(
         packed=packed,
         adapted=tuple(adapted),
         prefix=prefix,
+        strict=strict,
         memorised=_memorised(packed, heldout, fresh),
         floats=floats,
     )
@@ -146,7 +151,7 @@ def measure(
 def measure_folder(submission: Submission, cap: int = PARAMETER_GOLF.total_bytes) -> Shipped:
     """What the folder shows before anything of it runs.  cap: bytes.  Raises: InputError as `byte_count.count`."""
     return Shipped(
-        count=count(submission.folder, submission.artifact, cap),
+        count=count(submission.folder, submission.artifact, cap, size(submission.given)),
         folder=_folder(submission),
         logs=_logs(submission, cap),
         artifact=_artifact(submission),
@@ -224,6 +229,7 @@ def _folder(submission: Submission) -> FolderFacts:
         claims=submission.claims,
         environment=submission.environment,
         stated_in=submission.stated_in,
+        own_load=submission.own_load,
     )
 
 
@@ -248,6 +254,35 @@ def _artifact(submission: Submission) -> ArtifactFacts:
 
 def _tokenizer(submission: Submission) -> str:
     return str(submission.meta.get("tokenizer_sha256") or "")
+
+
+def _proven(
+    submission: Submission,
+    heldout: HeldOut,
+    settings: Settings,
+    later: Sequence[ScorerName],
+    fresh: HeldOut | None,
+    proof: Proof,
+    bar: Bar,
+) -> tuple[Rescored, Foresight, Strict | None]:
+    """The sliding score, and what other processes make of the windows that it came from."""
+    subject, rng = (submission, submission.blob), np.random.default_rng()
+    prefix, strict = Foresight(exact=settings.device == "cpu"), None
+    with ExitStack() as stack:
+        load = stack.enter_context(waiting(*subject, settings)) if proof.share else None
+        with bar("scoring", heldout.targets) as progress:
+            packed = reload(*subject, heldout, settings, progress, later=later, fresh=fresh)
+        windows = plan(heldout.targets, packed.length, settings.stride)
+        run = ScoredRun(tokens=heldout.tokens, nats=np.asarray(packed.nats), windows=windows, batch=settings.batch)
+        if load:
+            with bar("looking for foresight", row_count(run, proof.share)) as progress:
+                once = nullcontext(load())
+                prefix = probe(lambda: once, run, rng, share=proof.share, exact=prefix.exact, progress=progress)
+    if proof.strict:
+        with bar("scoring from prefixes", min(proof.strict, heldout.targets)) as progress:
+            start = partial(running, *subject, settings)
+            strict = score_alone(start, run, rng, count=proof.strict, noise=prefix.noise, progress=progress)
+    return packed, prefix, strict
 
 
 def _memorised(packed: Rescored, heldout: HeldOut, fresh: HeldOut | None) -> Memorised | None:

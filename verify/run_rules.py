@@ -2,18 +2,18 @@
 
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args
 
 from codec.budget import PARAMETER_GOLF
 from codec.errors import printable
-from verify.audit.causality_rules import MARGIN, NOISE
-from verify.audit.evidence import clause, finding
 from verify.claims.score_line import kind_of
 from verify.claims.submission_json import artifact_bpb, artifact_seed, mean_contradiction, number
 from verify.facts import ArtifactFacts, Facts
 from verify.finding import Finding, Level
+from verify.foresight.findings import prefix_finding, strict_finding
 from verify.judges import Judges
 from verify.rescore import Rescored
+from verify.scoring.adaptation import ScorerName
 from verify.scoring.score import Score
 
 run_judges = Judges[Facts]()
@@ -67,9 +67,9 @@ def check_protocol(facts: Facts) -> Finding:
         return Finding(
             rule="reload.protocol", level="pass", message="loaded by the script's `load(artifact_path, device)`"
         )
-    environment = {**folder.environment, **settings.environment}
+    environment = {**folder.reaching, **settings.environment}
     given = " ".join(f"{name}={value}" for name, value in environment.items()) or "no settings"
-    stated = f", as {folder.stated_in} states" if folder.stated_in and not settings.environment else ""
+    stated = f", as {folder.stated_in} states" if folder.reaching and not settings.environment else ""
     return Finding(
         rule="reload.protocol",
         level="warn",
@@ -123,36 +123,28 @@ def check_coverage(facts: Facts) -> Finding:
 
 @run_judges("score.prefix")
 def check_prefix(facts: Facts) -> Finding:
-    """Batches that were scored keep their scores up to a cut when the text behind it is another one."""
-    rule, probe = "score.prefix", facts.prefix
-    coverage = {"batches": probe.batches, "of": "those scored, chosen by chance", "tolerance": probe.tolerance}
-    worst, noise = probe.worst, probe.noise
-    if worst is None:
-        message = f"{probe.batches} of the scored batches again, with another text behind a cut: equal up to the cut"
-        return finding(rule, "pass", message, coverage)
-    if worst.size <= MARGIN * noise <= MARGIN * NOISE:
-        message = f"scores differ by {worst.size:.2g} nats behind which nothing changed, as noisy kernels do"
-        return finding(rule, "unknown", message, {**coverage, "noise": noise}, worst)
-    start, stop = probe.window
-    message = (
-        f"{clause(worst)} when only the text behind position {probe.cut} changed, in the window of tokens {start} to "
-        f"{stop - 1}; {probe.moved} of {probe.batches} batches"
-    )
-    if noise > NOISE:
-        message += f"; without any change another process gives a score {noise:.2g} nats off"
-    witness = {"cut": probe.cut, "window": [start, stop], "position": worst.position}
-    return finding(rule, "fail", message, coverage, {**witness, "before": worst.before, "after": worst.after})
+    """Scored windows keep their scores up to a cut when the text behind it is another one."""
+    return prefix_finding(facts.prefix)
+
+
+@run_judges("score.strict")
+def check_strict(facts: Facts) -> Finding | None:
+    """Targets scored from their prefixes alone keep their scores."""
+    return strict_finding(facts.strict) if facts.strict else None
 
 
 @run_judges("claims.score")
 def check_claimed_score(facts: Facts) -> Finding:
     """val_bpb in submission.json against the measured one; it decides when `eval` says the same way and text."""
-    rule, claims, score = "claims.score", facts.folder.claims, facts.packed.score
+    rule, claims = "claims.score", facts.folder.claims
     of_seed = artifact_bpb(claims)
     claimed = number(claims.get("val_bpb")) if of_seed is None else of_seed
-    how, measured = _stated_evaluation(claims), evaluation(score, facts.settings.length, facts.settings.stride)
     if claimed is None or claimed <= 0:
         return Finding(rule=rule, level="not stated", message="submission.json states no val_bpb")
+    how = _stated_evaluation(claims)
+    kind = kind_of(how["mode"]) if "mode" in how else "sliding"
+    score = next((again.score for again in facts.adapted if again.score.scorer == kind), facts.packed.score)
+    measured = evaluation(score, facts.settings.length, facts.settings.stride)
     evidence: dict[str, Any] = {
         "claimed": float(claimed),
         "measured": score.bpb,
@@ -162,15 +154,20 @@ def check_claimed_score(facts: Facts) -> Finding:
     whose = "" if of_seed is None else f" of seed {artifact_seed(claims)}, whose artifact this is"
     message = f"submission.json states val_bpb {claimed:.6f}{whose}, measured {score.bpb:.6f}"
     other = [f"{key} {value:,.0f}" for key, value in how.items() if key != "mode" and value != measured[key]]
-    if "mode" in how and kind_of(how["mode"]) not in ("sliding", "roundtrip"):
-        other.append(how["mode"])
+    checked = kind == score.scorer or kind == "roundtrip"
     reasons = ["only a part of the text was scored"] if facts.text.partial else []
+    same_text = not any(name.startswith("n_") for name in other) and not facts.text.partial
+    other += _other_adaptation(facts, claims, kind)
     reasons += [f"its eval states {', '.join(other)}"] if other else []
     level: Level
     if of_seed is not None and (false := mean_contradiction(claims)):
         level, message = "fail", f"{message}; {false}"
+    elif not checked:  # nobody looked, and the number is better than the one that was looked at
+        level = "warn" if claimed < score.bpb and not _as_stated(claimed, score.bpb) else "unknown"
+        message += f"; not checked: its eval states {how['mode']}"
+        message += f", score it with --score {kind}" if kind in get_args(ScorerName) else ""
     elif reasons:
-        level = "unknown"
+        level = "warn" if same_text and claimed < score.bpb and not _as_stated(claimed, score.bpb) else "unknown"
         message += f"; not compared: {' and '.join(reasons)}"
     elif _as_stated(claimed, score.bpb):
         level = "pass"
@@ -320,6 +317,16 @@ def _stated_evaluation(claims: dict[str, Any]) -> dict[str, Any]:
     if isinstance(how.get("mode"), str):
         stated["mode"] = how["mode"]
     return stated
+
+
+def _other_adaptation(facts: Facts, claims: dict[str, Any], kind: str) -> list[str]:
+    """Numbers that `eval.ttt` of submission.json states of an adaptive score, other than those it was measured with."""
+    stated = claims["eval"].get("ttt") if isinstance(claims.get("eval"), dict) else None
+    if kind not in ("ttt", "slot") or not isinstance(stated, dict) or not facts.settings.length:
+        return []
+    ours = facts.settings.adaptation.to_dict(facts.text.targets, facts.settings.length)
+    numbers = {name: number(stated.get(name)) for name, value in ours.items() if isinstance(value, int | float)}
+    return [f"{name} {value}" for name, value in numbers.items() if value is not None and float(value) != ours[name]]
 
 
 def _as_stated(claimed: Decimal, measured: float) -> bool:

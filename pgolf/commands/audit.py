@@ -31,6 +31,7 @@ _positive = click.IntRange(min=1)
 @click.option("--gallery", is_flag=True, help="Audit the gallery of cheats and honest scorers instead; no SUBJECT.")
 @click.option("--submissions", is_flag=True, help="With --gallery: verify its submissions, not audit its scorers.")
 @click.option("--data", type=_file, help="Folder with *_val_*.bin, and *.model for a submission; else made-up text.")
+@click.option("--offset", type=click.IntRange(min=0), help="Where the stream begins.  [default: any document, or 0]")
 @click.option("--targets", type=click.IntRange(min=16), help="Of the stream.  [default: 256, after a first window]")
 @click.option("--batch", type=_positive, help="Windows at a time.  [default: 16 of a submission, 4 of a scorer]")
 @click.option("--ranks", type=click.IntRange(min=2), default=2, show_default=True, help="Ranks to split windows over.")
@@ -43,6 +44,7 @@ _positive = click.IntRange(min=1)
 @click.option("--allow", type=_file, multiple=True, help="File that the scorer may open, such as its artifact; repeat.")
 @click.option("--seq-len", type=_positive, help="Windows of a submission, in tokens; default: the model's own.")
 @click.option("--stride", type=_positive, help=f"Targets scored by each of them.  [default: {STRIDE}, if they fit]")
+@click.option("--threads", type=_positive, help="CPU threads of a submission's process; default: torch's choice.")
 @click.option("--score", type=SCORES, default="sliding", show_default=True, help="How a submission is scored.")
 @adaptation_options
 @click.option("--out", "-o", type=_file, help="With --gallery: write the table as a page of Markdown too.")
@@ -52,6 +54,7 @@ def audit(
     gallery: bool,
     submissions: bool,
     data: Path | None,
+    offset: int | None,
     targets: int | None,
     batch: int | None,
     ranks: int,
@@ -64,6 +67,7 @@ def audit(
     allow: tuple[Path, ...],
     seq_len: int | None,
     stride: int | None,
+    threads: int | None,
     score: "ScorerName",
     out: Path | None,
     as_json: bool,
@@ -74,9 +78,9 @@ def audit(
     SUBJECT is a submission folder, whose model runs in the sandbox and is scored (--score) from here; or a scorer,
     FILE.py:NAME, where NAME is one (verify/scoring/scorer.py) or a function without arguments that makes one.  Its code
     runs with your rights.  Scale its windows and chunks down to the stream; it runs some hundred times.  A submission
-    is sent windows as `pgolf verify` sends them, since a script can tell others; --seq-len, --stride, --batch and
-    --targets make them smaller, and the audit faster.  Exit code 1 when a violation is found, or when the gallery
-    shows that the audit misses one.
+    is sent windows as `pgolf verify` sends them, since a script can tell others, beginning with a document by chance;
+    --seq-len, --stride, --batch and --targets make them smaller, and the audit faster.  Exit code 1 when a violation is
+    found, or when the gallery shows that the audit misses one.
 
     \b
     Example:
@@ -97,9 +101,11 @@ def audit(
     batch = batch or (BATCH if folder else SCORER_BATCH)
     scope = Scope(batch=batch, ranks=ranks, periods=periods, cuts=cuts, sums=sums, coded=coded, queue=queue)
     if folder:
-        found = _submission(Path(subject or ""), data, targets, scope, seq_len, stride, score, adaptation(**adapting))
+        found = _submission(
+            Path(subject or ""), data, offset, targets, scope, seq_len, stride, threads, score, adaptation(**adapting)
+        )
     else:
-        found = _scorer(subject or "", data, targets or TARGETS, scope, digest, allow)
+        found = _scorer(subject or "", data, offset or 0, targets or TARGETS, scope, digest, allow)
     if as_json:
         print_json(found.to_dict())
     else:
@@ -112,10 +118,12 @@ def audit(
 def _submission(
     folder: Path,
     data: Path | None,
+    offset: int | None,
     targets: int | None,
     scope: "Scope",
     seq_len: int | None,
     stride: int | None,
+    threads: int | None,
     score: "ScorerName",
     how: "Adaptation",
 ) -> "Audit":
@@ -127,21 +135,49 @@ def _submission(
 
     if data is None:
         raise UsageError("--data is missing", hint="a submission is audited on text: pass --data DIR")
-    # One thread: more cost more than they gain.
     subject, shards = Submission.open(folder), find_shards(data, "val")[:1]
     length = seq_len or (stated_length(subject) if subject.foreign else window_length(subject))
     stride = stride or min(STRIDE, length)
-    settings = Settings(length=length, stride=stride, batch=scope.batch, threads=1, adaptation=how)
-    heldout = HeldOut.read(shards, find_tokenizer(data), targets or length + TARGETS)
+    settings = Settings(length=length, stride=stride, batch=scope.batch, threads=threads, adaptation=how)
+    targets = targets or length + TARGETS
+    heldout = HeldOut.read(shards, find_tokenizer(data), targets)
     check_same_tokenizer(subject, heldout)
     check_origin(shards, heldout.tokenizer_sha256)
+    text, offset = _piece(shards[0], offset, heldout.targets, scope.bos)
     # The size of the vocabulary, which most runs depend on, is known once the model runs; most have 1,024 ids.
     with progress("auditing", expected_runs(replace(scope, sums=1), 1024)) as bar:
-        return audit_submission(subject, heldout.tokens, scope, settings, score=score, progress=bar)
+        found = audit_submission(subject, text, scope, settings, score=score, progress=bar)
+    return replace(found, coverage={**found.coverage, "offset": offset})
+
+
+def _piece(shard: Path, offset: int | None, targets: int, bos: int | None) -> tuple["np.ndarray", int]:
+    """A piece of the text that begins with a document, as what is scored does, and its offset in the shard.
+
+    Raises: UsageError when so many targets do not follow.
+    """
+    import numpy as np
+
+    from codec.storage.token_shards import open_shard
+
+    tokens = open_shard(shard)
+    last = len(tokens) - 1 - targets
+    if last < (offset or 0):
+        have = f"{len(tokens) - 1:,} targets, {targets:,} from {offset or 0:,} on are more"
+        raise UsageError(f"{shard} holds {have}", hint="lower --offset or --targets")
+    if offset is None:
+        starts = np.flatnonzero(tokens[: last + 1] == bos)
+        offset = int(np.random.default_rng().choice(starts if len(starts) else last + 1))
+    return tokens[offset : offset + targets + 1], offset
 
 
 def _scorer(
-    subject: str, data: Path | None, targets: int, scope: "Scope", digest: str | None, allow: tuple[Path, ...]
+    subject: str,
+    data: Path | None,
+    offset: int,
+    targets: int,
+    scope: "Scope",
+    digest: str | None,
+    allow: tuple[Path, ...],
 ) -> "Audit":
     from verify.audit.fresh_process import ScorerJob, find_scorer, observe
     from verify.audit.measurements import expected_runs
@@ -149,16 +185,16 @@ def _scorer(
     from verify.audit.runner import audit
 
     scorer = find_scorer(subject)
-    tokens = made_up(scorer.vocab_size, targets, scope) if data is None else _held_out(data, targets)
+    tokens = made_up(scorer.vocab_size, targets, scope) if data is None else _held_out(data, offset, targets)
     observed = observe([ScorerJob(scorer=subject, allowed=allow)], tokens, batch=scope.batch)[0]
     with progress("auditing", expected_runs(scope, scorer.vocab_size)) as bar:
         return audit(scorer, tokens, scope, artifact_digest=digest, observed=observed, progress=bar)
 
 
-def _held_out(data: Path, targets: int) -> "np.ndarray":
+def _held_out(data: Path, offset: int, targets: int) -> "np.ndarray":
     from codec.storage.token_shards import find_shards, open_shard
 
-    return open_shard(find_shards(data, "val")[0])[: targets + 1]
+    return open_shard(find_shards(data, "val")[0])[offset : offset + targets + 1]
 
 
 def _gallery(out: Path | None, as_json: bool) -> int:

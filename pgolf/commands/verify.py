@@ -42,6 +42,17 @@ _limit = click.FloatRange(min=0, min_open=True)
 )
 @click.option("--score", "scores", type=SCORES, multiple=True, help="Score so too, after sliding; repeat.")
 @adaptation_options
+@click.option(
+    "--proof",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    metavar="PERCENT",
+    help="Of the run's forwards to spend on other text behind scored windows, which shows foresight.",
+)
+@click.option(
+    "--strict", type=_positive, metavar="N", help="Score N targets from their prefixes alone too: slow, exact."
+)
 @click.option("--stride", type=_positive, help=f"Targets scored per window.  [default: {STRIDE}, if they fit]")
 @click.option("--seq-len", type=_positive, help="Window length in tokens; default: the model's own.")
 @click.option("--limit-tokens", type=_positive, help="Score only the first N targets: a partial score.")
@@ -65,6 +76,8 @@ def verify(
     checkpoint: Path | None,
     fresh: Path | None,
     scores: tuple["ScorerName", ...],
+    proof: float,
+    strict: int | None,
     stride: int | None,
     seq_len: int | None,
     limit_tokens: int | None,
@@ -92,10 +105,15 @@ def verify(
     --score slot fits a shift of the hidden states to the context of each window.  Each starts from the artifact's
     weights, in a process of its own.
 
+    Scored windows are asked for again by a second process, with another text behind a cut: what a model read ahead it
+    cannot repeat.  The finding score.prefix says which leak would have been seen, and how surely; --proof 20 looks at
+    four times as many.  --strict sends nothing behind a target at all.
+
     \b
     Example:
       pgolf verify out/demo/submission --data out/demo/data
       pgolf verify SUB --data DIR --limit-tokens 20000 --checkpoint run/model.safetensors --json
+      pgolf verify SUB --data DIR --proof 20 --strict 500
       pgolf verify SUB --data DIR --fresh other.jsonl
       pgolf verify SUB --data DIR --score ttt --ttt-chunk 4096 --score slot
       pgolf verify RECORD --data DIR --artifact final_model.int6.ptz --env NUM_LAYERS=11
@@ -103,6 +121,7 @@ def verify(
     from pgolf.checkpoints import guess_warning
     from pgolf.fresh_text import read_fresh
     from verify import HeldOut, Settings, Submission, examine, window_length
+    from verify.foresight.probe import Proof
     from verify.run_rules import evaluation
 
     _check_device(device)
@@ -133,6 +152,7 @@ def verify(
         read=_read,
         fresh=read_fresh(fresh, model, limit_tokens) if fresh else None,
         cap=cap,
+        proof=Proof(share=proof / 100, strict=strict or 0),
         bar=progress,
     )
     guessed = subject.meta.get("guessed")

@@ -7,6 +7,7 @@ import pytest
 from codec.storage.token_shards import shard_bytes
 from tests.verify.conftest import BIGRAM, data, heldout, table, write_submission
 from verify.audit.gallery.toy import stream
+from verify.scoring.heldout import HeldOut
 
 SCORERS = """
 from verify.audit.gallery.cheats import batch_slot
@@ -77,6 +78,10 @@ def test_a_submission_is_audited_with_its_own_windows(pgolf, write_submission, d
     assert "audit.prefix" in found["verdict"]
     assert found["coverage"]["window"] == {"length": 16, "stride": 16, "stated_length": None}
     assert found["coverage"]["scope"]["batch"] == 16
+    assert HeldOut.read([data / "text_val_000000.bin"], data / "small.model").tokens[found["coverage"]["offset"]] == 1
+    late = pgolf("audit", folder, *quick, "--offset", 10**6)
+    assert late.returncode == 2
+    assert "60 from 1,000,000 on are more" in late.stderr + late.stdout
     small = json.loads(pgolf("audit", folder, *quick, "--seq-len", 8, "--stride", 4, "--batch", 2).stdout)
     assert small["coverage"]["window"]["length"] == 8
     assert "audit.prefix" not in small["verdict"]

@@ -48,7 +48,8 @@ def command(data, capsys):
 
 def test_json_has_the_documented_keys(command, write_submission, heldout, bigram_nats, table, tmp_path):
     write_checkpoint(tmp_path / "float.safetensors", {"table": table}, {})
-    code, out, err = command(write_submission(), "--json", "--checkpoint", tmp_path / "float.safetensors")
+    more = ("--checkpoint", tmp_path / "float.safetensors", "--proof", 20, "--strict", 20)
+    code, out, err = command(write_submission(), "--json", *more)
     found = json.loads(out)
     assert (code, err, found["verdict"], found["partial"]) == (0, "", "pass", False)
     assert set(found["findings"][0]) == {"rule", "level", "message", "evidence"}
@@ -62,6 +63,8 @@ def test_json_has_the_documented_keys(command, write_submission, heldout, bigram
         "cap",
         "judged",
         "why",
+        "settings",
+        "names",
     }
     assert {"scorer", "nats", "tokens", "bytes", "loss", "bpb", "seconds"} <= set(found["scores"][0])
     assert found["scores"][0]["nats"] == pytest.approx(bigram_nats, rel=1e-6)
@@ -70,6 +73,12 @@ def test_json_has_the_documented_keys(command, write_submission, heldout, bigram
     assert set(found["undecided"]) <= {"sandbox.missing"}
     assert found["warned"] == found["failed"] == []
     assert len(found["checked"]) + len(found["undecided"]) + 4 == len(found["findings"])
+    coverage = {finding["rule"]: finding["evidence"].get("coverage", {}) for finding in found["findings"]}
+    assert coverage["score.strict"]["targets"] == 20
+    assert set(coverage["score.prefix"]["power"]) == {
+        "cuts", "worth_nats_per_token", "probability", "share", "nats", "seen"
+    }  # fmt: skip
+    assert coverage["score.prefix"]["share"] > 0.2
     assert found["seq_len"] == 16
     targets = {"n_tokens": heldout.targets, "n_bytes": heldout.proof["bytes"]}
     assert found["eval"] == {"mode": "sliding", "L": 16, "S": 4, "ttt": None, **targets}

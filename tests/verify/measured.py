@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
-from verify.audit.prefix_probe import PrefixProbe
 from verify.audit.trace import Difference
 from verify.facts import ArtifactFacts, Facts, FolderFacts, LogsFacts, TextFacts
+from verify.foresight.probe import Foresight
+from verify.foresight.strict import Strict
 from verify.rescore import Rescored
 from verify.sandbox.launch import Settings
 from verify.scoring.score import Score
@@ -14,6 +15,8 @@ from verify.submission.static_scan import Located, Scan
 STATE = {"table": {"dtype": "float32", "shape": [3, 4], "sha256": "5" * 64}}
 SCORE = Score(scorer="sliding", nats=177.0, tokens=179, bytes=222, windows=9, seconds=1.0)
 RESCORED = Rescored(score=SCORE, state=STATE, length=16, notes=(), missing=(), attempts=())
+FORESIGHT = Foresight(cuts=460, least=150, threshold=0.5, share=0.05, rows=610, repeated=2)
+STRICT = Strict(targets=200, refusal="", mean=0.0, low=-1e-9, high=1e-9)
 FACTS = Facts(
     settings=Settings(length=16, stride=4, threads=1),
     count=ByteCount(
@@ -34,7 +37,8 @@ FACTS = Facts(
     text=TextFacts(targets=179, shard_targets=179, proof={"bytes": 222, "documents": 16}, tokenizer_sha256="7" * 64),
     packed=RESCORED,
     adapted=(),
-    prefix=PrefixProbe(batches=4),
+    prefix=FORESIGHT,
+    strict=None,
     floats=None,
 )
 
@@ -47,6 +51,7 @@ def hit(rule, line=1):
     return Located(rule=rule, what="something", file="train_gpt.py", line=line, source="x = 1")
 
 
-def moved(before, after, noise=0.0):
+def moved(before, after, noise=0.0, **more):
     difference = Difference(what="score", position=20, before=before, after=after, changed=3)
-    return PrefixProbe(batches=4, moved=2, worst=difference, cut=20, window=(8, 24), noise=noise)
+    found = {"moved": 2, "worst": difference, "cut": 20, "window": (8, 24), "noise": noise, "deviation": noise / 3}
+    return replace(FORESIGHT, **found | more)

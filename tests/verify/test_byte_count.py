@@ -64,6 +64,59 @@ def test_a_local_extension_module_counts(folder):
     (folder / "second.py").write_text("import fast \n")
     after = count(folder, folder / "model.bin", 1).import_closure
     assert after == before + 100 + len("import fast \n") - len("import helper\n")
+    counted = count(folder, folder / "model.bin", 1, settings=7)
+    assert counted.names == len(".cpython-311-x86_64-linux-gnu.so")
+    assert counted.judged_total == counted.shipped + counted.names + 7 == after + 1000 + counted.names + 7
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("fast.so", b"", "is no shared object"),
+        ("fast.abi3.so", b"\x7fELF", "is no shared object"),
+        ("fast.so", b"MZ" + bytes(100), "is no shared object"),
+        ("second.so", b"\x7fELF" + bytes(100), "for one module"),
+        ("package.py", b"", "for one module"),
+    ],
+)
+def test_files_that_only_say_something_by_being_there_are_refused(folder, name, content, words):
+    (folder / name).write_bytes(content)
+    (folder / "helper.py").write_text("import second, fast\n")
+    with pytest.raises(InputError, match=words):
+        import_closure(folder)
+
+
+def test_a_name_that_no_python_imports_is_no_module(folder):
+    (folder / "fast.c3BhcmUgYnl0ZXM.so").write_bytes(b"")
+    (folder / "helper.py").write_text("import fast\n")
+    assert "fast.c3BhcmUgYnl0ZXM.so" not in names(folder)
+    assert "fast.c3BhcmUgYnl0ZXM.so" in unexpected(folder, folder / "model.bin")
+
+
+def test_files_are_not_without_number(folder):
+    for number in range(256):
+        (folder / f"m{number}.py").write_bytes(b"")
+    (folder / "train_gpt.py").write_text("import " + ", ".join(f"m{number}" for number in range(256)))
+    with pytest.raises(InputError, match="257 files of code"):
+        import_closure(folder)
+
+
+@pytest.mark.parametrize("script", ["from .. import other", "from ...deep.er import thing", "from ..helper import x"])
+def test_an_import_from_outside_is_one_sentence(folder, script):
+    (folder.parent / "helper.py").write_text("secret = 1\n")
+    (folder / "train_gpt.py").write_text(f"import os\n{script}\n")
+    with pytest.raises(InputError, match="line 2 imports from outside the submission's folder"):
+        import_closure(folder)
+    (folder / "train_gpt.py").write_text("import package.deep\n")
+    (folder / "package" / "deep.py").write_text(f"import os\n{script.replace('..', '...', 1)}\n")
+    with pytest.raises(InputError, match="line 2 imports from outside"):
+        import_closure(folder)
+
+
+def test_names_longer_than_names_can_be_are_no_files(folder):
+    long = "ü" * 190
+    (folder / "train_gpt.py").write_text(f"import {'a' * 300}\nopen('{long}.py')\n")
+    assert names(folder) == {"train_gpt.py"}
 
 
 def test_unexpected_files_are_listed(folder):

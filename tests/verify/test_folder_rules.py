@@ -14,7 +14,7 @@ from tests.verify.records import log_1716
 from verify import HeldOut, Settings, Submission, examine
 from verify.claims.log_reader import read_log
 from verify.finding import Finding
-from verify.folder_rules import check_claimed_bytes, check_claimed_hashes, compare_files
+from verify.folder_rules import check_claimed_bytes, check_claimed_hashes, check_settings, compare_files
 from verify.run_rules import check_claimed_score
 from verify.submission import run_settings
 from verify.submission.byte_count import count
@@ -113,8 +113,11 @@ def test_what_cannot_be_decided_is_unknown(write_submission, data, heldout):
         (0.5, {"L": 16, "S": 4, "n_tokens": 179}, "fail"),
         (1.3, {"L": 16, "S": 4, "n_tokens": 179}, "fail"),
         (1.3, "sliding", "unknown"),
-        (0.5, {"L": 16, "S": 8, "n_tokens": 179}, "unknown"),
-        (0.5, {"L": 16, "S": 4, "n_tokens": 179, "mode": "legal_ttt"}, "unknown"),
+        (0.5, {"L": 16, "S": 8, "n_tokens": 179}, "warn"),
+        (1.3, {"L": 16, "S": 8, "n_tokens": 179}, "unknown"),
+        (0.5, {"L": 16, "S": 4, "n_tokens": 1790}, "unknown"),
+        (0.5, {"L": 16, "S": 4, "n_tokens": 179, "mode": "legal_ttt"}, "warn"),
+        (1.3, {"L": 16, "S": 4, "n_tokens": 179, "mode": "legal_ttt"}, "unknown"),
         (1, None, "warn"),
         (float("nan"), {"L": float("inf")}, "not stated"),
         (-1.0, None, "not stated"),
@@ -129,6 +132,36 @@ def test_a_claimed_score(claimed, how, level):
     finding = check_claimed_score(claiming({"val_bpb": claimed, "eval": how}, measured))
     assert finding.level == level
     json.dumps(finding.evidence, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "more", "level"),
+    [
+        (1.1, {"L": 16, "S": 4, "n_tokens": 179}, "pass"),
+        (0.5, {"L": 16, "S": 4, "n_tokens": 179}, "fail"),
+        (1.19, {"L": 16, "S": 4, "n_tokens": 179}, "fail"),
+        (0.5, {"L": 16, "S": 4, "n_tokens": 179, "ttt": {"epochs": 3}}, "fail"),
+        (0.5, {"L": 16, "S": 4, "n_tokens": 179, "ttt": {"epochs": 9}}, "warn"),
+        (0.5, {}, "warn"),
+    ],
+)
+def test_a_claimed_score_of_an_adaptive_mode_that_was_run(claimed, more, level):
+    """Measured: 1.1 bpb by ttt, 1.19 by sliding."""
+    by_ttt = replace(SCORE, scorer="ttt", nats=1.1 * np.log(2) * SCORE.bytes)
+    measured = replace(FACTS, adapted=(replace(FACTS.packed, score=by_ttt),))
+    finding = check_claimed_score(claiming({"val_bpb": claimed, "eval": {"mode": "ttt", **more}}, measured))
+    assert (finding.level, finding.evidence["measured"]) == (level, pytest.approx(1.1))
+
+
+@pytest.mark.parametrize(("count_", "length", "level"), [(3, 10, "pass"), (129, 3, "fail"), (1, 4096, "fail")])
+@pytest.mark.parametrize("own_load", [False, True])
+def test_settings_are_few_and_short(count_, length, own_load, level):
+    settings = {f"A{number}": "x" * length for number in range(count_)}
+    folder = replace(FACTS.folder, environment=settings, stated_in="README.md", own_load=own_load)
+    finding = check_settings(replace(FACTS, folder=folder))
+    assert (finding.level, finding.evidence["settings"]) == (level, count_)
+    assert ("do not reach" in finding.message) == (own_load and level == "pass")
+    assert check_settings(FACTS) is None
 
 
 def test_sizes_and_hashes_that_are_no_numbers_or_text():

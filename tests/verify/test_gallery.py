@@ -38,7 +38,9 @@ def test_every_cheat_is_caught_by_the_checks_that_should(exhibit, findings):
 
 @pytest.mark.parametrize("exhibit", HONEST, ids=lambda exhibit: exhibit.name)
 def test_no_honest_scorer_is_accused(exhibit, findings):
-    assert [rule for rule, finding in findings[exhibit.name].items() if finding["level"] != "pass"] == []
+    undecided = {"audit.determinism", "audit.codec"} if exhibit.name == "noisy kernels" else set()
+    assert {rule for rule, finding in findings[exhibit.name].items() if finding["level"] != "pass"} <= undecided
+    assert {finding["level"] for finding in findings[exhibit.name].values()} <= {"pass", "unknown"}
 
 
 def test_the_command_says_so(printed):
@@ -64,7 +66,7 @@ def test_the_page_is_up_to_date(printed):
 
 def test_every_exhibit_is_explained():
     assert all(exhibit.story for exhibit in EXHIBITS.values())
-    assert (len(HONEST), len(CHEATS)) == (5, 18)
+    assert (len(HONEST), len(CHEATS)) == (6, 18)
 
 
 def test_a_missed_cheat_and_an_accused_honest_scorer_are_told():

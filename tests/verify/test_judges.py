@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from codec.errors import InputError, UsageError
-from tests.verify.measured import FACTS, RESCORED, SCORE, claiming, hit, moved
+from tests.verify.measured import FACTS, RESCORED, SCORE, STRICT, claiming, hit, moved
 from tests.verify.records import write_1716
 from verify import Finding, folder_rules, judge, run_rules
 from verify.audit.gallery import EXHIBITS, audit_all
@@ -18,7 +18,10 @@ from verify.claims.runs import read_group
 from verify.claims.significance import SeedScores, compare
 from verify.facts import LogsFacts
 from verify.folder_rules import folder_judges
+from verify.foresight import findings as foresight_findings
+from verify.foresight.probe import Foresight
 from verify.judges import Judges
+from verify.memorisation import Memorised
 from verify.rules import RULES
 from verify.run_rules import run_judges
 from verify.verdict import Verdict
@@ -69,9 +72,12 @@ def test_every_rule_of_the_table_is_judged(tmp_path):
     logs = LogsFacts(group=GroupFacts(group=group, comparison=comparison))
     scanned = replace(FACTS.scan, hits=tuple(hit(rule) for rule in TRIAGE if rule != "triage.scan"))
     foreign = replace(FACTS.artifact, foreign="zstd data")
+    stating = replace(FACTS.folder, environment={"A": "1"}, stated_in="README.md")
+    more = replace(FACTS, scan=scanned, artifact=foreign, logs=logs, folder=stating)
+    memorised = Memorised(gap=None, longest=3, allowed=48, compared=False, runs=(), beyond=0)
     found = {
         each.rule
-        for facts in (FACTS, replace(FACTS, scan=scanned, artifact=foreign, logs=logs, floats=SCORE))
+        for facts in (FACTS, replace(more, floats=SCORE, strict=STRICT, memorised=memorised))
         for each in judge(facts)
     }
     assert found == {*folder_judges.rules, *run_judges.rules}
@@ -84,7 +90,7 @@ def test_every_rule_of_the_table_is_judged(tmp_path):
 def test_judges_import_nothing_that_measures():
     """They could not hash, read or start anything; a PurePosixPath opens no file."""
     allowed = {"collections", "dataclasses", "decimal", "math", "pathlib", "re", "statistics", "typing"}
-    for module in (folder_rules, run_rules, log_rules, group_rules):
+    for module in (folder_rules, run_rules, foresight_findings, log_rules, group_rules):
         tree = ast.parse(Path(module.__file__).read_text())
         nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
         names = {alias.name for node in nodes for alias in node.names}
@@ -121,20 +127,46 @@ def test_a_rule_is_listed_once_by_its_most_serious_finding():
     assert sorted(listed) == sorted(levels(facts))
 
 
+QUIET, LOUD = {"exact": False, "risen": 230, "fallen": 230}, {"exact": False, "risen": 300, "fallen": 160}
+STATED = "a leak of >= 0.05 nats in >= 0.01 of the positions would have been seen with probability 0.99"
+
+
 @pytest.mark.parametrize(
     ("probe", "level", "words"),
     [
-        (FACTS.prefix, "pass", "4 of the scored batches again"),
-        (moved(3.0, 3.0005, noise=0.0004), "unknown", "as noisy kernels do"),
-        (moved(3.0, 3.5, noise=0.0004), "fail", "in the window of tokens 8 to 23; 2 of 4 batches"),
+        (FACTS.prefix, "pass", f"460 cuts, 5.0% of the forwards: equal up to each cut; {STATED}"),
+        (Foresight(), "unknown", "no scored window was looked at again (--proof 0)"),
         (moved(3.0, 3.0005), "fail", "the score at position 20 went from 3.000000 to 3.000500"),
-        (moved(3.0, 3.5, noise=0.4), "fail", "without any change another process gives a score 0.4 nats off"),
+        (moved(3.0, 3.5), "fail", "in the window of tokens 8 to 23; 2 of 610 rows"),
+        (moved(3.0, 3.0005, noise=0.0004), "fail", "up to 0.0004 nats off, which on a CPU is the script's doing"),
+        (moved(3.0, 3.0005, noise=0.0005, moved=0), "fail", "to 3.000500 when the same was asked again"),
+        (moved(3.0, 3.0005, noise=0.004, **QUIET), "unknown", "230 of 460 scores rose at their cuts; a leak of 0.0005"),
+        (moved(3.0, 3.0005, noise=0.0004, **QUIET), "pass", "with probability 1 in 1, 1 in 0.1, 1 in 0.02 of the pos"),
+        (moved(3.0, 3.0005, noise=0.0004, **LOUD), "fail", "which noise does with probability 3e-11"),
+        (moved(3.0, 3.5, noise=0.0004, **QUIET), "fail", "; asked the same again"),
+        (moved(3.0, float("nan"), noise=float("inf")), "fail", "up to inf nats off"),
     ],
 )
 def test_what_moved_behind_a_cut(probe, level, words):
     found = finding(replace(FACTS, prefix=probe), "score.prefix")
-    assert found.level == level
     assert words in found.message
+    assert found.level == level
+    json.dumps(found.evidence, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("strict", "level", "words"),
+    [
+        (STRICT, "pass", "200 targets from their prefixes alone: +0 nats per target"),
+        (replace(STRICT, rounded=3), "pass", "3 differ by the kernels of another shape"),
+        (replace(STRICT, refusal="need 16 tokens"), "pass", "for shorter ones it refuses (need 16 tokens)"),
+        (replace(STRICT, mean=0.1, worst=moved(3.0, 3.5).worst), "fail", "3 were scored otherwise, the score at"),
+    ],
+)
+def test_targets_from_their_prefixes(strict, level, words):
+    found = finding(replace(FACTS, strict=strict), "score.strict")
+    assert words in found.message
+    assert found.level == level
     json.dumps(found.evidence, allow_nan=False)
 
 

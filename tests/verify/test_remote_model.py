@@ -116,12 +116,10 @@ def test_what_it_said_can_be_asked():
     model = remote(
         frame({**LOADED, "length": 7, "notes": ["a", "b"], "missing": [], "lacks": {"slot": "no\7 head"}}),
         frame({"kind": "attempts", "attempts": ["d"]}),
-        logits(np.zeros((1, 7, 11), np.float32)),
         confined={"kind": "confined", "missing": ["c"]},
     )
     model.refresh()
     assert (model.length, model.notes, model.missing, model.attempts) == (7, ["a", "b"], ["c"], ["d"])
-    assert model.vocab_size == 11
     assert model.lacks == {"slot": "no? head"}
 
 

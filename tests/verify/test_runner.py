@@ -312,6 +312,10 @@ def test_surroundings(measured):
     assert check_fresh_process(watched(clean)).level == "pass"
     moved = dataclasses.replace(base, nats=base.nats + 0.01)
     assert check_fresh_process(watched(Observation(trace=moved, events=()))).level == "fail"
+    unnamed = dataclasses.replace(base, digests=())
+    assert check_fresh_process(watched(Observation(trace=unnamed, events=()))).message == (
+        "a fresh process gives the same scores"
+    )
     named = dataclasses.replace(base, digests=("other", *base.digests[1:]))
     assert check_fresh_process(watched(Observation(trace=named, events=()))).level == "fail"
 

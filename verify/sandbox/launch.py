@@ -1,12 +1,11 @@
 """Starts a submission's model in a sandboxed process of its own, and ends it."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import IO, Any, cast
 from codec.errors import InputError, LimitError, PgolfError
 from verify.sandbox import confine, wire
 from verify.sandbox.confine import Limits
+from verify.sandbox.layout import Layout, lay_out
 from verify.sandbox.remote_model import Remote
 from verify.sandbox.scratch import Watchdog, scratch_folder
 from verify.scoring.adaptation import Adaptation
@@ -23,9 +23,10 @@ from verify.submission.byte_count import MAIN
 from verify.submission.folder import Submission
 
 Process = subprocess.Popen[bytes]
-ROOT = Path(__file__).resolve().parents[2]
-# What Python and CUDA need to start, and how long waiting threads spin (see pgolf.__main__).
-KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "GOMP_SPINCOUNT")
+BOOT = "import sys; sys.path.insert(0, sys.argv[2]); from verify.sandbox.confine import main; main()"
+# What Python and CUDA need to start, and how long waiting threads spin (see pgolf.__main__): the checker's, not a
+# submission's.
+KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "GOMP_SPINCOUNT")
 TAIL_LINES, TAIL_BYTES = 3, 4096  # of the child's stderr in a message
 
 
@@ -58,20 +59,35 @@ class Settings:
 def running(submission: Submission, artifact: bytes, settings: Settings) -> Iterator[Remote]:
     """The submission's model in a sandboxed process, which is gone, with its files, when the block ends.
 
+    Raises: as `waiting`.
+    """
+    with waiting(submission, artifact, settings) as load:
+        yield load()
+
+
+@contextmanager
+def waiting(submission: Submission, artifact: bytes, settings: Settings) -> Iterator[Callable[[], Remote]]:
+    """A sandboxed process that has torch and nothing of the submission, until the function that it gives is called.
+
+    So its start costs no time while another process works, and yet no two run a script at the same time.
+
     Raises: InputError when the script fails or its process dies; LimitError at the limit of time, memory or disk;
     EnvironmentLacks when the script needs another Python or a missing package.
     """
     with scratch_folder() as scratch, tempfile.TemporaryFile(prefix="pgolf-verify-") as stderr:
         where = str(submission.folder / MAIN)
-        limits = _limits(scratch, settings)
-        job = _job(scratch, submission, artifact, settings) | {"memory_bytes": limits.memory_bytes}
-        process = _start(limits, scratch, stderr)
+        limits, layout = _limits(scratch, submission, settings), lay_out(submission, artifact, scratch)
+        process = _start(limits, layout, stderr)
         requests, answers = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
-        watchdog = Watchdog(lambda: _kill(process), limits, settings.time_limit)
-        watchdog.start()
+        watchdog = Watchdog(lambda: _kill(process), limits, settings.time_limit, process.pid)
+
+        def load() -> Remote:
+            watchdog.start()
+            wire.send(requests, _job(limits, layout, submission, settings))
+            return Remote(requests, answers, where)
+
         try:
-            wire.send(requests, job)
-            yield Remote(requests, answers, where)
+            yield load
         except (EOFError, BrokenPipeError):
             _kill(process)
             raise _died(process.wait(), watchdog.reason, stderr, where) from None
@@ -79,7 +95,8 @@ def running(submission: Submission, artifact: bytes, settings: Settings) -> Iter
             error.where = error.where or where
             raise
         finally:
-            watchdog.stop()
+            if watchdog.ident:  # it was started
+                watchdog.stop()
             _kill(process)
             process.wait()
             for pipe in (requests, answers):
@@ -87,41 +104,37 @@ def running(submission: Submission, artifact: bytes, settings: Settings) -> Iter
                     pipe.close()
 
 
-def _limits(scratch: Path, settings: Settings) -> Limits:
+def _limits(scratch: Path, submission: Submission, settings: Settings) -> Limits:
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Limits(
         scratch=str(scratch),
-        readable=(str(ROOT / "codec"), str(ROOT / "verify")),
+        packages=submission.packages,
         memory_bytes=min(settings.memory_limit, machine * 4 // 5),
         cuda=settings.device.startswith("cuda"),
     )
 
 
-def _job(scratch: Path, submission: Submission, artifact: bytes, settings: Settings) -> dict[str, Any]:
-    """Lay the files out in the scratch folder and describe the work."""
-    copy = scratch / "submission"
-    for path in submission.code:
-        target = copy / path.relative_to(submission.folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-    (copy / submission.artifact.name).write_bytes(artifact)
+def _job(limits: Limits, layout: Layout, submission: Submission, settings: Settings) -> dict[str, Any]:
+    """Describe the work.  stated: whether the submission's own settings are among those of its environment."""
     return {
-        "script": str(copy / MAIN),
-        "artifact": str(copy / submission.artifact.name),
-        "scratch": str(scratch),
-        "environment": {**submission.environment, **settings.environment},
+        "script": str(layout.script),
+        "artifact": str(layout.artifact),
+        "scratch": limits.scratch,
+        "environment": {**submission.given, **settings.environment},
+        "stated": bool(submission.given),
         "threads": settings.threads,
         "device": settings.device,
+        "memory_bytes": limits.memory_bytes,
     }
 
 
-def _start(limits: Limits, scratch: Path, stderr: IO[bytes]) -> Process:
+def _start(limits: Limits, layout: Layout, stderr: IO[bytes]) -> Process:
     environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
-    environment |= {"HOME": str(scratch), "TMPDIR": str(scratch), "LC_ALL": "C.UTF-8"}
+    environment |= {"HOME": limits.scratch, "TMPDIR": limits.scratch, "LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
     environment["MALLOC_ARENA_MAX"] = "8"  # each reserves 64 MB of the limited address space, one for every thread
     return subprocess.Popen(
-        [sys.executable, "-I", "-B", confine.__file__, limits.to_json(), str(ROOT)],
-        cwd=scratch,
+        [sys.executable, "-I", "-B", "-c", BOOT, limits.to_json(), str(layout.toolkit)],
+        cwd=limits.scratch,
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

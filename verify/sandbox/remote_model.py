@@ -30,7 +30,6 @@ class Remote:
         self._requests, self._answers, self.where = requests, answers, where
         self._words: dict[str, Any] = {}
         self._ids = torch.empty(0, 0, dtype=torch.int64)
-        self._vocab_size = 0
         self.attempts: list[str] = []
         confined, _ = self._answer()  # sent before the script runs, so this much it cannot make up
         self._checked(isinstance(confined.get("missing"), list), confined, "its sandbox")
@@ -45,13 +44,6 @@ class Remote:
         lacks = loaded.get("lacks", {})
         self._checked(isinstance(lacks, dict), lacks)
         self.lacks = {str(scorer): printable(why, 300) for scorer, why in lacks.items()}
-
-    @property
-    def vocab_size(self) -> int:
-        """How many logits the model gives for a position; asks it once if it was never used."""
-        if not self._vocab_size:
-            self.logits(torch.zeros(1, self.length or 2, dtype=torch.int64))
-        return self._vocab_size
 
     def logits(self, ids: torch.Tensor) -> torch.Tensor:
         """int64 (B, T) -> float32 (B, T, V) on the CPU."""
@@ -97,7 +89,6 @@ class Remote:
                     hint="the model needs one logit per vocabulary id and position",
                 )
             )
-        self._vocab_size = logits.shape[2]
         return torch.from_numpy(logits)
 
     def _answer(self, dtype: str = "", limit: int = 0) -> tuple[dict[str, Any], np.ndarray | None]:

@@ -1,10 +1,7 @@
 """Scores of a model that runs in another process, fixed or adapting: what it is fitted to is decided here."""
 
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from codec.errors import InputError
@@ -12,20 +9,10 @@ from verify.sandbox.model_server import described
 from verify.sandbox.remote_model import Remote
 from verify.scoring.adaptation import Adaptation, ScorerName
 from verify.scoring.ranks import Ranks
-from verify.scoring.scorer import Scored, Scorer
+from verify.scoring.scorer import Scorer
 from verify.scoring.sliding import Sliding
 from verify.scoring.slot import ContextSlot
 from verify.scoring.ttt import UPDATES, ScoreFirst, Update
-
-
-class RemoteSliding(Sliding):
-    """Sliding scores whose weights are named by their process, as `Sliding` can name those of its own only."""
-
-    def run(self, tokens: np.ndarray, *, batch: int, ranks: int | Ranks = 1) -> Iterator[Scored]:
-        """See `Scorer`."""
-        named = self.model.digest() if self.evidence else ""
-        for scored in super().run(tokens, batch=batch, ranks=ranks):
-            yield replace(scored, digest=named)
 
 
 class RemoteLearner:
@@ -39,8 +26,8 @@ class RemoteLearner:
         self.model.tell("learn", update=described(update), clip=clip, frozen_blocks=frozen_blocks)
 
     def digest(self) -> str:
-        """What its process says; see `Remote.digest`."""
-        return self.model.digest()
+        """None: the process could say what it likes, and could tell from the question that it is audited."""
+        return ""
 
     def train(self, ids: Tensor, *, length: int, epochs: int, sequences: int, lr: float, ranks: Ranks) -> None:
         """See `Learner.train`."""
@@ -61,8 +48,8 @@ class RemoteShifts:
         self.model = model.asked(slot={"steps": steps, "lr": lr})
 
     def digest(self) -> str:
-        """What its process says; see `Remote.digest`."""
-        return self.model.digest()
+        """None, as `RemoteLearner.digest`."""
+        return ""
 
 
 def scorer_of(
@@ -92,7 +79,7 @@ def scorer_of(
         "name": name or kind,
     }
     if kind == "sliding":
-        return RemoteSliding(**common)
+        return Sliding(**common)
     if kind == "slot":
         return ContextSlot(**common, steps=adaptation.slot_steps, lr=adaptation.slot_lr, shifts=RemoteShifts)
     return ScoreFirst(

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -36,12 +36,13 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
 class Watchdog(threading.Thread):
     """Ends the process, from the parent's side, at its wall-clock limit or when its scratch folder grows too large.
 
-    reason: what it was ended for, "" while it was not.
+    pid: of the process, whose removed but open files count as well; 0 does not look for any.  reason: what it was ended
+    for, "" while it was not.
     """
 
-    def __init__(self, kill: Callable[[], None], limits: Limits, seconds: float) -> None:
+    def __init__(self, kill: Callable[[], None], limits: Limits, seconds: float, pid: int = 0) -> None:
         super().__init__(daemon=True)
-        self._kill, self._limits, self._seconds = kill, limits, seconds
+        self._kill, self._limits, self._seconds, self._pid = kill, limits, seconds, pid
         self._over = threading.Event()
         self.reason = ""
 
@@ -64,16 +65,35 @@ class Watchdog(threading.Thread):
 
     def _beyond_scratch(self) -> str:
         """Why its scratch folder is too large, "" when it is not; what cannot be measured could hide anything."""
-        total = 0
+        total = _removed(self._pid, self._limits) if self._pid else 0
         try:
             with _opened(self._limits.scratch) as handle:
-                for entries, size in enumerate(_sizes(handle), 1):
+                for entries, size in enumerate(chain([0], _sizes(handle))):
                     total += size
                     if total > self._limits.scratch_bytes or entries > ENTRIES:
                         return f"filled its scratch folder beyond {self._limits.scratch_bytes:,} bytes"
         except OSError as error:
             return f"left a scratch folder that cannot be measured: {error.strerror}"
         return ""
+
+
+def _removed(pid: int, limits: Limits) -> int:
+    """Bytes on disk of the process's files that have no name any more: those still open, as they are, and those only
+    mapped, as large as a file may get, since nobody can look at them.  0 on systems without /proc."""
+    sizes, scratch = dict[int, int](), limits.scratch + os.sep
+    with suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                place = os.readlink(f"/proc/{pid}/fd/{name}")
+                found = os.stat(f"/proc/{pid}/fd/{name}")
+                if place.startswith(scratch) and stat.S_ISREG(found.st_mode) and not found.st_nlink:
+                    sizes[found.st_ino] = found.st_blocks * 512
+        with open(f"/proc/{pid}/maps", errors="replace") as maps:
+            for line in maps:
+                fields = line.rstrip("\n").split(maxsplit=5)
+                if len(fields) == 6 and fields[5].startswith(scratch) and fields[5].endswith(" (deleted)"):
+                    sizes.setdefault(int(fields[4]), limits.file_bytes)
+    return sum(sizes.values())
 
 
 @contextmanager

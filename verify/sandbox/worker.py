@@ -9,6 +9,7 @@ import ast
 import hashlib
 import os
 import re
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ import torch
 from codec.errors import EnvironmentLacks, InputError, LimitError, PgolfError
 from verify.sandbox import seed_adapter, wire
 from verify.sandbox.audit_hook import Attempts
+from verify.sandbox.installation import is_granted
 from verify.sandbox.model_server import Served, lacks
 from verify.submission.source_layers import read_source, unwrap
 
@@ -30,21 +32,27 @@ TOOLKIT = ("codec", "packager", "pgolf", "trainer", "verify")
 NAME = "pgolf_submission"  # not __main__: the script's own run must not start
 OUT_OF_MEMORY = re.compile(r"(can't|cannot) allocate memory|out of memory|bad_alloc", re.IGNORECASE)
 MAX_IDS = 1 << 30  # bytes of one request
+PACKAGE = "carry the module, or name its package in requirements.txt"
 FIX = "run it by itself: python -I train_gpt.py --eval"
 
 
 class CarriedOnly(MetaPathFinder):
-    """Finds the toolkit's names in the submission's folder or not at all: a submission carries what it imports."""
+    """Finds the toolkit's names in the submission's folder or not at all: a submission carries what it imports.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Of other packages it finds those that may be read; the rest is not installed as far as a script can see.
+    """
+
+    def __init__(self, folder: Path, granted: frozenset[str]) -> None:
+        self.folder, self.granted = folder, granted | {str(folder)}
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """None for other names, so that the usual finders go on with them."""
-        if name.partition(".")[0] not in TOOLKIT:
-            return None
+        """As the usual finder, which this takes the place of; None for what may not be read."""
+        top = name.partition(".")[0]
+        if top not in TOOLKIT:
+            spec = PathFinder.find_spec(name, path, target)
+            return spec if path is not None or spec is None or is_granted(spec, self.granted) else None
         places = sys.path if path is None else path
         inside = [place for place in places if Path(place).resolve().is_relative_to(self.folder)]
         spec = PathFinder.find_spec(name, inside)
@@ -52,11 +60,14 @@ class CarriedOnly(MetaPathFinder):
             raise ModuleNotFoundError(f"No module named '{name}', the submission does not carry it", name=name)
         return spec
 
+    find_distributions = PathFinder.find_distributions  # what importlib.metadata asks
 
-def serve(missing: list[str]) -> None:
+
+def serve(missing: list[str], toolkit: str, granted: frozenset[str]) -> None:
     """Load what the first message names, then answer until stdin ends; every failure is told before the process ends.
 
-    missing: what the sandbox could not enforce, told before foreign code can say something else.
+    missing: what the sandbox could not enforce, told before foreign code can say something else.  toolkit: the copy
+    that this process runs from, removed before foreign code can read it.  granted: files and folders that may be read.
     """
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -64,9 +75,10 @@ def serve(missing: list[str]) -> None:
     job, _ = wire.receive(requests)
     wire.send(answers, {"kind": "confined", "missing": missing})
     folder, later = Path(job["script"]).parent, 0
-    attempts = Attempts(Path(job["scratch"]), folder)
+    attempts = Attempts(Path(job["scratch"]), folder, granted)
     try:
         later = _later_syntax(folder)
+        _hide_toolkit(folder, toolkit, granted)
         _serve(job, attempts, requests, answers)
     except (Exception, SystemExit) as error:  # the submission is foreign code: anything may come out of it
         traceback.print_exc()
@@ -76,7 +88,7 @@ def serve(missing: list[str]) -> None:
 def _serve(job: dict[str, Any], attempts: Attempts, requests: IO[bytes], answers: IO[bytes]) -> None:
     if job["threads"]:
         torch.set_num_threads(job["threads"])
-    loaded = _load(Path(job["script"]), Path(job["artifact"]), job["device"], job["environment"], attempts)
+    loaded = _load(job, attempts)
     wire.send(
         answers,
         {
@@ -99,13 +111,11 @@ def _serve(job: dict[str, Any], attempts: Attempts, requests: IO[bytes], answers
             wire.send(answers, *served.answer(request, ids))
 
 
-def _load(
-    script: Path, artifact: Path, device: str, environment: dict[str, str], attempts: Attempts
-) -> seed_adapter.Loaded:
+def _load(job: dict[str, Any], attempts: Attempts) -> seed_adapter.Loaded:
     """Run the script as a module and load by its `load`, else as one of the seed family."""
+    script, artifact, device = Path(job["script"]), Path(job["artifact"]), job["device"]
     seed_adapter.install_stubs()
-    _hide_toolkit(script.parent)
-    os.environ.update(environment)
+    os.environ.update(job["environment"])
     os.chdir(script.parent)
     sys.path.insert(0, str(script.parent))
     sys.argv = [str(script)]
@@ -116,6 +126,11 @@ def _load(
     load = getattr(module, "load", None)
     if not callable(load):
         return seed_adapter.load(module, artifact, device)
+    if job["stated"]:  # nobody saw that it would have one, so it got what scripts with `load` do not get
+        raise InputError(
+            "makes its `load` while it runs, and a run command states settings for it",
+            hint="define `load` at the top of the script, and its settings in the script",
+        )
     model = load(str(artifact), device)
     if not callable(getattr(model, "logits", None)):
         raise InputError(
@@ -124,12 +139,14 @@ def _load(
     return seed_adapter.Loaded(model=model)
 
 
-def _hide_toolkit(folder: Path) -> None:
+def _hide_toolkit(folder: Path, toolkit: str, granted: frozenset[str]) -> None:
     """From here on the process looks as if the toolkit were not installed; we keep the functions we hold."""
-    sys.path.pop(0)
+    sys.path.remove(toolkit)
+    shutil.rmtree(toolkit)
     for name in [name for name in sys.modules if name.partition(".")[0] in TOOLKIT]:
         del sys.modules[name]
-    sys.meta_path.insert(0, CarriedOnly(folder))
+    own = CarriedOnly(folder, granted)
+    sys.meta_path[:] = [own if finder is PathFinder else finder for finder in sys.meta_path]
 
 
 def _later_syntax(folder: Path) -> int:
@@ -168,7 +185,8 @@ def _described(error: BaseException, job: dict[str, Any], later: int) -> dict[st
             f"line {later} needs Python 3.12 or later (an f-string that reuses its own quotes), this is {this}",
             "run pgolf verify with that Python",
         )
-    return _as(InputError, f"the script failed with {text}", FIX)
+    hint = PACKAGE if isinstance(error, ModuleNotFoundError) else FIX
+    return _as(InputError, f"the script failed with {text}", hint)
 
 
 def _as(kind: type[PgolfError], message: str, hint: str) -> dict[str, str]:

@@ -15,6 +15,10 @@ MAIN, SUMS = "train_gpt.py", "SHA256SUMS"
 LARGEST = 1 << 30  # bytes of a file: 64 times the cap, so that one just over it is counted; sparse ones claim terabytes
 CODE_SUFFIXES = {".py", ".pyi", ".pyx", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".so", ".sh"}
 KNOWN = {MAIN, SUMS, "README.md", "submission.json", "requirements.txt", "ledger.json"}
+# What an extension module's name may have behind the module's: nothing, the stable ABI, or a Python and a platform.
+EXTENSION = re.compile(r"(\.abi3|\.cpython-3\d{1,2}[a-z]?-(x86_64|aarch64)-linux-(gnu|musl))?\.so")
+ELF, ELF_HEADER = b"\x7fELF", 64  # first bytes, and how many every such file has
+MOST_FILES = 256  # that count; a script that carries all of this toolkit has a third of it
 IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import\b|import[ \t]+([\w.]+))", re.MULTILINE)
 JUDGED = "import_closure"
 WHY = (
@@ -29,7 +33,9 @@ class ByteCount:
 
     import_closure: train_gpt.py and the local code it imports or opens by name.  all_code: every code file of the
     folder.  computed_wrapped: train_gpt.py in an LZMA + base 85 wrapper, as records with readable source count it.
-    judged_total: import_closure + artifact, the number held against `cap`; `judged` and `why` say so.
+    judged_total: import_closure + artifact, the number held against `cap`; `judged` and `why` say so.  Counted as code
+    are also settings, the bytes of NAME=value lines that reach the script from a README or log, and names, what names
+    of files say that the source does not.
     Source: the four ways in which records were counted, see docs/rules.md.
     """
 
@@ -42,6 +48,13 @@ class ByteCount:
     cap: int
     judged: str = JUDGED
     why: str = WHY
+    settings: int = 0
+    names: int = 0
+
+    @property
+    def shipped(self) -> int:
+        """Code and artifact as files, which is what claims state."""
+        return self.import_closure + self.artifact
 
     @property
     def others(self) -> str:
@@ -56,12 +69,15 @@ class ByteCount:
         return asdict(self)
 
 
-def count(folder: Path, artifact: Path, cap: int) -> ByteCount:
+def count(folder: Path, artifact: Path, cap: int, settings: int = 0) -> ByteCount:
     """Count the submission `folder` whose weights are the file `artifact`; one that is not there has no bytes.
 
-    Raises: InputError as `files` and `import_closure`.
+    settings: bytes of those that reach the script beside its files.  Raises: InputError as `files` and
+    `import_closure`.
     """
-    code = sum(path.stat().st_size for path in import_closure(folder))
+    closure = import_closure(folder)
+    code = sum(path.stat().st_size for path in closure)
+    names = sum(len(path.name) - len(path.name.partition(".")[0]) for path in closure if path.suffix == ".so")
     blob = artifact.stat().st_size if artifact.exists() else 0
     return ByteCount(
         main_file=(folder / MAIN).stat().st_size,
@@ -69,8 +85,10 @@ def count(folder: Path, artifact: Path, cap: int) -> ByteCount:
         all_code=sum(path.stat().st_size for path in files(folder) if path.suffix in CODE_SUFFIXES),
         computed_wrapped=_wrapped_bytes((folder / MAIN).read_bytes()),
         artifact=blob,
-        judged_total=code + blob,
+        judged_total=code + settings + names + blob,
         cap=cap,
+        settings=settings,
+        names=names,
     )
 
 
@@ -105,7 +123,8 @@ def import_closure(folder: Path, main: str = MAIN) -> list[Path]:
     """The script `main` and, transitively, the files of the folder that it imports by name, sorted.
 
     Read from the syntax tree; wrapped source is unpacked as data and read as well.  Nothing is executed.
-    Raises: InputError when a file is missing or is not Python.
+    Raises: InputError when a file is missing or is not Python, a module has several files or lies outside the folder,
+    a shared object is none, and for more than MOST_FILES.
     """
     waiting, found = [folder / main], set[Path]()
     while waiting:
@@ -114,7 +133,23 @@ def import_closure(folder: Path, main: str = MAIN) -> list[Path]:
             found.add(path)
             if path.suffix == ".py":
                 waiting += _imported_files(path, folder)
+            elif path.suffix == ".so":
+                _check_shared_object(path)
+    if len(found) > MOST_FILES:
+        raise InputError(
+            f"has {len(found):,} files of code, a submission's are at most {MOST_FILES}",
+            where=str(folder),
+            hint="put them into fewer modules",
+        )
     return sorted(found)
+
+
+def _check_shared_object(path: Path) -> None:
+    """Refuse what only looks like one: its name would say something for free."""
+    with path.open("rb") as file:
+        head = file.read(ELF_HEADER)
+    if not head.startswith(ELF) or len(head) < ELF_HEADER:
+        raise InputError("is no shared object (ELF)", where=str(path), hint="build it for Linux, or remove it")
 
 
 def _imported_files(path: Path, folder: Path) -> Iterator[Path]:
@@ -134,7 +169,19 @@ def _imported_files(path: Path, folder: Path) -> Iterator[Path]:
                 yield from _module_files(folder, "".join(names))
             continue
         for node in ast.walk(tree):
+            if text is source:
+                _check_inside(node, path, folder)
             yield from _named_files(node, path, folder)
+
+
+def _check_inside(node: ast.AST, path: Path, folder: Path) -> None:
+    """Refuse `from ...module import name` with more dots than the file has folders around it."""
+    if isinstance(node, ast.ImportFrom) and node.level > len(path.relative_to(folder).parts):
+        raise InputError(
+            f"line {node.lineno} imports from outside the submission's folder ({'.' * node.level}{node.module or ''})",
+            where=str(path),
+            hint="carry the module in the folder",
+        )
 
 
 def _check_syntax(source: str, path: Path) -> None:
@@ -152,23 +199,39 @@ def _named_files(node: ast.AST, path: Path, folder: Path) -> Iterator[Path]:
         for alias in node.names:
             yield from _module_files(folder, alias.name)
     elif isinstance(node, ast.ImportFrom):
-        base = path.parents[node.level - 1] if 0 < node.level <= len(path.parents) else folder
+        inside = 0 < node.level <= len(path.relative_to(folder).parts)  # in a layer, more lead to other layers
+        base = path.parents[node.level - 1] if inside else folder
         prefix = f"{node.module}." if node.module else ""
         for alias in node.names:  # `from a import b`: b may be a module
             yield from _module_files(base, prefix + alias.name)
     elif isinstance(node, ast.Constant) and isinstance(node.value, str) and Path(node.value).suffix in CODE_SUFFIXES:
         named = Path(node.value)
-        if len(node.value) < 200 and not named.is_absolute() and ".." not in named.parts and (folder / named).is_file():
+        if len(node.value) < 200 and not named.is_absolute() and ".." not in named.parts and _is_file(folder / named):
             yield folder / named
 
 
 def _module_files(base: Path, dotted: str) -> Iterator[Path]:
-    """The files that importing `dotted` from `base` would read: packages on the way, and the module."""
+    """The files that importing `dotted` from `base` would read: packages on the way, and the module.
+
+    Raises: InputError when one of them could be any of several files.
+    """
     place = base
     for part in dotted.split("."):
-        yield from (path for path in (place / f"{part}.py", place / part / "__init__.py") if path.is_file())
-        yield from (path for path in place.glob(f"{part}.*so") if path.is_file())
+        found = [path for path in (place / f"{part}.py", place / part / "__init__.py") if _is_file(path)]
+        found += sorted(each for each in place.glob(f"{part}.*so") if EXTENSION.fullmatch(each.name[len(part) :]))
+        if len(found) > 1:
+            names = " and ".join(each.relative_to(base).as_posix() for each in found[:3])
+            raise InputError(f"holds {names} for one module", where=str(base), hint="keep the one that is imported")
+        yield from found
         place = place / part
+
+
+def _is_file(path: Path) -> bool:
+    """Also for a name that is longer than names can be."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _wrapped_bytes(source: bytes) -> int:

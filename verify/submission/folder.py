@@ -1,5 +1,6 @@
 """A submission folder as it lies on disk, with its artifact decoded when it is one of this toolkit's."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from verify.submission.byte_count import LARGEST, MAIN, files, import_closure
 
 ARTIFACT = "model.bin"
 CLAIMS = "submission.json"
+REQUIREMENTS = "requirements.txt"
+PACKAGE = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
+MOST_REQUIREMENTS, MOST_PACKAGES = 1 << 16, 100  # bytes of the file, names that are read
 BLOBS = "*.ptz"  # what the seed family's scripts write: final_model.int8.ptz, final_model.int6.ptz
 # First bytes -> what they say; brotli has none.
 CONTAINERS = {
@@ -33,7 +37,8 @@ class Submission:
 
     Artifacts of other formats are left closed, only the sandbox opens them: state and meta are then {} and `foreign`
     says what they look like.  code: train_gpt.py and the local code it imports.  claims: submission.json ({} when there
-    is none).  environment: settings that the README's or a log's run command states, `stated_in` the file's name.
+    is none).  environment: settings that the README's or a log's run command states, `stated_in` the file's name;
+    own_load: whether the script offers `load`, so that they do not reach it.  packages: names in requirements.txt.
     tolerated: names of code files that may lie in the folder uncounted.
     """
 
@@ -47,7 +52,14 @@ class Submission:
     foreign: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     stated_in: str = ""
+    own_load: bool = False
+    packages: tuple[str, ...] = ()
     tolerated: frozenset[str] = frozenset()
+
+    @property
+    def given(self) -> dict[str, str]:
+        """The stated settings that reach the script's process: of one without `load`, few and short ones."""
+        return {} if self.own_load or not run_settings.fit(self.environment) else self.environment
 
     @classmethod
     def open(
@@ -88,19 +100,31 @@ class Submission:
             if not foreign or artifact.name == ARTIFACT:
                 meta, state = _decoded(blob, foreign, artifact)
         environment, stated_in = run_settings.settings(folder)
+        code = tuple(import_closure(folder))
         return cls(
             folder=folder,
             artifact=artifact,
             blob=blob,
             meta=meta,
             state=state,
-            code=tuple(import_closure(folder)),
+            code=code,
             claims=claims,
             foreign=foreign,
             environment=environment,
             stated_in=stated_in,
+            own_load=bool(environment) and run_settings.offers_load(code, folder / MAIN),
+            packages=_packages(folder / REQUIREMENTS),
             tolerated=tolerated,
         )
+
+
+def _packages(requirements: Path) -> tuple[str, ...]:
+    """The names of distributions in a requirements.txt, in its order; () without one."""
+    if not requirements.is_file():
+        return ()
+    text = read_bytes(requirements, MOST_REQUIREMENTS).decode(errors="replace")
+    found = [match[0] for line in text.splitlines() if (match := PACKAGE.match(line.strip()))]
+    return tuple(dict.fromkeys(found))[:MOST_PACKAGES]
 
 
 def _look(blob: bytes) -> str:

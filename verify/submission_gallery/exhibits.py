@@ -125,7 +125,7 @@ def misjudged(exhibit: FolderExhibit, played: Played) -> list[str]:
 
 def _play(exhibit: FolderExhibit, folder: Path, stage: Stage) -> Played:
     try:
-        verdict = examine(Submission.open(folder), stage.heldout, SETTINGS, **exhibit.arguments(stage))
+        verdict = examine(Submission.open(folder), stage.heldout, **{"settings": SETTINGS, **exhibit.arguments(stage)})
     except PgolfError as error:
         return Played(verdict=None, refusal=error.message)
     return Played(verdict=verdict)

@@ -1,17 +1,20 @@
 """Scorers that keep the rules; the audit must leave every one of them alone."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
-from verify.audit.gallery.exhibits import exhibit
+from verify.audit.gallery.exhibits import exhibit, exhibit_maker
 from verify.audit.gallery.toy import (
     CHUNK,
     LENGTH,
     STRIDE,
     Counts,
     Model,
+    Steps,
     groups,
+    log_softmax,
     positions_of,
     rows_of,
     scores_of,
@@ -22,6 +25,7 @@ from verify.scoring.token_bytes import BOS
 from verify.scoring.windows import plan
 
 MIXED = 0.3  # weight of counts in a mixture
+KERNELS = 5e-7  # nats by which float32 sums in another order move a log-probability
 
 
 @exhibit("sliding")
@@ -30,6 +34,22 @@ def sliding(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
     model = Model()
     for windows in groups(tokens, batch, ranks):
         yield slide(model, tokens, windows, model.digest())
+
+
+@exhibit_maker("noisy kernels")
+def noisy(folder: Path) -> Steps:
+    """Fixed weights on kernels that add up in any order: no two answers are equal, and none is off by a millionth."""
+    rng = np.random.default_rng()
+
+    def steps(tokens: np.ndarray, batch: int, ranks: int) -> Iterator[Scored]:
+        model = Model()
+        for windows in groups(tokens, batch, ranks):
+            positions = np.concatenate([positions_of(window) for window in windows])
+            rows = np.concatenate([rows_of(model, tokens, window) for window in windows])
+            rows = log_softmax(rows + rng.uniform(-KERNELS, KERNELS, rows.shape))
+            yield scores_of(tokens, positions, rows, model.digest())
+
+    return steps
 
 
 @exhibit("score-first training")

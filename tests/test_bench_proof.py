@@ -1,0 +1,36 @@
+"""benchmarks/bench_proof.py: what its committed results say, and that it says no when leaks are missed."""
+
+import json
+
+import pytest
+
+from benchmarks import bench_proof
+from benchmarks.leaks import least_found
+from codec.errors import InputError
+from tests.conftest import ROOT
+
+RESULTS = ROOT / "benchmarks" / "results" / "bench_proof.json"
+
+
+@pytest.fixture(scope="module")
+def report():
+    return json.loads(RESULTS.read_text())
+
+
+def test_leaks_were_found_as_often_as_stated_and_nobody_was_accused(report):
+    found = report["detection"]
+    assert {(row["leak"], row["share"]) for row in found["still"]} == {
+        (leak, share) for leak in ("positions", "requests") for share in (1.0, 0.1, 0.02)
+    }
+    for row in (*found["still"], *found["noisy"]):
+        assert row["of"] == 200
+        assert row["found"] >= least_found(200, row["stated"])
+        assert row["nats"] * row["share"] == pytest.approx(0.0005)
+    assert [row["found"] for row in found["honest"]] == [0, 0]
+    assert str(ROOT) not in json.dumps(report)
+
+
+def test_missed_leaks_are_told(monkeypatch):
+    monkeypatch.setattr(bench_proof, "found_in", lambda runs, leak, **how: (runs // 2, 0.99 if leak.share else 0.0))
+    with pytest.raises(InputError, match=r"found 100 of 200, stated 0\.990"):
+        bench_proof._detection(200)
