@@ -71,7 +71,7 @@ class Hooks:
                 f"a loss of shape {tuple(loss.shape)} over {tokens} tokens",
                 hint="pass a sum over the tokens of a batch",
             )
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._moments.add_fishers(self._others)
         self._batches, self._tokens = self._batches + 1, self._tokens + tokens
 
