@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Where cpu-bench finds text; make cpu-bench DATA=FOLDER names another one.
 DATA ?= ../shared/data
 
-.PHONY: setup demo test test-slow cpu-bench docs lint format clean
+.PHONY: setup demo test test-slow cpu-bench gpu-check docs lint format clean
 
 setup: $(READY)
 
@@ -28,6 +28,10 @@ cpu-bench: $(READY)
 	$(BIN)/pgolf train cpu-bench --data out/cpu-bench/data --val $(DATA)/tokens/fineweb_val_000000.head1M.sp1024.bin \
 	    --limit-tokens 262144 --threads 1 -o out/cpu-bench/run
 
+# Whether the NVIDIA card of this machine works, and how fast: under 8 minutes.  Without one a dry run on the CPU.
+gpu-check: $(READY)
+	$(BIN)/pgolf doctor --gpu -o out/gpu-check
+
 # Every page that a program writes; tests compare them.
 docs: $(READY)
 	$(BIN)/python -m pgolf.reference > docs/cli.md
@@ -36,6 +40,7 @@ docs: $(READY)
 	$(BIN)/pgolf audit --gallery --submissions --out docs/gallery_submissions.md
 	$(BIN)/python -m tests.test_docs --write
 	$(BIN)/python -m tests.test_tutorial --write
+	$(BIN)/python -m tests.test_pains --write
 
 lint: $(READY)
 	$(BIN)/ruff check .

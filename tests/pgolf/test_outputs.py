@@ -31,7 +31,7 @@ COMMANDS = {
     "wrap": ("wrap", "packed/train_gpt.py", "-o", "{}"),
     "record": ("record", "seed.log", "--script", "packed/train_gpt.py", "-o", "{}"),
 }
-WRITES_NOTHING = {"verify"}
+WRITES_NOTHING = {"verify", "doctor"}  # but for doctor --gpu, whose minutes test_doctor.py looks after
 RESUMED = ("train", "demo")  # an interrupted run keeps what it has, and goes on from there: test_train.py
 LONG = ("audit",)  # its gallery takes a minute; the page is one `write_bytes`
 FILES = ("decode", "unpack", "encode", "calibrate", "compare", "audit")  # what they write is one file

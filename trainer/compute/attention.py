@@ -1,10 +1,10 @@
 """Which implementation of attention runs: FlashAttention 3, FlashAttention 2 or torch's own, chosen once per run.
 
 The two packages are optional and run on NVIDIA GPUs only.  Their layout and casts are tested with stand-ins on a CPU;
-their speed and their numbers on a GPU are unmeasured.
+their speed and their numbers on a GPU are unmeasured (`pgolf doctor --gpu` measures them).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 
 import torch
@@ -16,7 +16,12 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 def choose_attention(device: torch.device, dtype: torch.dtype) -> tuple[str, Attend]:
-    """(name for the log, function) of the fastest attention that the device, its packages and `dtype` allow.
+    """(name for the log, function) of the fastest attention that the device, its packages and `dtype` allow."""
+    return next(implementations(device, dtype))
+
+
+def implementations(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[str, Attend]]:
+    """All that the device, its packages and `dtype` allow, the fastest first, torch's own last.
 
     Source: FlashAttention 3 needs compute capability 9 (Hopper), FlashAttention 2 needs 8 (Ampere) or later.
     """
@@ -26,8 +31,8 @@ def choose_attention(device: torch.device, dtype: torch.dtype) -> tuple[str, Att
         wanted += [("flash-attention-2", "flash_attn")] if major >= 8 else []
         for name, package in wanted:
             if (function := _found(package)) is not None:
-                return name, _attend(function, dtype)
-    return "sdpa", sdpa
+                yield name, _attend(function, dtype)
+    yield "sdpa", sdpa
 
 
 def _found(package: str) -> Callable[..., Tensor] | None:

@@ -166,11 +166,11 @@ def artifact_name(folder: Path, stage: Stage) -> None:
 def metadata(folder: Path, stage: Stage) -> None:
     """Each file's time has 62 bits that nobody counts, its mode nine; the script fails when they say nothing."""
     stage.write(folder)
-    told = 'assert (HERE.stat().st_mtime_ns, (HERE.parent / "codec").stat().st_mode & 0o777) == (SECRET, 0o751)'
+    check = 'assert (HERE.stat().st_mtime_ns, (HERE.parent / "codec").stat().st_mode & 0o777) == (SECRET, 0o751)'
     secret = 1_234_567_890_123_456_789
     script = (folder / "train_gpt.py").read_text()
     head = f"import pathlib\n\nHERE = pathlib.Path(__file__)\nSECRET = {secret}\n"
-    (folder / "train_gpt.py").write_text(head + told + "\n" + script)
+    (folder / "train_gpt.py").write_text(head + check + "\n" + script)
     os.utime(folder / "train_gpt.py", ns=(secret, secret))
     os.chmod(folder / "codec", 0o751)
 
@@ -180,8 +180,8 @@ def attributes(folder: Path, stage: Stage) -> None:
     """An extended attribute of the script holds what the file does not."""
     stage.write(folder)
     script = (folder / "train_gpt.py").read_text()
-    told = 'import os\n\nassert os.getxattr(__file__, "user.table") == b"x" * 2000, "nothing told"\n'
-    (folder / "train_gpt.py").write_text(told + script)
+    check = 'import os\n\nassert os.getxattr(__file__, "user.table") == b"x" * 2000, "nothing said"\n'
+    (folder / "train_gpt.py").write_text(check + script)
     with suppress(OSError, AttributeError):  # not every file system has them
         os.setxattr(folder / "train_gpt.py", "user.table", b"x" * 2000)
 
