@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from codec.errors import CodecError, EnvironmentLacks, InputError, LimitError, PgolfError, UsageError
     from codec.measurement.byte_ledger import ByteLedger, ledger
     from codec.measurement.measurement import Measurement, measure
+    from codec.model_file import DecodedModel, EncodedModel, decode_checkpoint, encode_checkpoint
     from codec.quantization.recipe import Recipe, Rule, quantize_checkpoint
     from codec.quantization.recipe_files import load_recipe, recipe_names, recipe_toml
     from codec.storage.checkpoint import read_checkpoint, write_checkpoint
@@ -63,6 +64,7 @@ else:
             ),
             "codec.measurement.byte_ledger": ("ByteLedger", "ledger"),
             "codec.measurement.measurement": ("Measurement", "measure"),
+            "codec.model_file": ("DecodedModel", "EncodedModel", "decode_checkpoint", "encode_checkpoint"),
             "codec.quantization.recipe": ("Recipe", "Rule", "quantize_checkpoint"),
             "codec.quantization.recipe_files": ("load_recipe", "recipe_names", "recipe_toml"),
             "codec.storage.checkpoint": ("read_checkpoint", "write_checkpoint"),
@@ -74,6 +76,8 @@ __all__ = [
     "Budget",
     "ByteLedger",
     "CodecError",
+    "DecodedModel",
+    "EncodedModel",
     "EnvironmentLacks",
     "FittedRecipe",
     "InputError",
@@ -85,7 +89,9 @@ __all__ = [
     "Rule",
     "UsageError",
     "decode",
+    "decode_checkpoint",
     "encode",
+    "encode_checkpoint",
     "fit_recipe",
     "ledger",
     "load_recipe",

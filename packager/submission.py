@@ -15,23 +15,23 @@ from importlib.util import decode_source
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from codec.allocation.damage import added_nats
 from codec.allocation.fit import STAGES as FIT_STAGES
 from codec.allocation.plan import FittedRecipe
 from codec.budget import PARAMETER_GOLF
-from codec.encoder import Tensor, artifact_meta, encode
+from codec.encoder import artifact_meta, encode
 from codec.errors import InputError, LimitError, UsageError
+from codec.html import Shown
 from codec.measurement.byte_ledger import ByteLedger, copies, ledger, of_submission
 from codec.measurement.losses import loss_notes, losses
+from codec.measurement.weight_count import weight_count
+from codec.model_file import predicted_nats
 from codec.progress import Progress, silent
 from codec.quantization.recipe import quantize_checkpoint, rounding_notes
-from codec.quantization.recipe_files import load_recipe, recipe_text
+from codec.quantization.recipe_files import DEFAULT_RECIPE, load_recipe, recipe_text
 from codec.storage.atomic_files import new_folder, read_bytes, within
-from codec.storage.calibration_file import Layers, read_layers, sha256
+from codec.storage.calibration_file import read_layers, sha256
 from packager.fitting import check_fit, fitted
-from packager.importers.imported import STORED, Imported, weight_count
+from packager.importers.imported import STORED, Imported
 from packager.importers.read_any import read_any
 from packager.reference import SCRIPT, Training, reference_bundle
 from packager.requirements import requirements
@@ -65,7 +65,7 @@ class PackOptions:
     """
 
     checkpoint: Path
-    recipe: str
+    recipe: str = DEFAULT_RECIPE
     script: Path | None = None
     preset_of: Callable[[Mapping[str, Any]], str | None] = lambda notes: None
     cap: int = PARAMETER_GOLF.total_bytes
@@ -91,7 +91,7 @@ class PackOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PackedSubmission:
+class PackedSubmission(Shown):
     """A packed submission in memory.  files: name -> content; recipe: its name; notes: of import and rounding.
 
     trains: whether the script trains, packs and scores, or evaluates only; None = it is the user's own.
@@ -124,6 +124,19 @@ class PackedSubmission:
     def total_bytes(self) -> int:
         """What the challenge counts: code + artifact."""
         return self.code_bytes + self.artifact_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `pgolf pack --json` says of it."""
+        return {
+            "trains": self.trains,
+            "recipe": self.recipe,
+            "artifact_bytes": self.artifact_bytes,
+            "code_bytes": self.code_bytes,
+            "total_bytes": self.total_bytes,
+            "cap_bytes": self.cap,
+            "sha256": self.sha256,
+            **({} if self.nats is None else {"predicted_nats": self.nats}),
+        }
 
     @property
     def sha256(self) -> str:
@@ -212,14 +225,8 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
         cap=options.cap,
         notes=(*imported.notes, *lost, *damage, *left_out),
         fitted=plan,
-        nats=_predicted(imported.tensors, treated, layers),
+        nats=predicted_nats(imported.tensors, treated, layers),
     )
-
-
-def _predicted(tensors: Mapping[str, np.ndarray], treated: Mapping[str, Tensor], layers: Layers | None) -> float | None:
-    found = [added_nats(name, tensors[name], each, layers) for name, each in treated.items() if name in tensors]
-    known = [each for each in found if each is not None]
-    return sum(known) if known else None
 
 
 def stages(options: PackOptions) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from codec.model_file import DecodedModel
     from packager.importers.imported import Imported
 
 BANKED = "banked"  # the layout of pull request 1176's checkpoints
@@ -34,6 +35,17 @@ def read_weights(path: Path) -> "Imported":
     except InputError as error:
         error.where = f"{path}, {error.where}"
         raise
+
+
+def joined(decoded: "DecodedModel") -> "DecodedModel":
+    """With the matrices that `read_weights` split in banks again.  Raises: InputError when they do not fit."""
+    if decoded.meta.get("layout") != BANKED:
+        return decoded
+    from codec.storage.safetensors_file import Stored
+    from trainer.presets.published_layouts import join_banks
+
+    found = join_banks(decoded.values).items()
+    return replace(decoded, tensors={name: decoded.tensors.get(name, Stored("F32", each)) for name, each in found})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,30 @@ form_option = click.option(
     help="Of the packed script.  safe: printable text.  dense: 8 % smaller, holds control characters, so git needs "
     "`-text` for it.",
 )
+calibration_option = click.option(
+    "--calibration",
+    "--hessians",
+    "calibration",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Of `pgolf calibrate` or `trainer.Hooks`, for recipe best and those with GPTQ.  [default without --recipe: "
+    "calibration.safetensors beside CHECKPOINT]",
+)
+_SIZE_OPTIONS = (
+    click.option(
+        "--bytes",
+        "artifact_bytes",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Choose the steps so that the artifact alone has N bytes.",
+    ),
+    click.option(
+        "--bits-per-weight",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="X",
+        help="Choose the steps so that the artifact has X bits for each weight.",
+    ),
+)
 _FIT_OPTIONS = (
     click.option("--fit", is_flag=True, help="Choose the steps of the recipe's matrices so that the cap is just met."),
     click.option(
@@ -95,6 +119,13 @@ _OPTIONS = (
 def fit_options(command: Command) -> Command:
     """Add --fit and --margin; their values are the arguments of `fit_margin`."""
     for option in reversed(_FIT_OPTIONS):
+        command = option(command)
+    return command
+
+
+def size_options(command: Command) -> Command:
+    """Add --bytes and --bits-per-weight, as `artifact_bytes` and `bits_per_weight`."""
+    for option in reversed(_SIZE_OPTIONS):
         command = option(command)
     return command
 

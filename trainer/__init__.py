@@ -21,6 +21,7 @@ from codec.lazy import lazy
 if TYPE_CHECKING:
     from trainer.calibration import Calibration, calibrate, own_samples
     from trainer.data.dataset import DataSummary, build_dataset
+    from trainer.hooks import Hooks, relative_change, sampled_loss
     from trainer.model.config import GPTConfig
     from trainer.model.gpt import GPT
     from trainer.presets.catalog import PRESETS, find_preset
@@ -33,6 +34,7 @@ else:
         {
             "trainer.calibration": ("Calibration", "calibrate", "own_samples"),
             "trainer.data.dataset": ("DataSummary", "build_dataset"),
+            "trainer.hooks": ("Hooks", "relative_change", "sampled_loss"),
             "trainer.model.config": ("GPTConfig",),
             "trainer.model.gpt": ("GPT",),
             "trainer.presets.catalog": ("PRESETS", "find_preset"),
@@ -48,6 +50,7 @@ __all__ = [
     "Calibration",
     "DataSummary",
     "GPTConfig",
+    "Hooks",
     "Preset",
     "TrainConfig",
     "TrainResult",
@@ -55,5 +58,7 @@ __all__ = [
     "calibrate",
     "find_preset",
     "own_samples",
+    "relative_change",
+    "sampled_loss",
     "train",
 ]

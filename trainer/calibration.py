@@ -85,21 +85,13 @@ def calibrate(model: GPT, batches: Iterable[Tensor], *, seed: int = 0, progress:
     """
     device = model.tok_emb.weight.device
     generator = torch.Generator(device).manual_seed(seed)
-    moments, count, sequences, tokens = _Moments(), 0, 0, 0
+    moments, count, sequences, tokens = Moments(), 0, 0, 0
     for ids in batches:
         moments.watch(model, ids.to(device), generator)
         count, sequences, tokens = count + 1, sequences + len(ids), tokens + ids.numel()
         if progress:
             progress(sequences, "")
-    return Calibration(
-        hessians={name: _array(name, total / count) for name, total in moments.inputs.items()},
-        sensitivities={name: _array(name, total / moments.seen[name]) for name, total in moments.squares.items()},
-        gradients={name: _array(name, total / count) for name, total in moments.read.items()},
-        frequencies={name: _array(name, total / total.sum()) for name, total in moments.lookups.items()},
-        fishers={name: _array(name, total / count) for name, total in moments.fishers.items()},
-        sequences=sequences,
-        tokens=tokens,
-    )
+    return moments.means(count, sequences, tokens)
 
 
 def calibration_model(config: GPTConfig, tensors: Mapping[str, np.ndarray], device: torch.device) -> GPT:
@@ -143,15 +135,15 @@ def own_samples(
         while ids.shape[1] < config.seq_len:
             with autocast(device):
                 logits = model.head(model.hidden(ids)[:, -1])
-            drawn = _drawn((logits / TEMPERATURE).softmax(-1), generator)
-            ids = torch.cat((ids, drawn[:, None]), dim=1)
+            picked = drawn((logits / TEMPERATURE).softmax(-1), generator)
+            ids = torch.cat((ids, picked[:, None]), dim=1)
             if progress:
                 progress(first, f"token {ids.shape[1]} of {config.seq_len}")
         yield ids
 
 
 @dataclass(kw_only=True, slots=True)
-class _Moments:
+class Moments:
     """Sums so far, float32 by tensor name, as `Calibration` has their means.
 
     inputs, squares: of linear layers; seen: the output vectors that `squares` is a sum over.
@@ -167,25 +159,45 @@ class _Moments:
 
     def watch(self, model: GPT, ids_BT: Tensor, generator: torch.Generator) -> None:
         """Add one batch: a pass forward, and one backward to the layers' outputs (never to their weights)."""
-        layers = (nn.Linear, nn.Embedding)
-        weights = {id(module.weight) for module in model.modules() if isinstance(module, layers)}
+        layers = [
+            (f"{name}.weight", each)
+            for name, each in model.named_modules()
+            if isinstance(each, nn.Linear | nn.Embedding)
+        ]
+        weights = {id(module.weight) for _, module in layers}
         others = {name: weight for name, weight in model.named_parameters() if id(weight) not in weights}
-        with self._hooked(model, others.values()), torch.enable_grad(), autocast(ids_BT.device):
+        with self.attached(model, layers, others.values()), torch.enable_grad(), autocast(ids_BT.device):
             hidden_BTD = model.hidden(ids_BT)
             self.add_inputs(HEAD, hidden_BTD)
             logits_BTV = model.head(hidden_BTD)
             chances_NV = logits_BTV.detach().flatten(0, 1).softmax(-1)
-            drawn_N = _drawn(chances_NV, generator)
+            drawn_N = drawn(chances_NV, generator)
             loss = F.cross_entropy(logits_BTV.flatten(0, 1), drawn_N, reduction="sum")
         loss.backward()
         self.add_squares(HEAD, _head_squares(model, logits_BTV.detach().flatten(0, 1), chances_NV))
+        self.add_fishers(others)
+
+    def add_fishers(self, others: Mapping[str, nn.Parameter]) -> None:
+        """Of a batch whose gradients are there; they are gone afterwards."""
         for name, weight in others.items():
             gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
             self.fishers[name] = self.fishers.get(name, 0) + gradient.float().square()
             weight.grad = None
 
+    def means(self, count: int, sequences: int, tokens: int) -> Calibration:
+        """count: of batches.  Raises: InputError naming a tensor whose numbers are not finite."""
+        return Calibration(
+            hessians={name: _array(name, total / count) for name, total in self.inputs.items()},
+            sensitivities={name: _array(name, total / self.seen[name]) for name, total in self.squares.items()},
+            gradients={name: _array(name, total / count) for name, total in self.read.items()},
+            frequencies={name: _array(name, total / total.sum()) for name, total in self.lookups.items()},
+            fishers={name: _array(name, total / count) for name, total in self.fishers.items()},
+            sequences=sequences,
+            tokens=tokens,
+        )
+
     def add_inputs(self, name: str, x: Tensor) -> None:
-        _add_moments(self.inputs, name, x.detach())
+        add_moments(self.inputs, name, x.detach())
 
     def add_squares(self, name: str, squares: Tensor) -> None:
         squares_NR = squares.flatten(0, -2)
@@ -195,23 +207,24 @@ class _Moments:
     def add_lookups(self, name: str, ids: Tensor, rows: int) -> None:
         self.lookups[name] = self.lookups.get(name, 0) + torch.bincount(ids.flatten().long(), minlength=rows)
 
+    def ran(self, name: str, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        """A forward hook of a layer or table whose weight has the name."""
+        if not output.requires_grad:  # where the graph begins
+            output.requires_grad_()
+        if isinstance(module, nn.Embedding):
+            self.add_lookups(name, inputs[0], module.num_embeddings)
+            output.register_hook(lambda gradient: add_moments(self.read, name, gradient))
+            return
+        self.add_inputs(name, inputs[0])
+        output.register_hook(lambda gradient: self.add_squares(name, gradient.float().square()))
+
     @contextmanager
-    def _hooked(self, model: GPT, others: Iterable[nn.Parameter]) -> Iterator[None]:
+    def attached(
+        self, model: nn.Module, layers: Iterable[tuple[str, nn.Module]], others: Iterable[nn.Parameter]
+    ) -> Iterator[None]:
         """Every layer and table reports here; their weights ask for no gradient, their outputs and `others` do."""
-
-        def ran(name: str, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-            if not output.requires_grad:  # where the graph begins
-                output.requires_grad_()
-            if isinstance(module, nn.Embedding):
-                self.add_lookups(name, inputs[0], module.num_embeddings)
-                output.register_hook(lambda gradient: _add_moments(self.read, name, gradient))
-                return
-            self.add_inputs(name, inputs[0])
-            output.register_hook(lambda gradient: self.add_squares(name, gradient.float().square()))
-
         asking = [weight for weight in model.parameters() if weight.requires_grad]
-        layers = [(name, each) for name, each in model.named_modules() if isinstance(each, nn.Linear | nn.Embedding)]
-        hooks = [module.register_forward_hook(partial(ran, f"{name}.weight")) for name, module in layers]
+        hooks = [module.register_forward_hook(partial(self.ran, name)) for name, module in layers]
         model.requires_grad_(False)
         for weight in others:
             weight.requires_grad_()
@@ -225,14 +238,14 @@ class _Moments:
                 weight.requires_grad_()
 
 
-def _add_moments(totals: dict[str, Tensor], name: str, x: Tensor) -> None:
+def add_moments(totals: dict[str, Tensor], name: str, x: Tensor) -> None:
     """Add sum x x^T over all but the last dimension, float32."""
     x_NC = x.flatten(0, -2).float()
     total = totals.setdefault(name, x_NC.new_zeros(x_NC.shape[1], x_NC.shape[1]))
     total.addmm_(x_NC.T, x_NC)  # in place: autocast leaves it in float32
 
 
-def _drawn(chances_NV: Tensor, generator: torch.Generator) -> Tensor:
+def drawn(chances_NV: Tensor, generator: torch.Generator) -> Tensor:
     """One id per row, int64 (N,).  torch.multinomial draws V random numbers for each: 14 % of a calibration's time."""
     sums_NV = chances_NV.cumsum(-1)
     levels_N1 = sums_NV[:, -1:] * torch.rand(len(sums_NV), 1, generator=generator, device=sums_NV.device)

@@ -3,13 +3,14 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from codec.html import Shown
 from verify.finding import Finding, Level, worst
 from verify.scoring.score import Score
 from verify.submission.byte_count import ByteCount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(Shown):
     """What was found about one submission.  length: of the scored windows, in tokens.
 
     float_bpb: of the checkpoint, by the same script and scorer.  own: how the script adapts by itself, if it does.

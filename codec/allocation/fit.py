@@ -22,7 +22,7 @@ import numpy as np
 from codec.allocation.curve import COARSEST, Curve, Point, choose
 from codec.allocation.damage import added_nats, rounding_noise, squared_error
 from codec.allocation.landing import LEAST, TRIES, landed
-from codec.allocation.one_knob import fit_knob
+from codec.allocation.one_knob import Artifact, fit_knob
 from codec.allocation.plan import Choice, FittedRecipe, cannot_fit, escaped
 from codec.decoder import QuantizedTensor
 from codec.encoder import Tensor, encode
@@ -76,17 +76,19 @@ def fit_recipe(
     meta: Mapping[str, Any],
     layers: Layers | None = None,
     progress: Progress = silent,
+    artifact: Artifact = encode,
 ) -> FittedRecipe:
     """The recipe with the steps that land an artifact at or just under `limit` bytes, with the least damage.
 
     tensors: the checkpoint.  meta: what the artifact holds beside it, without the recipe's name.  layers: calibration,
     for GPTQ and for damage in nats.  progress: told how many of STAGES are done, most of which are rarely needed.
+    artifact: makes the bytes that are counted.
     A pure function; the same steps are found again from equal input.
 
     Raises: LimitError when the coarsest steps (6 dB of every matrix) are over the limit; as `quantize_checkpoint`.
     """
     if recipe.joint_tensors(tensors):
-        return fit_knob(tensors, recipe, limit, meta, layers, progress)
+        return fit_knob(tensors, recipe, limit, meta, layers, progress, artifact)
     name = f"{recipe.name}-fit"
     progress(0, f"recipe {recipe.name}")
     treated = quantize_checkpoint(tensors, recipe, layers)
@@ -96,7 +98,7 @@ def fit_recipe(
         recipe=recipe,
         layers=layers,
         units=units,
-        encode=lambda treated: encode(treated, {**meta, "recipe": name}),
+        encode=lambda treated: artifact(treated, {**meta, "recipe": name}),
     )
     start = _Trial(octaves=(0.0,) * len(units), treated=treated, blob=case.encode(treated))
     costs = ledger(start.blob)

@@ -1,7 +1,7 @@
 """A recipe with one knob for the whole model, turned until the artifact lands at or just under its limit."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,6 +20,7 @@ from codec.quantization.quantizers import JointQuantizer
 from codec.quantization.recipe import Recipe, Rule, quantize_checkpoint
 from codec.storage.calibration_file import Layers
 
+Artifact = Callable[[Mapping[str, Tensor], Mapping[str, object]], bytes]  # `encode`, or what changes tensors before
 WIDEST, FINEST = 8.0, -12.0  # octaves of the recipe's own steps
 
 
@@ -38,6 +39,7 @@ def fit_knob(
     meta: Mapping[str, object],
     layers: Layers | None = None,
     progress: Progress = silent,
+    artifact: Artifact = encode,
 ) -> FittedRecipe:
     """The recipe whose joint quantizers have steps so many octaves wider or finer that the artifact has `limit` bytes.
 
@@ -52,7 +54,7 @@ def fit_knob(
         own = dataclasses.replace(recipe, name=name, rules=rules)
         told = partial(_tell, progress, number, weights)
         treated = quantize_checkpoint(tensors, own, layers, told)
-        return _Trial(octaves=octaves, recipe=own, treated=treated, blob=encode(treated, {**meta, "recipe": name}))
+        return _Trial(octaves=octaves, recipe=own, treated=treated, blob=artifact(treated, {**meta, "recipe": name}))
 
     start = trial(0.0, 0)
     best, predicted = landed(start, limit, free, trial, FINEST, WIDEST)

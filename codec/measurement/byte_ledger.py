@@ -12,6 +12,7 @@ import numpy as np
 from codec.decoder import PRECISION, Form, QuantizedTensor, Stream, open_artifact, read_tensors
 from codec.entropy.level_tables import level_bits
 from codec.entropy.planes import arrays_of, coded_levels
+from codec.html import Shown
 
 SIDE_INFORMATION = ("row_classes", "column_classes", "multiples", "low_references", "high_references")
 LEVELS = ("levels", "low_far", "high_far")
@@ -53,7 +54,7 @@ class TensorCost:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ByteLedger:
+class ByteLedger(Shown):
     """Every byte of an artifact: sum(row.bytes) + header + tables + lanes = artifact_bytes."""
 
     rows: tuple[TensorCost, ...]

@@ -10,9 +10,12 @@ import numpy as np
 
 from codec.decoder import QuantizedTensor, unpack
 from codec.encoder import encode
+from codec.entropy.planes import coded_levels
 from codec.errors import CodecError
+from codec.html import Shown
 from codec.measurement.byte_ledger import ByteLedger, copies, ledger
 from codec.measurement.compressors import FALLBACK, SLOW, baseline_bytes, installed, plain_bytes, sampled_bytes
+from codec.measurement.library_coder import LibraryBytes, library_bytes
 from codec.measurement.losses import Loss, decibel, loss_notes, losses
 from codec.progress import Progress, silent
 from codec.quantization.recipe import Recipe, quantize_checkpoint
@@ -23,13 +26,14 @@ SAMPLE = 1 << 21  # bytes; brotli-11 takes 10 us for each
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measurement:
+class Measurement(Shown):
     """One checkpoint, one recipe.  snr_db: weight energy over squared error, of quantized and rounded tensors alike.
 
     losses: of each float tensor; empty where there are no floats to compare with.
     treatments: what the recipe's rules say of each float tensor; empty for levels that were there already.
     peer_bytes: the whole checkpoint's levels, scales and column steps under each peer; tensor_peer_bytes: each tensor
-    alone under the recipe's own coder.  sampled: peers whose bytes are estimated from a sample.
+    alone under the recipe's own coder.  tensor_library_bytes: each quantized tensor under coders of constriction, to
+    compare with the ledger's payload and classes.  sampled: peers whose bytes are estimated from a sample.
     hessian_snr_db: the same ratio for the outputs, tr(W H W^T) over tr(E H E^T), as a mean over the quantized tensors
     that have a Hessian; None without any.
     """
@@ -42,6 +46,7 @@ class Measurement:
     decode_seconds: float
     peer_bytes: dict[str, int]
     tensor_peer_bytes: dict[str, int]
+    tensor_library_bytes: dict[str, LibraryBytes]
     sampled: tuple[str, ...]
     losses: dict[str, Loss]
     tensor_hessian_snr_db: dict[str, float]
@@ -178,12 +183,15 @@ def measure_treated(
         sampling = sampled and peer == coder
         peer_bytes[peer] = sampled_bytes(peer, treated, SAMPLE) if sampling else baseline_bytes(peer, treated)
     tensor_bytes, done = {}, 0
+    library: dict[str, LibraryBytes] = {}
     for name, each in treated.items():
         progress((3 * weights + done) // 2, f"{coder}, {name}")
         done += _size(each)
         share = max(SAMPLE * _size(each) // max(weights, 1), SAMPLE // 32)
         alone = {name: each}
         tensor_bytes[name] = sampled_bytes(coder, alone, share) if sampled else baseline_bytes(coder, alone)
+        if isinstance(each, QuantizedTensor):
+            library[name] = library_bytes(coded_levels(each))
     return Measurement(
         recipe=recipe,
         treatments=dict(treatments or {}),
@@ -193,6 +201,7 @@ def measure_treated(
         decode_seconds=decoded - decoding,
         peer_bytes=peer_bytes,
         tensor_peer_bytes=tensor_bytes,
+        tensor_library_bytes=library,
         sampled=(coder,) if sampled else (),
         losses=lost,
         tensor_hessian_snr_db={

@@ -11,6 +11,7 @@ from codec.storage.atomic_files import read_bytes
 from codec.toml_text import toml_line
 
 VERSION = 1
+DEFAULT_RECIPE = "best"  # of whatever quantizes, as a command and as a function
 
 
 def recipe_names() -> list[str]:

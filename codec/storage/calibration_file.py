@@ -9,7 +9,7 @@ its gradient, in its own shape.  Its metadata names the checkpoint it is of.
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,8 +59,13 @@ class Layers:
         return self.fishers[name] / np.float64(self.batch_tokens)
 
 
-def read_layers(path: str | Path, checkpoint: str | Path, tensors: Mapping[str, np.ndarray]) -> Layers:
-    """What a calibration file holds.  checkpoint: the file that `tensors` are of.
+def read_layers(
+    path: str | Path,
+    checkpoint: str | Path,
+    tensors: Mapping[str, np.ndarray],
+    digest: Callable[[str | Path], str] | None = None,
+) -> Layers:
+    """What a calibration file holds.  checkpoint: the file that `tensors` are of.  digest: its; default `sha256`.
 
     Raises: InputError when it is no calibration file, one of another checkpoint, or what it holds does not fit its
     tensor.
@@ -73,7 +78,7 @@ def read_layers(path: str | Path, checkpoint: str | Path, tensors: Mapping[str, 
     calibrated, again = notes.get(CHECKPOINT), f"run `pgolf calibrate {checkpoint}`"
     if not hessians or not isinstance(calibrated, str):
         raise InputError("is not a calibration file", where=str(path), hint="make one with `pgolf calibrate`")
-    found = sha256(checkpoint)
+    found = (digest or sha256)(checkpoint)
     if calibrated != found:
         raise InputError(
             f"was made from a checkpoint of sha256 {calibrated:.12}, {checkpoint} has {found:.12}",

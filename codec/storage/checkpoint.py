@@ -14,7 +14,7 @@ from codec.errors import InputError
 from codec.storage.atomic_files import read_bytes, write_bytes
 
 NOTES = "pgolf"
-_DTYPES = {
+DTYPES = {
     "F64": "<f8",
     "F32": "<f4",
     "F16": "<f2",
@@ -76,13 +76,13 @@ def _array(name: str, record: dict[str, Any], path: str | Path) -> np.ndarray:
     if dtype == "BF16":
         high_halves = np.frombuffer(record["data"], "<u2").astype("<u4")
         return (high_halves << 16).view("<f4").reshape(shape)
-    if dtype not in _DTYPES:
+    if dtype not in DTYPES:
         raise InputError(
             f"tensor `{name}` has dtype {dtype}, which is not supported",
             where=str(path),
-            hint=f"store it as one of {', '.join(sorted(_DTYPES))}, BF16",
+            hint=f"store it as one of {', '.join(sorted(DTYPES))}, BF16",
         )
-    return np.frombuffer(record["data"], _DTYPES[dtype]).reshape(shape)
+    return np.frombuffer(record["data"], DTYPES[dtype]).reshape(shape)
 
 
 def _parsed(text: str, path: str | Path) -> dict[str, Any]:

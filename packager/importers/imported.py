@@ -7,7 +7,6 @@ import numpy as np
 
 from codec.decoder import QuantizedTensor
 from codec.errors import InputError, UsageError
-from codec.measurement.byte_ledger import copies
 
 STORED = "stored"  # the recipe that keeps a file's own levels
 FORMS = "known: a state dict, int8_clean_per_row_v1, {'w': levels and scales, 'm': labels}, and rotated ternary levels"
@@ -64,9 +63,3 @@ def listed(names: list[Any]) -> str:
     """The first three, and how many more."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(f"`{name!s:.80}`" for name in names[:3]) + more
-
-
-def weight_count(tensors: dict[str, np.ndarray]) -> int:
-    """How many weights there are.  A copy of another tensor, as a tied head is one of the embedding, counts nothing."""
-    copied = copies(tensors)
-    return sum(array.size for name, array in tensors.items() if name not in copied)

@@ -41,6 +41,7 @@ FULL = (
     "codec.entropy.models",
     "codec.entropy.planes",
     "codec.encoder",
+    "codec.html",
     "codec.measurement.byte_ledger",
     "codec.progress",
     "codec.quantization.array_ops",

@@ -98,6 +98,15 @@ def calibrate(
     _print(output, found, source, seconds, trained if isinstance(trained, int | float) else None, as_json)
 
 
+def calibration_beside(checkpoint: Path) -> Path | None:
+    """The file that this command leaves beside a checkpoint, if it is there."""
+    path = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / DEFAULT_NAME
+    if not path.is_file():
+        return None
+    echo(f"note: calibrated by {path}", err=True)
+    return path
+
+
 def write_calibration(
     checkpoint: Path,
     imported: "Imported",

@@ -126,7 +126,7 @@ def _readable(file: Path) -> dict[str, str]:
 def _checkpoint(file: Path) -> dict[str, Any]:
     import numpy as np
 
-    from packager.importers.imported import weight_count
+    from codec.measurement.weight_count import weight_count
     from packager.importers.read_any import read_any
 
     imported = read_any(file)

@@ -9,7 +9,9 @@ import click
 
 from pgolf.console import echo, json_option, print_json, print_table, progress
 
+LIBRARY = ("static", "adaptive")  # coders of constriction
 if TYPE_CHECKING:
+    from codec.measurement.byte_ledger import TensorCost
     from codec.measurement.measurement import Measurement
     from codec.progress import Progress
 
@@ -30,7 +32,13 @@ if TYPE_CHECKING:
     multiple=True,
     help="bit-packing, zlib-9, lzma-9e, zstd-22, brotli-11, brotli-11-shuffle: measured on the same levels.",
 )
-@click.option("--hessians", metavar="FILE", help="Of `pgolf calibrate`: for recipes with GPTQ, and to weigh the error.")
+@click.option(
+    "--hessians",
+    "--calibration",
+    "hessians",
+    metavar="FILE",
+    help="Of `pgolf calibrate`: for recipes with GPTQ, and to weigh the error.",
+)
 @click.option("--plot", metavar="FILE.png", help="Draw where the bytes go, and each tensor against its entropy.")
 @json_option
 def measure(
@@ -46,8 +54,10 @@ def measure(
     CHECKPOINT: safetensors, a .pt state dict, a .bin of llama2.c, or a quantized .ptz of the challenge.
 
     Per tensor: `entropy` is the order-0 entropy of its levels, `rANS` what they cost here with classes and scales,
-    the last columns the recipe's own compressor on that tensor alone.  Over entropy: what the quantized tensors cost
-    with scales, tables and lanes, over the entropy of their levels plus the scales; floats are reported beside it.
+    then the recipe's own compressor on that tensor alone, and what coders of the library constriction need for the
+    levels: a static one that knows the tensor's histogram for free, and one that learns it as it goes.
+    Over entropy: what the quantized tensors cost with scales, tables and lanes, over the entropy of their levels plus
+    the scales; floats are reported beside it.
     SNR dB: energy of the weights over that of their error, in all, as a mean over the weights, and of the worst tensor;
     what is rounded to zero is told.  Above 10 million weights a recipe's slow compressor gets a sample (~), unless
     --peer names it.
@@ -61,11 +71,12 @@ def measure(
     from codec.measurement.compressors import BASELINES, FALLBACK, installed
     from codec.measurement.measurement import measure as measure_recipe
     from codec.measurement.measurement import measure_treated
+    from codec.measurement.weight_count import weight_count
     from codec.quantization.recipe import rounding_notes
     from codec.quantization.recipe_files import load_recipe
     from codec.storage.atomic_files import within
     from codec.storage.calibration_file import read_layers
-    from packager.importers.imported import STORED, weight_count
+    from packager.importers.imported import STORED
     from pgolf.checkpoints import read_weights
     from pgolf.plots import check_plot, draw_plot
 
@@ -135,6 +146,7 @@ def _print_tensors(result: "Measurement", *, weighed: bool) -> None:
                 f"{row['bits_per_weight']:.3f}",
                 f"{row['bytes']:,.0f}",
                 f"{row['peer_bytes']:,}",
+                *(["", ""] if row["static_bytes"] is None else [f"{row[f'{kind}_bytes']:,}" for kind in LIBRARY]),
                 _tenths(row["snr_db"]),
                 *([_tenths(row["hessian_snr_db"])] if weighed else []),
             ]
@@ -148,6 +160,7 @@ def _print_tensors(result: "Measurement", *, weighed: bool) -> None:
             "rANS b/w",
             "rANS bytes",
             next(iter(result.peer_bytes)),
+            *LIBRARY,
             "SNR dB",
             *(["Hessian dB"] if weighed else []),
         ],
@@ -212,11 +225,17 @@ def _tensor_rows(result: "Measurement") -> list[dict[str, Any]]:
             "class_bytes": row.class_bytes,
             "over_entropy_percent": row.over_entropy_percent,
             "peer_bytes": result.tensor_peer_bytes[row.name],
+            **{f"{kind}_bytes": _library(result, row, kind) for kind in LIBRARY},
             "snr_db": result.tensor_snr_db.get(row.name),
             "hessian_snr_db": result.tensor_hessian_snr_db.get(row.name),
         }
         for row in result.ledger.rows
     ]
+
+
+def _library(result: "Measurement", row: "TensorCost", kind: str) -> int | None:
+    """None for a plain tensor, and for a tie."""
+    return getattr(result.tensor_library_bytes[row.name], kind) if row.quantized else None
 
 
 def _tenths(value: float | None) -> str | None:

@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING
 import click
 
 from codec.errors import UsageError
+from pgolf.commands.calibrate import calibration_beside
 from pgolf.console import echo, json_option, print_json, print_table, progress
-from pgolf.options import cap_option, config_option, fit_margin, fit_options, form_option, switches_option
+from pgolf.options import (
+    calibration_option,
+    cap_option,
+    config_option,
+    fit_margin,
+    fit_options,
+    form_option,
+    size_options,
+    switches_option,
+)
 
 if TYPE_CHECKING:
     from packager.script.wrapper import Form
-
-DEFAULT_RECIPE = "best"
 
 
 @click.command()
@@ -24,19 +32,7 @@ DEFAULT_RECIPE = "best"
 )
 @cap_option
 @fit_options
-@click.option(
-    "--bytes",
-    "artifact_bytes",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Choose the steps so that the artifact alone has N bytes.",
-)
-@click.option(
-    "--bits-per-weight",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="X",
-    help="Choose the steps so that the artifact has X bits for each weight.",
-)
+@size_options
 @click.option(
     "--write-recipe", type=click.Path(path_type=Path), metavar="FILE", help="The fitted recipe as TOML, for --recipe."
 )
@@ -54,13 +50,7 @@ DEFAULT_RECIPE = "best"
 @form_option
 @click.option("--author", help="For submission.json.")
 @click.option("--name", "title", help="For submission.json and README.md.")
-@click.option(
-    "--hessians",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Of `pgolf calibrate`, for recipe best and those with GPTQ.  [default without --recipe: "
-    "calibration.safetensors beside CHECKPOINT]",
-)
+@calibration_option
 @click.option("--no-minify", is_flag=True, help="Carry the sources as they are written.")
 @click.option("--dry-run", is_flag=True, help="Show the plan, write nothing.")
 @json_option
@@ -84,7 +74,7 @@ def pack(
     form: "Form",
     author: str | None,
     title: str | None,
-    hessians: Path | None,
+    calibration: Path | None,
     no_minify: bool,
     dry_run: bool,
     as_json: bool,
@@ -124,7 +114,7 @@ def pack(
         others = {
             "CHECKPOINT": checkpoint,
             "--recipe": recipe,
-            "--hessians": hessians,
+            "--hessians": calibration,
             "--fit": fit or None,
             "--margin": margin,
             "--bytes": artifact_bytes,
@@ -155,8 +145,10 @@ def pack(
         raise UsageError(f"{' and '.join(chosen)} are two sizes", hint="choose one")
     if write_recipe and not chosen:
         raise UsageError("--write-recipe without --fit", hint="it writes the recipe that is fitted")
+    from codec.quantization.recipe_files import DEFAULT_RECIPE
+
     if recipe is None:
-        recipe, hessians = DEFAULT_RECIPE, hessians or _calibration(checkpoint)
+        recipe, calibration = DEFAULT_RECIPE, calibration or calibration_beside(checkpoint)
     from codec.storage.atomic_files import check_writable, write_bytes
     from packager.submission import PackOptions, build_submission, plan_submission, stages
     from pgolf.checkpoints import ModelSource, preset_toml, read_model, read_weights
@@ -173,7 +165,7 @@ def pack(
         title=title,
         minified=not no_minify,
         form=form,
-        hessians=hessians,
+        hessians=calibration,
         margin=fit_margin(fit, margin),
         artifact_bytes=artifact_bytes,
         bits_per_weight=bits_per_weight,
@@ -203,14 +195,7 @@ def pack(
         print_json(
             {
                 "submission": written,
-                "trains": submission.trains,
-                "recipe": submission.recipe,
-                "artifact_bytes": submission.artifact_bytes,
-                "code_bytes": submission.code_bytes,
-                "total_bytes": submission.total_bytes,
-                "cap_bytes": cap,
-                "sha256": submission.sha256,
-                **({} if submission.nats is None else {"predicted_nats": submission.nats}),
+                **submission.to_dict(),
                 **({"margin_bytes": options.margin, "fit": plan.to_dict()} if plan else {}),
             }
         )
@@ -231,17 +216,6 @@ def pack(
     elif submission.nats is not None:
         click.echo(f"predicted: rounding adds {submission.nats:.6f} nats to the loss of a token")
     click.echo(f"sha256 {submission.sha256}  {written or '(nothing written)'}")
-
-
-def _calibration(checkpoint: Path) -> Path | None:
-    """The file that `pgolf calibrate` leaves beside the checkpoint, if it is there."""
-    from pgolf.commands.calibrate import DEFAULT_NAME
-
-    path = checkpoint.parent / DEFAULT_NAME
-    if not path.is_file():
-        return None
-    echo(f"note: calibrated by {path}", err=True)
-    return path
 
 
 def _pack_own(

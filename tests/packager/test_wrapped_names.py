@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from codec.errors import InputError
-from packager.importers.imported import weight_count
+from codec.measurement.weight_count import weight_count
 from packager.importers.read_any import read_any
 from packager.importers.wrapped_names import unwrapped_names
 

@@ -10,23 +10,31 @@ import pytest
 
 from codec.storage.atomic_files import TEMPORARY
 from codec.storage.token_shards import shard_bytes
-from pgolf.__main__ import main
+from pgolf.__main__ import COMMANDS as EVERY
+from pgolf.__main__ import main, root
 from tests.packager.conftest import checkpoint, data  # noqa: F401
 
 COMMANDS = {
     "data": ("data", "text.txt", "--vocab-size", "300", "-o", "{}"),
     "pack": ("pack", "run/checkpoint.safetensors", "--recipe", "pr162", "-o", "{}"),
     "train": ("train", "tiny", "--data", "data", "--steps", "1", "-o", "{}"),
+    "decode": ("decode", "packed", "-o", "{}"),
     "unpack": ("unpack", "packed", "-o", "{}"),
+    "encode": ("encode", "run/checkpoint.safetensors", "--recipe", "pr162", "-o", "{}"),
     "calibrate": ("calibrate", "run/checkpoint.safetensors", "--data", "data", "-o", "{}"),
     "inspect": ("inspect", "packed", "--unwrap", "{}"),
     "demo": ("demo", "--text", "text.txt", "--steps", "1", "-o", "{}"),
     "measure": ("measure", "run/checkpoint.safetensors", "--plot", "{}.png"),
     "compare": ("compare", "seed.log", "--write", "{}"),
     "audit": ("audit", "--gallery", "-o", "{}"),
+    "new": ("new", "tiny", "-o", "{}"),
+    "wrap": ("wrap", "packed/train_gpt.py", "-o", "{}"),
     "record": ("record", "seed.log", "--script", "packed/train_gpt.py", "-o", "{}"),
 }
-FILES = ("unpack", "calibrate", "compare", "audit")  # what they write is one file
+WRITES_NOTHING = {"verify", "doctor"}  # but for doctor --gpu, whose minutes test_doctor.py looks after
+RESUMED = ("train", "demo")  # an interrupted run keeps what it has, and goes on from there: test_train.py
+LONG = ("audit",)  # its gallery takes a minute; the page is one `write_bytes`
+FILES = ("decode", "unpack", "encode", "calibrate", "compare", "audit")  # what they write is one file
 FOLDERS = ("data", "pack", "inspect", "record")
 
 
@@ -75,6 +83,8 @@ def test_a_place_that_cannot_be_written_is_one_sentence(here, capsys, monkeypatc
 
     monkeypatch.setattr("trainer.calibration.calibrate", long_work)
     monkeypatch.setattr("packager.submission.plan_submission", long_work)
+    monkeypatch.setattr("codec.model_file.encode_checkpoint", long_work)
+    monkeypatch.setattr("codec.model_file.decode_checkpoint", long_work)
     monkeypatch.setattr("trainer.run.step.Stepper.build", long_work)
     monkeypatch.setattr("verify.audit.gallery.audit_all", long_work)
     before = tree(here)
@@ -134,6 +144,34 @@ def test_whatever_else_the_system_refuses_is_one_sentence(here, capsys, monkeypa
     out, err = capsys.readouterr()
     assert err == "Error: some/file: the operating system says: Permission denied\n"
     assert json.loads(out)["error"]["where"] == "some/file"
+
+
+def test_every_command_is_in_the_table():
+    assert COMMANDS.keys() | WRITES_NOTHING == EVERY.keys()
+    assert not COMMANDS.keys() & WRITES_NOTHING
+
+
+@pytest.mark.parametrize("command", EVERY)
+def test_every_command_prints_json(command):
+    assert any("--json" in option.opts for option in root.get_command(None, command).params)
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in (*RESUMED, *LONG)])
+def test_ctrl_c_at_the_last_moment_leaves_nothing_half_written(here, capsys, monkeypatch, command):
+    """When all the work is done and the output is to take its name."""
+    reached = []
+
+    def interrupted(source, target, *_, **__):
+        reached.append(str(target))
+        raise KeyboardInterrupt
+
+    before = tree(here)
+    monkeypatch.setattr("os.replace", interrupted)
+    monkeypatch.setattr("os.rename", interrupted)
+    code = main([part.format("out") for part in COMMANDS[command]])
+    assert (code, capsys.readouterr().err.splitlines()[-1]) == (130, "Error: interrupted")
+    assert any("out" in target for target in reached)
+    assert tree(here) == before
 
 
 def test_sigterm_ends_a_command_like_ctrl_c(here, capsys, monkeypatch):

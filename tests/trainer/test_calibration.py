@@ -129,7 +129,7 @@ TARGETS = torch.arange(18) * 7 % 11
 
 @pytest.fixture
 def targets_are_known(monkeypatch):
-    monkeypatch.setattr(calibration, "_drawn", lambda chances, generator: TARGETS)
+    monkeypatch.setattr(calibration, "drawn", lambda chances, generator: TARGETS)
 
 
 def keep(outputs, module, inputs, output):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from codec.html import Shown
 from codec.progress import Progress
 from verify.audit import accounting_rules, causality_rules  # noqa: F401  they register their checks
 from verify.audit.checks import audit_judges
@@ -17,7 +18,7 @@ from verify.scoring.scorer import Scorer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Audit:
+class Audit(Shown):
     """What was found about one scorer, and how: tokens, cuts, runs.
 
     It never says that a scorer is legal: without a `fail`, no violation was found with what was tried.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from codec.budget import PARAMETER_GOLF
+from codec.html import Shown
 
 Name = Literal["z", "t", "welch"]
 
@@ -66,7 +67,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class Comparison(Shown):
     """One sample against another mean.  bpb_per_nat: the runs' own ratio bpb / loss, None when no loss is known.
 
     tests: empty when the sample has no spread (one seed, or equal values), no shifted ones without a ratio.
@@ -91,6 +92,16 @@ class Comparison:
     def margin(self) -> float | None:
         """By how much the mean is below the threshold, in bits per byte; negative when it is not."""
         return None if self.threshold is None else self.threshold - self.sample.mean
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "mean": self.sample.mean,
+            "against": self.against.mean,
+            "threshold": self.threshold,
+            "margin": self.margin,
+            "tests": [test.to_dict() for test in self.tests],
+        }
 
     def test(self, name: Name, *, shifted: bool) -> Outcome | None:
         """The one of that name, if it could be made."""
