@@ -27,6 +27,7 @@ COMMANDS = {
     "new": ("pgolf.commands.new:new", "A submission to begin with: trains, packs and scores itself."),
     "pack": ("pgolf.commands.pack:pack", "Checkpoint -> submission folder under the byte cap."),
     "record": ("pgolf.commands.record:record", "Runs of several seeds -> the folder of a record."),
+    "report": ("pgolf.commands.report:report", "One page about a checkpoint, an artifact, a submission or runs."),
     "train": ("pgolf.commands.train:train", "Train a preset on token shards."),
     "unpack": ("pgolf.commands.unpack:unpack", "Artifact or submission -> checkpoint."),
     "verify": ("pgolf.commands.verify:verify", "Reload a submission, count its bytes, score it again."),

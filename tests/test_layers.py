@@ -97,6 +97,7 @@ WINGS = {
         "plots": set(),
         "scripts": set(),
         "tables": set(),
+        "report": {"checkpoints", "evaluation", "plots", "scripts"},
         "__main__": {"plugins", "signals"},
         "commands": {
             "checkpoints",
@@ -107,6 +108,7 @@ WINGS = {
             "options",
             "own_artifacts",
             "plots",
+            "report",
             "scripts",
             "tables",
         },

@@ -25,12 +25,14 @@ from verify.sandbox.launch import Settings
 from verify.scoring.adaptation import ScorerName
 from verify.scoring.heldout import HeldOut
 from verify.scoring.reservoir import Sample
+from verify.scoring.scorer import Scored
 from verify.submission.byte_count import MAIN, count, unexpected
 from verify.submission.folder import Submission
 from verify.submission.static_scan import scan_submission
 from verify.verdict import Verdict
 
 Read = Callable[[str | Path], tuple[Mapping[str, np.ndarray], Mapping[str, Any]]]  # path -> (tensors, metadata)
+Watch = Callable[[Scored], None]
 
 
 def examine(
@@ -43,9 +45,12 @@ def examine(
     read: Read = read_checkpoint,
     cap: int = PARAMETER_GOLF.total_bytes,
     bar: Bar = silent_bar,
+    watch: Watch | None = None,
 ) -> Verdict:
     """Measure a submission on held-out text and judge it: arguments and errors are those of `measure`."""
-    facts = measure(submission, heldout, settings, scores=scores, checkpoint=checkpoint, read=read, cap=cap, bar=bar)
+    facts = measure(
+        submission, heldout, settings, scores=scores, checkpoint=checkpoint, read=read, cap=cap, bar=bar, watch=watch
+    )
     return Verdict(
         findings=judge(facts),
         bytes=facts.count,
@@ -79,12 +84,14 @@ def measure(
     read: Read = read_checkpoint,
     cap: int = PARAMETER_GOLF.total_bytes,
     bar: Bar = silent_bar,
+    watch: Watch | None = None,
 ) -> Facts:
     """Everything that rules look at; files that belong together are made sure of before the first process starts.
 
     scores: more scorers; the sliding score comes first in any case, and claims and penalty are about that.
     checkpoint: float weights it was packed from; they are scored through the submission's own script.  read: opens it.
     cap: bytes.  bar: label, total targets -> context manager that yields a progress callback.
+    watch: is told every batch of the sliding score, to see where in the text the nats are.
 
     Raises: InputError when something is unreadable, does not belong together or does not run; LimitError at
     the time limit.
@@ -95,7 +102,9 @@ def measure(
     more = [kind for kind in dict.fromkeys(scores) if kind != "sliding"]
     sample = Sample()
     with bar("scoring", heldout.targets) as progress:
-        packed = reload(submission, submission.blob, heldout, settings, progress, later=more, sample=sample)
+        packed = reload(
+            submission, submission.blob, heldout, settings, progress, later=more, sample=sample, watch=watch
+        )
     settings = replace(settings, length=packed.length)
     prefix = probe_prefix(submission, heldout, settings, sample)
     adapted = [_adapted(kind, submission, heldout, settings, bar) for kind in more]

@@ -14,8 +14,9 @@ from verify.sandbox.launch import Settings, running
 from verify.sandbox.remote_scorers import scorer_of
 from verify.scoring.adaptation import ScorerName
 from verify.scoring.heldout import HeldOut
-from verify.scoring.reservoir import Sample
+from verify.scoring.reservoir import Sample, Watched
 from verify.scoring.score import Score, total
+from verify.scoring.scorer import Scored
 from verify.scoring.token_bytes import TokenBytes
 from verify.submission.folder import Submission
 
@@ -48,12 +49,14 @@ def reload(
     score: ScorerName = "sliding",
     later: Sequence[ScorerName] = (),
     sample: Sample | None = None,
+    watch: Callable[[Scored], None] | None = None,
 ) -> Rescored:
     """Load `artifact` by the submission's script in a fresh, sandboxed `python -I` process and score it from here.
 
     The process sees a copy of the counted files only: what is not counted cannot be used.  score: by which scorer; it
     finds the weights as they were loaded, since the process is its own.  later: by which scorers it is to be scored
-    next; what they lack is told before the time for this one is spent.  sample: gets some of the batches.
+    next; what they lack is told before the time for this one is spent.  sample: gets some of the batches.  watch: is
+    told all of them, with the nats of every target.
 
     Raises: as `running`; InputError when nobody says how long the windows are, or the model lacks what a scorer needs;
     UsageError for a bad stride or chunk.
@@ -74,6 +77,7 @@ def reload(
         )
         scorer, *_ = [make(kind) for kind in (score, *later)]
         scorer = sample.of(scorer) if sample else scorer
+        scorer = Watched(scorer, watch) if watch else scorer
         found = total(scorer, heldout.tokens, heldout.token_bytes, batch=settings.batch, progress=progress)
         model.refresh()
         return Rescored(

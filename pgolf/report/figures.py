@@ -1,0 +1,335 @@
+"""Facts -> figures: each a picture with the same numbers as a table."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from codec.budget import PARAMETER_GOLF
+from pgolf.report import byte_pictures, run_pictures
+from pgolf.report.facts import (
+    ArtifactFacts,
+    CodeFacts,
+    CurvePoint,
+    Report,
+    RunFacts,
+    SeedFacts,
+    TensorFacts,
+    TextFacts,
+)
+from pgolf.report.svg import Drawing
+
+SHARE = 0.004  # of the artifact's bytes: roles below are not in the pictures by layer, but in their table
+ROLES = 12  # with a histogram each
+LOSSES = 24  # tensors with a row in the picture of losses
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells as they are shown; those of the first column name their row."""
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """draw: width in pixels -> the picture.  legend: (class, words) of its colours.  note: how to read it."""
+
+    title: str
+    note: str
+    draw: Callable[[float], Drawing]
+    table: Table
+    legend: tuple[tuple[str, str], ...] = ()
+
+
+def cap_figure(report: Report) -> Figure | None:
+    """All sizes that are known against the cap."""
+    rows: list[tuple[str, tuple[tuple[str, int], ...], int]] = []
+    for each in report.subjects:
+        runs = each.seeds.runs if each.seeds else ()
+        if each.total_bytes is not None and (each.artifact or each.code or not runs):
+            code = each.code.bytes if each.code else 0
+            parts = (("code", code), ("levels", each.total_bytes - code)) if code else (("levels", each.total_bytes),)
+            rows.append((each.name, parts, each.total_bytes))
+        elif each.kind == "runs":
+            sized = [(run.name, run.total_bytes) for run in runs if run.total_bytes is not None]
+            rows += [(f"{each.name}: {name}", (("levels", total),), total) for name, total in sized]
+    if not rows:
+        return None
+    cap = report.subjects[0].cap
+    cells = [
+        (name, f"{dict(parts).get('code', 0):,}" if len(parts) > 1 else "", f"{total:,}", f"{cap - total:+,}")
+        for name, parts, total in rows
+    ]
+    return Figure(
+        title="Against the cap",
+        note=f"Code and compressed weights may have {cap:,} bytes together, decimal.",
+        draw=partial(byte_pictures.cap_bars, rows, cap),
+        legend=(("part-code", "code"), ("part-levels", "artifact, or all where it was logged as one number")),
+        table=Table(("", "code", "total bytes", "left"), tuple(cells)),
+    )
+
+
+def artifact_figures(artifact: ArtifactFacts, code: CodeFacts | None) -> list[Figure]:
+    """Where the bytes are, what each tensor costs and loses, and its levels."""
+    figures = [_treemap(artifact, code), _rates(artifact)]
+    figures += [found] if (found := _ratios(artifact)) else []
+    figures += [found] if (found := _losses(artifact)) else []
+    figures += [found] if (found := _levels(artifact)) else []
+    return figures
+
+
+def text_figure(text: TextFacts) -> Figure:
+    """Bits per byte of equal parts of the text."""
+    rows = [
+        (f"{each.first:,}", f"{each.targets:,}", f"{each.bytes:,}", f"{each.nats:.2f}", f"{each.bpb:.4f}")
+        for each in text.bins
+    ]
+    return Figure(
+        title="Bits per byte along the text",
+        note=f"{text.targets:,} targets in {len(text.bins)} equal parts, in their order"
+        + (" (a partial score: the text goes on)" if text.partial else "")
+        + f". The line is all of them, {text.bpb:.4f}; parts above it are where the model is bad.",
+        draw=partial(run_pictures.along_text, text),
+        legend=(("above", "worse than the whole"), ("below", "better")),
+        table=Table(("from target", "targets", "bytes", "nats", "bits per byte"), tuple(rows)),
+    )
+
+
+def run_figures(groups: Sequence[SeedFacts]) -> list[Figure]:
+    """Curves, phases and seeds of all runs."""
+    runs = [run for group in groups for run in group.runs]
+    figures = [_seeds(groups)]
+    for title, what, points in (
+        ("Training loss", "nats per token", {run.name: run.training for run in runs}),
+        ("Validation on the way", "bits per byte", {run.name: run.validation for run in runs}),
+    ):
+        shown = [(name, each) for name, each in points.items() if len(each) > 1]
+        if shown:
+            figures.append(_curves(title, what, shown))
+    figures += [found] if (found := _phases(runs)) else []
+    return figures
+
+
+def _treemap(artifact: ArtifactFacts, code: CodeFacts | None) -> Figure:
+    total = artifact.bytes + (code.bytes if code else 0)
+    rows = [
+        (
+            row.name,
+            *(
+                f"{each:,.0f}"
+                for each in (row.level_bytes, row.scale_bytes, row.class_bytes, row.plain_bytes, row.bytes)
+            ),
+            f"{100 * row.bytes / total:.2f}",
+        )
+        for row in sorted(artifact.tensors, key=lambda row: (-row.bytes, row.name))
+    ]
+    rest = [
+        ("tables", float(artifact.table_bytes)),
+        ("header", artifact.header_bytes),
+        ("coder's states and rounding", artifact.lane_bytes),
+    ]
+    rest += [("code", float(code.bytes))] if code else []
+    rest.append(("all", float(total)))
+    rows += [(name, "", "", "", "", f"{size:,.0f}", f"{100 * size / total:.2f}") for name, size in rest]
+    kinds = [("levels", "levels")]
+    kinds += [("scales", "scales and steps")] if any(row.scale_bytes for row in artifact.tensors) else []
+    kinds += [("classes", "classes and predictions")] if any(row.class_bytes for row in artifact.tensors) else []
+    kinds += [("plain", "not quantized")] if any(row.plain_bytes for row in artifact.tensors) else []
+    kinds += [("tables", "tables and header")] + ([("code", "code")] if code else [])
+    return Figure(
+        title="Where the bytes are",
+        note="Area is bytes. A frame is one role of all layers, a number in it the layer. "
+        "Bytes are exact code lengths, their fractions rounded here.",
+        draw=partial(byte_pictures.byte_treemap, artifact, code),
+        legend=tuple((f"part-{kind}", told) for kind, told in kinds),
+        table=Table(("tensor", "levels", "scales", "classes", "plain", "bytes", "%"), tuple(rows)),
+    )
+
+
+def _rates(artifact: ArtifactFacts) -> Figure:
+    rows = [
+        (
+            row.name,
+            row.stored_as,
+            f"{row.weights:,}",
+            f"{row.bits_per_weight:.2f}",
+            "" if row.entropy_bits_per_weight is None else f"{row.entropy_bits_per_weight:.2f}",
+        )
+        for row in artifact.tensors
+    ]
+    values = _by_layer(artifact, lambda rows: 8 * sum(r.bytes for r in rows) / max(sum(r.weights for r in rows), 1))
+    return Figure(
+        title="Bits per weight, by layer",
+        note=f"Levels with scales and classes; {artifact.bits_per_weight:.3f} for the whole artifact, everything "
+        "included. The smallest roles are in the table only.",
+        draw=partial(byte_pictures.layer_grid, values, 2, "Bits per weight of each role and layer"),
+        table=Table(("tensor", "stored as", "weights", "bits per weight", "entropy of its levels"), tuple(rows)),
+    )
+
+
+def _ratios(artifact: ArtifactFacts) -> Figure | None:
+    known = [row for row in artifact.tensors if row.snr_db is not None]
+    values = _by_layer(artifact, lambda rows: min(r.snr_db for r in rows if r.snr_db is not None), lossy=True)
+    if not values:
+        return None
+    note = "Energy of the weights over that of their error, in decibels; dark is where much was lost."
+    if artifact.snr_db is not None and math.isfinite(artifact.snr_db):
+        note += f" All weights together: {artifact.snr_db:.1f} dB."
+    return Figure(
+        title="Signal to noise, by layer",
+        note=note,
+        draw=partial(
+            byte_pictures.layer_grid, values, 1, "Signal to noise of each role and layer, dB", dark_is_low=True
+        ),
+        table=Table(("tensor", "dB"), tuple((row.name, f"{row.snr_db:.1f}") for row in known)),
+    )
+
+
+def _losses(artifact: ArtifactFacts) -> Figure | None:
+    known = [row for row in artifact.tensors if row.predicted_nats is not None or row.measured_nats is not None]
+    if not known:
+        return None
+    known.sort(key=lambda row: (-(row.predicted_nats or 0), -(row.measured_nats or 0), row.name))
+    measured = [row for row in known if row.measured_nats is not None]
+    first = ([row for row in known if row.measured_nats is not None] or known)[:LOSSES]
+    first.sort(key=lambda row: (-(row.predicted_nats or 0), row.name))
+    predicted = math.fsum(row.predicted_nats or 0.0 for row in known)
+    note = f"Predicted to second order from the calibration, {predicted:.5f} nats per token in all."
+    if measured:
+        note += (
+            f" Measured: the float model with this tensor alone rounded, on {artifact.loss_targets:,} targets, for "
+            f"{len(measured)} of {len(known)} tensors; the others were not measured."
+        )
+    else:
+        note += " None was measured."
+    rows = [(row.name, _nats(row.predicted_nats), _nats(row.measured_nats) or "not measured") for row in known]
+    return Figure(
+        title="Loss that rounding adds, by tensor",
+        note=note,
+        draw=partial(
+            byte_pictures.loss_dumbbells, [(row.name, row.predicted_nats, row.measured_nats) for row in first]
+        ),
+        legend=(("mark-predicted", "predicted"), *((("mark-measured", "measured"),) if measured else ())),
+        table=Table(("tensor", "predicted, nats per token", "measured"), tuple(rows)),
+    )
+
+
+def _levels(artifact: ArtifactFacts) -> Figure | None:
+    shown = artifact.histograms[:ROLES]
+    if not shown:
+        return None
+    rows = []
+    for each in artifact.histograms:
+        for place, count in enumerate(each.counts):
+            first = each.first + place * each.width
+            levels = f"{first}" if each.width == 1 else f"{first} to {first + each.width - 1}"
+            rows.append((each.role, levels, f"{count:,}"))
+    more = len(artifact.histograms) - len(shown)
+    return Figure(
+        title="Levels",
+        note="How often each level is used, over all layers of a role, with the order-0 entropy of a level. Of a "
+        "trellis the halves that are coded." + (f" {more} smaller roles are in the table only." if more else ""),
+        draw=partial(byte_pictures.histograms, shown),
+        table=Table(("role", "level", "weights"), tuple(rows)),
+    )
+
+
+def _by_layer(
+    artifact: ArtifactFacts, value: Callable[[list[TensorFacts]], float], *, lossy: bool = False
+) -> dict[tuple[str, int | None], float]:
+    """Of the roles that matter for the bytes, largest first.  lossy: only tensors with an error."""
+    rows = [row for row in artifact.tensors if row.weights and (not lossy or row.snr_db is not None)]
+    sizes: dict[str, float] = {}
+    cells: dict[tuple[str, int | None], list[TensorFacts]] = {}
+    for row in rows:
+        sizes[row.role] = sizes.get(row.role, 0.0) + row.bytes
+        cells.setdefault((row.role, row.layer), []).append(row)
+    large = [role for role, size in sizes.items() if size >= SHARE * artifact.bytes] or list(sizes)[:ROLES]
+    order = {role: place for place, role in enumerate(sorted(large, key=lambda role: (-sizes[role], role)))}
+    kept = sorted((cell for cell in cells if cell[0] in order), key=lambda cell: (order[cell[0]], cell[1] or 0))
+    return {cell: value(cells[cell]) for cell in kept}
+
+
+def _seeds(groups: Sequence[SeedFacts]) -> Figure:
+    comparison = next((each.comparison for each in groups if each.comparison), None)
+    note = "A dot is a seed, the tall line their mean. The true mean lies left of the end of the band with 99 % (Student's t)."
+    if comparison and comparison.threshold is not None:
+        note += (
+            f" A record asks for {PARAMETER_GOLF.record_nats} nats per token beyond what is to be beaten at p < "
+            f"{PARAMETER_GOLF.record_p}: the band has to end left of that line."
+        )
+    rows = []
+    for group in groups:
+        rows += [
+            (f"{group.name}: {run.name}", f"{run.bpb:.6f}", _shown(run.loss, ".6f"), run.label) for run in group.runs
+        ]
+        rows.append((f"{group.name}: mean", f"{group.mean:.6f}", "", ""))
+        rows += [(f"{group.name}: sample deviation", f"{group.sd:.6f}", "", "")] if group.sd is not None else []
+        rows += [(f"{group.name}: 99 % below", f"{group.bound:.6f}", "", "")] if group.bound is not None else []
+        if group.comparison:
+            rows.append((f"{group.name}: to beat", f"{group.comparison.against.mean:.6f}", "", ""))
+            threshold = group.comparison.threshold
+            rows += [(f"{group.name}: record below", f"{threshold:.6f}", "", "")] if threshold is not None else []
+            rows += [
+                (
+                    f"{group.name}: p of the {test.name} test, {'with' if test.shifted else 'without'} the shift",
+                    f"{test.p:.3g}",
+                    "",
+                    "significant" if test.significant else "not significant",
+                )
+                for test in group.comparison.tests
+            ]
+    return Figure(
+        title="Seeds",
+        note=note,
+        draw=partial(run_pictures.seeds, groups),
+        table=Table(("", "bits per byte", "nats per token", "score"), tuple(rows)),
+    )
+
+
+def _curves(title: str, what: str, runs: Sequence[tuple[str, tuple[CurvePoint, ...]]]) -> Figure:
+    timed = all(point.seconds is not None for _, points in runs for point in points[1:])
+    most = max((point.seconds or 0.0 for _, points in runs for point in points), default=0.0)
+    limit = float(PARAMETER_GOLF.train_seconds) if timed and most > PARAMETER_GOLF.train_seconds / 10 else None
+    rows = [
+        (name, f"{point.step:,}", "" if point.seconds is None else f"{point.seconds:,.1f}", f"{point.value:.4f}")
+        for name, points in runs
+        for point in points
+    ]
+    return Figure(
+        title=title,
+        note=f"As logged, over {'the seconds of training' if timed else 'steps: the logs state no time'}; "
+        "values of the first steps may lie above the picture.",
+        draw=partial(run_pictures.curves, runs, what, by_time=timed, limit=limit),
+        legend=tuple((f"line-{place % run_pictures.STYLES}", name) for place, (name, _) in enumerate(runs)),
+        table=Table(("run", "step", "seconds", what), tuple(rows)),
+    )
+
+
+def _phases(runs: Sequence[RunFacts]) -> Figure | None:
+    rows = [(run.name, phase) for run in runs for phase in run.phases]
+    if not rows:
+        return None
+    limits = {"train": float(PARAMETER_GOLF.train_seconds), "eval": float(PARAMETER_GOLF.eval_seconds)}
+    cells = [
+        (run, each.name, f"{each.seconds:,.1f}", f"{limits[each.kind]:,.0f}" if each.kind in limits else "")
+        for run, each in rows
+    ]
+    return Figure(
+        title="Seconds",
+        note="What the logs time, against the seconds that the rules allow on 8 H100: "
+        f"{PARAMETER_GOLF.train_seconds} for training, {PARAMETER_GOLF.eval_seconds} for the evaluation.",
+        draw=partial(run_pictures.phase_bars, rows, limits),
+        legend=(("phase-train", "training"), ("phase-eval", "a score"), ("phase-other", "other")),
+        table=Table(("run", "phase", "seconds", "allowed"), tuple(cells)),
+    )
+
+
+def _nats(value: float | None) -> str:
+    return "" if value is None else f"{value:.3e}"
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
