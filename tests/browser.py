@@ -1,10 +1,12 @@
 """Chromium without a window, driven by the DevTools protocol over two pipes: no package, no port, no network."""
 
 import base64
+import fcntl
 import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,13 +110,17 @@ def browser(program: str) -> Iterator[Page]:
             *("--disable-dev-shm-usage", "--disable-background-networking", "--hide-scrollbars"),
             *(f"--user-data-dir={profile}", "about:blank"),
         ]
-        # The browser reads descriptor 3 and writes 4; a shell moves ours there, so that nothing runs between fork and exec.
-        shell = ["sh", "-c", f'exec 3<&{theirs_in} 4>&{theirs_out} {theirs_in}<&- {theirs_out}>&-; exec "$@"', "sh"]
+        # The browser reads descriptor 3 and writes 4: another program moves ours there and becomes the browser.
+        move = "import os, sys; [os.dup2(int(sys.argv[n]), n + 2) for n in (1, 2)]; os.execv(sys.argv[3], sys.argv[3:])"
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 64) for end in (theirs_in, theirs_out)]
         process = subprocess.Popen(
-            [*shell, *command], pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [sys.executable, "-c", move, *map(str, ends), *command],
+            pass_fds=ends,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
-        os.close(theirs_in)
-        os.close(theirs_out)
+        for end in (theirs_in, theirs_out, *ends):
+            os.close(end)
         try:
             yield Page(ours_out, ours_in)
         finally:

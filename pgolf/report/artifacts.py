@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Treated = Mapping[str, QuantizedTensor | np.ndarray]
 
 BARS = 63  # of a histogram: the levels of int6 one by one
+TAIL = 0.0005  # of the weights on each side that have no bar: a few outliers would leave one bar to all others
 Tell = Callable[[str], None]
 
 
@@ -178,13 +179,20 @@ def _histogram(name: str, arrays: "list[np.ndarray]") -> Histogram:
         counts += np.bincount(each.ravel().astype(np.int64) - first, minlength=len(counts))
     used = counts[counts > 0]
     parts = used / used.sum()
-    width = -(-len(counts) // BARS)
-    bars = np.add.reduceat(counts, np.arange(0, len(counts), width))
+    reached = np.cumsum(counts)
+    begin = int(np.searchsorted(reached, TAIL * reached[-1], "right"))
+    end = int(np.searchsorted(reached, (1 - TAIL) * reached[-1])) + 1
+    width = -(-(end - begin) // BARS)
+    bars = np.add.reduceat(counts[begin:end], np.arange(0, end - begin, width))
     return Histogram(
         role=name,
         tensors=len(arrays),
-        first=first,
+        first=first + begin,
         width=width,
         counts=tuple(bars.tolist()),
+        below=int(counts[:begin].sum()),
+        above=int(counts[end:].sum()),
+        lowest=first,
+        highest=last,
         entropy_bits=float(-(parts * np.log2(parts)).sum()) + 0.0,
     )

@@ -46,7 +46,7 @@ def byte_treemap(artifact: ArtifactFacts, code: CodeFacts | None, width: float) 
     if small:
         rows = [row for _, _, each in small for row in each]
         groups.append((f"{len(rows)} smaller tensors", sum(row.bytes for row in rows), rows))
-    groups.append(("tables and header", rest, []))
+    groups.append(("tables, header", rest, []))
     groups += [("code", float(code.bytes), [])] if code else []
     groups.sort(key=lambda group: (-group[1], group[0]))
     boxes = squarified([size for _, size, _ in groups], everything)
@@ -107,6 +107,8 @@ def _head(name: str, size: float, box: Box) -> str:
 def _label(name: str, size: float, box: Box) -> str:
     """The name, and the bytes below it, where they fit."""
     name = name.replace("blocks.*.", "")
+    if text_width(name) > box.width - 6 and " " in name:
+        name = name.partition(" ")[0]  # of what is no tensor the first word tells more than the end
     text = shortened(name, box.width - 6)
     if not text or box.height < 14:
         return ""
@@ -122,11 +124,10 @@ def _label(name: str, size: float, box: Box) -> str:
 def cap_bars(rows: Sequence[tuple[str, Sequence[tuple[str, int]], int]], cap: int, width: float) -> Drawing:
     """rows: (name, (part, bytes) of each part, total) one below the other, against a line at the cap."""
     largest = max([total for *_, total in rows], default=0)
-    axis = Axis(0.0, float(max(cap, largest)) * 1.02, 0.0, width - 1)
-    top, drawn = 18.0, list[str]()
-    drawn.append(words(axis.at(cap), 11, f"cap {cap:,}", "end", "strong"))
+    axis = Axis(0.0, float(max(cap, largest)), 0.0, width - 1)
+    drawn = list[str]()
     for place, (name, parts, total) in enumerate(rows):
-        y = top + 44 * place
+        y = 46.0 * place
         left = cap - total
         told = f"{total:,} bytes, {abs(left):,} {'below' if left >= 0 else 'OVER'} the cap"
         room = width - text_width(told) - 14
@@ -138,10 +139,9 @@ def cap_bars(rows: Sequence[tuple[str, Sequence[tuple[str, int]], int]], cap: in
             start, before = before, before + size
             bar = (axis.at(start), y + 16, axis.at(before) - axis.at(start), 18.0)
             drawn.append(rectangle(*bar, f"part-{part}", f"{name}, {part}: {size:,} bytes"))
-    bottom = top + 44 * len(rows)
-    drawn.append(line(axis.at(cap), 14, axis.at(cap), bottom - 4, "limit"))
+        drawn.append(line(axis.at(cap), y + 14, axis.at(cap), y + 36, "limit"))
     label = "; ".join(f"{name}: {total:,} of {cap:,} bytes" for name, _, total in rows)
-    return picture(width, bottom, label, *drawn)
+    return picture(width, 46.0 * len(rows) - 6, label, *drawn)
 
 
 def layer_grid(
@@ -159,9 +159,10 @@ def layer_grid(
     low, high = min(values.values()), max(values.values())
     total = left + size * len(columns)
     drawn = [
-        words(left + size * (place + 0.5), 11, "-" if layer is None else str(layer), "middle", "quiet")
+        words(left + size * (place + 0.5), 11, "none" if layer is None else str(layer), "middle", "quiet")
         for place, layer in enumerate(columns)
     ]
+    drawn.append(words(0, 11, "layer", class_="quiet"))
     for row, role in enumerate(roles):
         y = 18 + 24 * row
         drawn.append(words(0, y + 15, shortened(names[role], left - 8)))
@@ -195,8 +196,8 @@ def _histogram(each: Histogram, x: float, y: float, size: float) -> str:
     tallest = max(each.counts)
     base, room = y + 96, 62.0
     bar = size / len(each.counts)
-    last = each.first + each.width * len(each.counts) - 1
-    title = f"{each.role}: levels {each.first} to {last}, {each.entropy_bits:.3f} bits of entropy"
+    last = min(each.first + each.width * len(each.counts) - 1, each.highest)
+    title = f"{each.role}: levels {each.lowest} to {each.highest}, {each.entropy_bits:.3f} bits of entropy"
     bars = [
         (
             x + bar * place,
@@ -233,7 +234,7 @@ def loss_dumbbells(rows: Sequence[tuple[str, float | None, float | None]], width
     axis = Axis(low / 1.6, high * 1.6, left, width - 12, logarithmic=True)
     bottom = 22.0 * len(rows) + 6
     drawn = []
-    for x, text in tick_labels(axis, 5 if width > 600 else 3):
+    for x, text in tick_labels(axis, 8 if width > 600 else 4):
         drawn += [line(x, 0, x, bottom, "grid"), words(x, bottom + 13, text, "middle", "quiet")]
     for place, (name, predicted, measured) in enumerate(rows):
         y = 22.0 * place + 13

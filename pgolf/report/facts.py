@@ -21,6 +21,7 @@ class Missing:
 class Histogram:
     """How often each level is used, over all tensors of a role.  counts[i]: of the levels first + i * width and on.
 
+    below, above: weights with levels outside, lowest and highest those levels' ends.
     tensors: how many there are.  entropy_bits: order 0, of a level, before levels were put together in bars.
     """
 
@@ -29,6 +30,10 @@ class Histogram:
     first: int
     width: int
     counts: tuple[int, ...]
+    below: int
+    above: int
+    lowest: int
+    highest: int
     entropy_bits: float
 
 
@@ -183,6 +188,7 @@ class Subject:
     """One thing that a report is about, with whatever of it is known.
 
     verdict: "" where nothing was judged.  total_bytes: what is held against the cap, None when unknown.
+    float_bpb: of the checkpoint, by the submission's own script, on the text.
     """
 
     name: str
@@ -192,6 +198,7 @@ class Subject:
     artifact: ArtifactFacts | None = None
     code: CodeFacts | None = None
     text: TextFacts | None = None
+    float_bpb: float | None = None
     seeds: SeedFacts | None = None
     findings: "tuple[Finding, ...]" = ()
     verdict: str = ""

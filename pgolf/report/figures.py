@@ -10,13 +10,14 @@ from pgolf.report import byte_pictures, run_pictures
 from pgolf.report.facts import (
     ArtifactFacts,
     CodeFacts,
-    CurvePoint,
+    Histogram,
     Report,
     RunFacts,
     SeedFacts,
     TensorFacts,
     TextFacts,
 )
+from pgolf.report.run_pictures import STYLES, Curve
 from pgolf.report.svg import Drawing
 
 SHARE = 0.004  # of the artifact's bytes: roles below are not in the pictures by layer, but in their table
@@ -99,15 +100,24 @@ def text_figure(text: TextFacts) -> Figure:
 
 def run_figures(groups: Sequence[SeedFacts]) -> list[Figure]:
     """Curves, phases and seeds of all runs."""
-    runs = [run for group in groups for run in group.runs]
-    figures = [_seeds(groups)]
+    alone = len(groups) == 1
+    runs = [(run.name if alone else f"{group.name}: {run.name}", run) for group in groups for run in group.runs]
+    styles = [place for place, group in enumerate(groups) for _ in group.runs] if not alone else [*range(len(runs))]
+    figures = [_seeds(groups)] if len(runs) > 1 or any(group.comparison for group in groups) else []
     for title, what, points in (
-        ("Training loss", "nats per token", {run.name: run.training for run in runs}),
-        ("Validation on the way", "bits per byte", {run.name: run.validation for run in runs}),
+        ("Training loss", "nats per token", [run.training for _, run in runs]),
+        ("Validation on the way", "bits per byte", [run.validation for _, run in runs]),
     ):
-        shown = [(name, each) for name, each in points.items() if len(each) > 1]
+        shown = [
+            Curve(name=name, points=each, style=style % STYLES)
+            for (name, _), each, style in zip(runs, points, styles, strict=True)
+            if len(each) > 1
+        ]
+        legend = [(each.style, each.name) for each in shown]
+        if not alone:
+            legend = [(style % STYLES, group.name) for style, group in enumerate(groups)]
         if shown:
-            figures.append(_curves(title, what, shown))
+            figures.append(_curves(title, what, shown, [(f"line-{style}", name) for style, name in legend]))
     figures += [found] if (found := _phases(runs)) else []
     return figures
 
@@ -200,7 +210,8 @@ def _losses(artifact: ArtifactFacts) -> Figure | None:
     if measured:
         note += (
             f" Measured: the float model with this tensor alone rounded, on {artifact.loss_targets:,} targets, for "
-            f"{len(measured)} of {len(known)} tensors; the others were not measured."
+            f"{len(measured)} of {len(known)} tensors. Calibration and targets are different text, so small "
+            "ones scatter."
         )
     else:
         note += " None was measured."
@@ -222,18 +233,27 @@ def _levels(artifact: ArtifactFacts) -> Figure | None:
         return None
     rows = []
     for each in artifact.histograms:
+        below, above = f"{each.lowest} to {each.first - 1}", f"{_last(each) + 1} to {each.highest}"
+        rows += [(each.role, below, f"{each.below:,}")] if each.below else []
         for place, count in enumerate(each.counts):
             first = each.first + place * each.width
             levels = f"{first}" if each.width == 1 else f"{first} to {first + each.width - 1}"
             rows.append((each.role, levels, f"{count:,}"))
+        rows += [(each.role, above, f"{each.above:,}")] if each.above else []
     more = len(artifact.histograms) - len(shown)
     return Figure(
         title="Levels",
         note="How often each level is used, over all layers of a role, with the order-0 entropy of a level. Of a "
-        "trellis the halves that are coded." + (f" {more} smaller roles are in the table only." if more else ""),
+        "trellis the halves that are coded. The farthest 0.05 % on each side are in the table only."
+        + (f" {more} smaller roles are in the table only." if more else ""),
         draw=partial(byte_pictures.histograms, shown),
         table=Table(("role", "level", "weights"), tuple(rows)),
     )
+
+
+def _last(each: Histogram) -> int:
+    """The last level with a bar."""
+    return min(each.first + each.width * len(each.counts) - 1, each.highest)
 
 
 def _by_layer(
@@ -254,11 +274,13 @@ def _by_layer(
 
 def _seeds(groups: Sequence[SeedFacts]) -> Figure:
     comparison = next((each.comparison for each in groups if each.comparison), None)
-    note = "A dot is a seed, the tall line their mean. The true mean lies left of the end of the band with 99 % (Student's t)."
+    note = (
+        "A dot is a seed, the tall line their mean. With 99 % the true mean lies left of the band's end (Student's t)."
+    )
     if comparison and comparison.threshold is not None:
         note += (
             f" A record asks for {PARAMETER_GOLF.record_nats} nats per token beyond what is to be beaten at p < "
-            f"{PARAMETER_GOLF.record_p}: the band has to end left of that line."
+            f"{PARAMETER_GOLF.record_p}: the band has to end left of its red line."
         )
     rows = []
     for group in groups:
@@ -289,27 +311,27 @@ def _seeds(groups: Sequence[SeedFacts]) -> Figure:
     )
 
 
-def _curves(title: str, what: str, runs: Sequence[tuple[str, tuple[CurvePoint, ...]]]) -> Figure:
-    timed = all(point.seconds is not None for _, points in runs for point in points[1:])
-    most = max((point.seconds or 0.0 for _, points in runs for point in points), default=0.0)
+def _curves(title: str, what: str, runs: Sequence[Curve], legend: Sequence[tuple[str, str]]) -> Figure:
+    timed = all(point.seconds is not None for run in runs for point in run.points[1:])
+    most = max((point.seconds or 0.0 for run in runs for point in run.points), default=0.0)
     limit = float(PARAMETER_GOLF.train_seconds) if timed and most > PARAMETER_GOLF.train_seconds / 10 else None
     rows = [
-        (name, f"{point.step:,}", "" if point.seconds is None else f"{point.seconds:,.1f}", f"{point.value:.4f}")
-        for name, points in runs
-        for point in points
+        (run.name, f"{point.step:,}", "" if point.seconds is None else f"{point.seconds:,.1f}", f"{point.value:.4f}")
+        for run in runs
+        for point in run.points
     ]
     return Figure(
         title=title,
         note=f"As logged, over {'the seconds of training' if timed else 'steps: the logs state no time'}; "
         "values of the first steps may lie above the picture.",
         draw=partial(run_pictures.curves, runs, what, by_time=timed, limit=limit),
-        legend=tuple((f"line-{place % run_pictures.STYLES}", name) for place, (name, _) in enumerate(runs)),
+        legend=tuple(legend),
         table=Table(("run", "step", "seconds", what), tuple(rows)),
     )
 
 
-def _phases(runs: Sequence[RunFacts]) -> Figure | None:
-    rows = [(run.name, phase) for run in runs for phase in run.phases]
+def _phases(runs: Sequence[tuple[str, RunFacts]]) -> Figure | None:
+    rows = [(name, phase) for name, run in runs for phase in run.phases]
     if not rows:
         return None
     limits = {"train": float(PARAMETER_GOLF.train_seconds), "eval": float(PARAMETER_GOLF.eval_seconds)}
@@ -322,7 +344,11 @@ def _phases(runs: Sequence[RunFacts]) -> Figure | None:
         note="What the logs time, against the seconds that the rules allow on 8 H100: "
         f"{PARAMETER_GOLF.train_seconds} for training, {PARAMETER_GOLF.eval_seconds} for the evaluation.",
         draw=partial(run_pictures.phase_bars, rows, limits),
-        legend=(("phase-train", "training"), ("phase-eval", "a score"), ("phase-other", "other")),
+        legend=tuple(
+            (f"phase-{kind}", told)
+            for kind, told in (("train", "training"), ("eval", "scores of the artifact"), ("other", "other"))
+            if any(phase.kind == kind for _, phase in rows)
+        ),
         table=Table(("run", "phase", "seconds", "allowed"), tuple(cells)),
     )
 

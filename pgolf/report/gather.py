@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Kind = Literal["checkpoint", "artifact", "submission", "runs"]
 LOGS = (".log", ".txt", ".json")
 STAGES = 5  # of an artifact: read, bytes, levels, distortion, and what follows
+COMMON = ("submission", "run", "model", "checkpoint", "train")
 DEFAULT_RECIPE = "pr162"  # of a checkpoint without levels of its own, as in `pgolf measure`
 
 
@@ -134,6 +135,7 @@ def submission_subject(folder: Path, options: Options, bar: Bar = silent_bar, sc
         artifact=artifact,
         code=code,
         text=text,
+        float_bpb=verdict.float_bpb,
         seeds=seeds,
         findings=verdict.findings,
         verdict=verdict.verdict,
@@ -366,4 +368,6 @@ def _check(kinds: "Sequence[tuple[Path, Kind]]", options: Options) -> None:
 
 
 def _name(path: Path) -> str:
-    return path.name or path.resolve().name
+    """The last part of a path, and the one before where it is a name that many have."""
+    path = path.resolve() if len(path.parts) < 2 else path
+    return "/".join(path.parts[-2:]) if path.stem in COMMON and len(path.parts) > 1 else path.name

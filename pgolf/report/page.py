@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 
@@ -110,9 +110,11 @@ def _numbers(each: Subject) -> list[tuple[str, str, str]]:
     if each.verdict:
         levels = [finding.level for finding in each.findings]
         told = ", ".join(f"{levels.count(level)} {level}" for level in SIGNS if level in levels)
-        found.append(("verdict", each.verdict, told))
+        found.append(("verdict", each.verdict, told.replace(" pass", " hold")))
     if each.text:
         found.append(("bits per byte", f"{each.text.bpb:.4f}", f"{each.text.targets:,} targets, {each.text.scorer}"))
+        if each.float_bpb is not None:
+            found.append(("cost of rounding", f"{each.text.bpb - each.float_bpb:+.4f}", "bits per byte, same script"))
     elif each.seeds:
         runs = len(each.seeds.runs)
         spread = "" if each.seeds.sd is None else f"± {each.seeds.sd:.4f}, "
@@ -169,7 +171,7 @@ def _worst(text: TextFacts) -> str:
 
 def _quotes(found: Sequence[Stretch], caption: str) -> str:
     rows = tuple((f"{each.first:,}", f"{each.bytes:,}", f"{each.bpb:.4f}", each.text) for each in found)
-    return _table(Table(("from target", "bytes", "bits per byte", "text begins"), rows), caption)
+    return _table(Table(("from target", "bytes", "bits per byte", "text begins"), rows), caption, whole=True)
 
 
 def _runs(report: Report) -> list[tuple[str, str, str]]:
@@ -201,7 +203,7 @@ def _finding(level: str, rule: str, message: str, evidence: dict[str, object]) -
     badge = node(
         "span", node("span", SIGNS[level], aria_hidden="true"), f" {level}", class_=f"level {level.split()[0]}"
     )
-    text = node("p", badge, " ", node("code", escape(rule)), " ", node("span", escape(message)))
+    text = node("p", node("code", escape(rule)), " ", escape(message))
     if evidence:
         witness = json.dumps(evidence, indent=1, ensure_ascii=False, default=str)
         cut = (
@@ -214,7 +216,7 @@ def _finding(level: str, rule: str, message: str, evidence: dict[str, object]) -
             node("summary", "Witness", node("span", escape(f" of {rule}"), class_="hidden")),
             node("pre", escape(cut), tabindex=0, role="region", aria_label=f"Witness of {rule}"),
         )
-    return node("li", text)
+    return node("li", badge, node("div", text))
 
 
 def _missing(report: Report) -> str:
@@ -263,20 +265,30 @@ def _picture(kind: str, drawing: Drawing, width: int, title: str) -> str:
     return node("div", drawing.svg, class_=f"picture {kind} scrolls", **more)
 
 
-def _table(table: Table, caption: str) -> str:
-    head = node("tr", *(node("th", escape(each), scope="col") if each else node("td") for each in table.headers))
-    rows = "".join(_row(row) for row in table.rows)
+def _table(table: Table, caption: str, *, whole: bool = False) -> str:
+    """whole: as high as its rows; others scroll."""
+    columns = [[cell for cell in column if cell] for column in zip(*table.rows, strict=True)]
+    right = [bool(place) and all(map(_numeric, cells)) for place, cells in enumerate(columns)]
+    head = node(
+        "tr",
+        *(
+            node("th", escape(each), scope="col", **({"class_": "number"} if number else {})) if each else node("td")
+            for each, number in zip(table.headers, right, strict=True)
+        ),
+    )
+    rows = "".join(_row(row, right) for row in table.rows)
     inside = node("table", node("caption", escape(caption), class_="hidden"), node("thead", head), node("tbody", rows))
-    return node("div", inside, class_="table", tabindex=0, role="region", aria_label=f"Table: {caption}")
+    kind = "table whole" if whole else "table"
+    return node("div", inside, class_=kind, tabindex=0, role="region", aria_label=f"Table: {caption}")
 
 
-def _row(row: Iterable[str]) -> str:
-    first, *rest = row
+def _row(row: Sequence[str], right: Sequence[bool]) -> str:
+    """right: which columns hold numbers only."""
     cells = [
-        node("td", escape(each), **({"class_": "number"} if _numeric(each) else {})) if each else "<td></td>"
-        for each in rest
+        node("td", escape(each), **({"class_": "number"} if number else {})) if each else "<td></td>"
+        for each, number in zip(row[1:], right[1:], strict=True)
     ]
-    return node("tr", node("th", escape(first), scope="row"), *cells)
+    return node("tr", node("th", escape(row[0]), scope="row"), *cells)
 
 
 def _numeric(text: str) -> bool:

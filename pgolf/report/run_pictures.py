@@ -1,6 +1,7 @@
 """Pictures of runs and scores: curves, phases, seeds, and bits per byte along the text."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 from pgolf.report.facts import CurvePoint, Phase, SeedFacts, TextFacts
@@ -22,16 +23,22 @@ STYLES = 6  # of lines, in the page's style sheet: a colour and a dash each
 LEFT, BOTTOM = 46.0, 34.0  # pixels for the values of the axes
 
 
-def curves(
-    runs: Sequence[tuple[str, Sequence[CurvePoint]]], what: str, width: float, *, by_time: bool, limit: float | None
-) -> Drawing:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """One run's line.  style: which of STYLES."""
+
+    name: str
+    points: tuple[CurvePoint, ...]
+    style: int
+
+
+def curves(runs: Sequence[Curve], what: str, width: float, *, by_time: bool, limit: float | None) -> Drawing:
     """A line for each run.  what: the value, with its unit.  by_time: over seconds instead of steps.
 
     The first twentieth of a run is left out of the vertical range, which it would fill.  limit: seconds allowed.
     """
     height = 280.0 if width > 600 else 240.0
-    chosen = [(name, [each for each in points if not by_time or each.seconds is not None]) for name, points in runs]
-    every = [each for _, points in chosen for each in points]
+    every = [each for run in runs for each in run.points if not by_time or each.seconds is not None]
     where = [_where(each, by_time) for each in every]
     last = max(where)
     late = [each.value for each in every if _where(each, by_time) >= 0.05 * last] or [each.value for each in every]
@@ -42,13 +49,15 @@ def curves(
     if limit:
         drawn += [line(across.at(limit), 8, across.at(limit), height - BOTTOM, "limit")]
         drawn += [words(across.at(limit) - 4, 18, f"{limit:,.0f} s allowed", "end", "strong")]
-    for number, (name, points) in enumerate(chosen):
-        places = [(across.at(_where(each, by_time)), up.at(each.value)) for each in points if each.value <= up.high]
-        title = node("title", escape(name))
-        steps = path(places, f"line-{number % STYLES}").replace("/>", f">{title}</path>")
-        drawn.append(steps)
+    for run in runs:
+        places = [
+            (across.at(_where(each, by_time)), up.at(each.value))
+            for each in run.points
+            if each.value <= up.high and not (by_time and each.seconds is None)
+        ]
+        drawn.append(path(places, f"line-{run.style}", run.name))
         if len(places) <= 12:
-            drawn += [node("circle", cx=x, cy=y, r=3, class_=f"dot-{number % STYLES}") for x, y in places]
+            drawn += [node("circle", cx=x, cy=y, r=3, class_=f"dot-{run.style}") for x, y in places]
     return picture(width, height, f"{what} of {len(runs)} runs", *drawn)
 
 
@@ -82,28 +91,26 @@ def phase_bars(rows: Sequence[tuple[str, Phase]], limits: Mapping[str, float], w
 def seeds(groups: Sequence[SeedFacts], width: float) -> Drawing:
     """A row for each recipe: its seeds as dots, their mean, and up to where the mean is with 99 %.
 
-    Vertical lines: what is to be beaten, and the bound that a record has to stay below.
+    Vertical lines: what is to be beaten, and in each row the bound that a record has to stay below.
     """
     comparison = next((each.comparison for each in groups if each.comparison), None)
     against = comparison.against.mean if comparison else None
-    threshold = comparison.threshold if comparison else None
+    thresholds = [each.comparison.threshold if each.comparison else None for each in groups]
     values = [run.bpb for each in groups for run in each.runs]
     values += [each.bound for each in groups if each.bound is not None]
-    values += [each for each in (against, threshold) if each is not None]
+    values += [each for each in (against, *thresholds) if each is not None]
     margin = 0.08 * (max(values) - min(values)) or 0.001
     across = Axis(min(values) - margin, max(values) + margin, 12.0, width - 12)
-    top = 40.0 if against is not None else 8.0
+    top = 24.0 if against is not None else 4.0
     bottom = top + 58 * len(groups)
     drawn = []
     for x, text in tick_labels(across, 6 if width > 600 else 3):
         drawn += [line(x, top, x, bottom, "grid"), words(x, bottom + 14, text, "middle", "quiet")]
     if against is not None:
         drawn += _upright(across.at(against), top, bottom, f"to beat {against:.4f}", width, 12, "to-beat")
-    if threshold is not None:
-        drawn += _upright(across.at(threshold), top, bottom, f"record below {threshold:.4f}", width, 28, "limit")
-    for place, each in enumerate(groups):
-        y = top + 58 * place + 36
-        told = f"mean {each.mean:.4f}" + (f", 99 % below {each.bound:.4f}" if each.bound is not None else "")
+    for place, (each, threshold) in enumerate(zip(groups, thresholds, strict=True)):
+        y = top + 58 * place + 38
+        told = f"mean {each.mean:.4f}" + (f", band to {each.bound:.4f}" if each.bound is not None else "")
         drawn.append(words(0, y - 20, shortened(each.name, width - text_width(told) - 12) or "…", class_="strong"))
         drawn.append(words(width, y - 20, told, "end", "quiet"))
         if each.bound is not None:
@@ -111,6 +118,8 @@ def seeds(groups: Sequence[SeedFacts], width: float) -> Drawing:
                 rectangle(across.at(each.mean), y - 6, across.at(each.bound) - across.at(each.mean), 12, "band")
             )
             drawn.append(line(across.at(each.bound), y - 8, across.at(each.bound), y + 8, "bond"))
+        if threshold is not None:
+            drawn.append(line(across.at(threshold), y - 14, across.at(threshold), y + 14, "limit"))
         drawn.append(line(across.at(each.mean), y - 12, across.at(each.mean), y + 12, "mean"))
         for run in each.runs:
             title = node("title", escape(f"{run.name}: {run.bpb:.4f} bits per byte"))

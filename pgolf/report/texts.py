@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from verify.scoring.scorer import Scored
 
 BINS = 200  # a third as many as pixels of the picture
-WORST = 8
+WORST = 6
 SNIPPET = 32  # targets; about 80 bytes at 1,024 pieces
 SHORTEST = 200  # bytes of a document that is listed: below, a title decides
 SHOWN = 160  # characters of its text
