@@ -98,18 +98,14 @@ def _tensor(row: TensorFacts, box: Box, *, alone: bool) -> str:
 
 def _head(name: str, size: float, box: Box) -> str:
     text, tail = name.replace("blocks.*.", ""), f"  {short_bytes(size)}"
-    whole = shortened(text, box.width - 8)
-    if text_width(text + tail) <= box.width - 8:
-        whole = text + tail
-    return words(box.x + 4, box.y + 11, whole)
+    whole = text + tail if text_width(text + tail) <= box.width - 8 else _fitting(text, box.width - 8)
+    return words(box.x + 4, box.y + 12, whole)
 
 
 def _label(name: str, size: float, box: Box) -> str:
     """The name, and the bytes below it, where they fit."""
     name = name.replace("blocks.*.", "")
-    if text_width(name) > box.width - 6 and " " in name:
-        name = name.partition(" ")[0]  # of what is no tensor the first word tells more than the end
-    text = shortened(name, box.width - 6)
+    text = _fitting(name, box.width - 6)
     if not text or box.height < 14:
         return ""
     shown = words(box.x + 4, box.y + 12, text)
@@ -121,6 +117,12 @@ def _label(name: str, size: float, box: Box) -> str:
     )
 
 
+def _fitting(name: str, width: float) -> str:
+    """A name, or the part of it that tells most: the first word of what is no tensor, the last part of one."""
+    short = name.partition(" ")[0].strip(",") if " " in name else f"…{name.rpartition('.')[2]}"
+    return next((each for each in (name, short) if text_width(each) <= width), "")
+
+
 def cap_bars(rows: Sequence[tuple[str, Sequence[tuple[str, int]], int]], cap: int, width: float) -> Drawing:
     """rows: (name, (part, bytes) of each part, total) one below the other, against a line at the cap."""
     largest = max([total for *_, total in rows], default=0)
@@ -129,7 +131,8 @@ def cap_bars(rows: Sequence[tuple[str, Sequence[tuple[str, int]], int]], cap: in
     for place, (name, parts, total) in enumerate(rows):
         y = 46.0 * place
         left = cap - total
-        told = f"{total:,} bytes, {abs(left):,} {'below' if left >= 0 else 'OVER'} the cap"
+        told = f"{abs(left):,} {'below' if left >= 0 else 'OVER'} the cap"
+        told = f"{total:,} bytes, {told}" if width > 600 else told
         room = width - text_width(told) - 14
         drawn.append(words(0, y + 11, shortened(name, room) or "…"))
         drawn.append(words(width - 1, y + 11, told, "end", "" if left >= 0 else "bad"))
@@ -142,6 +145,29 @@ def cap_bars(rows: Sequence[tuple[str, Sequence[tuple[str, int]], int]], cap: in
         drawn.append(line(axis.at(cap), y + 14, axis.at(cap), y + 36, "limit"))
     label = "; ".join(f"{name}: {total:,} of {cap:,} bytes" for name, _, total in rows)
     return picture(width, 46.0 * len(rows) - 6, label, *drawn)
+
+
+def cap_distances(rows: Sequence[tuple[str, Sequence[tuple[str, int]], int]], cap: int, width: float) -> Drawing:
+    """As `cap_bars`, of sizes that are all so near the cap that bars would look alike: a dot each, and the way left."""
+    totals = [total for *_, total in rows]
+    margin = 0.06 * (max(*totals, cap) - min(*totals, cap)) or 1.0
+    told = [f"{abs(cap - total):,} {'left' if total <= cap else 'OVER'}" for total in totals]
+    right = width - max(map(text_width, told)) - 8
+    left = min(max(text_width(name) for name, *_ in rows) + 12, 0.42 * width)
+    axis = Axis(min(*totals, cap) - margin, max(*totals, cap) + margin, left, right)
+    bottom = 22.0 * len(rows) + 20
+    drawn = [words(axis.at(cap) + 4, 12, f"cap {cap:,}", "end", "strong")]
+    for place, ((name, _, total), text) in enumerate(zip(rows, told, strict=True)):
+        y = 22.0 * place + 32
+        title = node("title", escape(f"{name}: {total:,} bytes"))
+        drawn.append(words(0, y + 4, shortened(name, left - 10)))
+        drawn.append(line(axis.at(total), y, axis.at(cap), y, "bond"))
+        drawn.append(node("circle", title, cx=axis.at(total), cy=y, r=5, class_="dot-0"))
+        drawn.append(words(width, y + 4, text, "end", "" if total <= cap else "bad"))
+    drawn.append(line(axis.at(cap), 18, axis.at(cap), bottom, "limit"))
+    for x, text in tick_labels(axis, 4 if width > 600 else 2):
+        drawn.append(words(x, bottom + 14, text, "middle", "quiet"))
+    return picture(width, bottom + 20, f"{len(rows)} sizes and the cap of {cap:,} bytes", *drawn)
 
 
 def layer_grid(

@@ -11,6 +11,7 @@ from pgolf.report.facts import (
     ArtifactFacts,
     CodeFacts,
     Histogram,
+    Phase,
     Report,
     RunFacts,
     SeedFacts,
@@ -21,6 +22,8 @@ from pgolf.report.run_pictures import STYLES, Curve
 from pgolf.report.svg import Drawing
 
 SHARE = 0.004  # of the artifact's bytes: roles below are not in the pictures by layer, but in their table
+NEAR = 0.03  # of the cap: sizes that are all nearer would be bars of one length
+FEW = 4  # runs whose every phase is in the picture
 ROLES = 12  # with a histogram each
 LOSSES = 24  # tensors with a row in the picture of losses
 
@@ -59,15 +62,19 @@ def cap_figure(report: Report) -> Figure | None:
     if not rows:
         return None
     cap = report.subjects[0].cap
+    alike = len(rows) > 1 and all(abs(cap - total) < NEAR * cap for *_, total in rows)
     cells = [
         (name, f"{dict(parts).get('code', 0):,}" if len(parts) > 1 else "", f"{total:,}", f"{cap - total:+,}")
         for name, parts, total in rows
     ]
     return Figure(
         title="Against the cap",
-        note=f"Code and compressed weights may have {cap:,} bytes together, decimal.",
-        draw=partial(byte_pictures.cap_bars, rows, cap),
-        legend=(("part-code", "code"), ("part-levels", "artifact, or all where it was logged as one number")),
+        note=f"Code and compressed weights may have {cap:,} bytes together, decimal."
+        + (" Only the last bytes are shown." if alike else ""),
+        draw=partial(byte_pictures.cap_distances if alike else byte_pictures.cap_bars, rows, cap),
+        legend=(("part-code", "code"), ("part-levels", "artifact"))
+        if any(len(each) > 1 for _, each, _ in rows)
+        else (),
         table=Table(("", "code", "total bytes", "left"), tuple(cells)),
     )
 
@@ -339,18 +346,30 @@ def _phases(runs: Sequence[tuple[str, RunFacts]]) -> Figure | None:
         (run, each.name, f"{each.seconds:,.1f}", f"{limits[each.kind]:,.0f}" if each.kind in limits else "")
         for run, each in rows
     ]
+    few = len(runs) <= FEW
+    main = [
+        (run, each) for run, each in rows if few or each in _main_phases([one for name, one in rows if name == run])
+    ]
     return Figure(
         title="Seconds",
         note="What the logs time, against the seconds that the rules allow on 8 H100: "
-        f"{PARAMETER_GOLF.train_seconds} for training, {PARAMETER_GOLF.eval_seconds} for the evaluation.",
-        draw=partial(run_pictures.phase_bars, rows, limits),
+        f"{PARAMETER_GOLF.train_seconds} for training, {PARAMETER_GOLF.eval_seconds} for the evaluation."
+        + ("" if few else " Single passes are in the table only."),
+        draw=partial(run_pictures.phase_bars, main, limits),
         legend=tuple(
             (f"phase-{kind}", told)
             for kind, told in (("train", "training"), ("eval", "scores of the artifact"), ("other", "other"))
-            if any(phase.kind == kind for _, phase in rows)
+            if any(phase.kind == kind for _, phase in main)
         ),
         table=Table(("run", "phase", "seconds", "allowed"), tuple(cells)),
     )
+
+
+def _main_phases(phases: Sequence[Phase]) -> list[Phase]:
+    """Training, and the longest of what counts as evaluation: all of it, where there are several passes."""
+    scores = [phase for phase in phases if phase.kind == "eval"]
+    longest = [max(scores, key=lambda phase: phase.seconds)] if scores else []
+    return [phase for phase in phases if phase.kind == "train"] + longest
 
 
 def _nats(value: float | None) -> str:

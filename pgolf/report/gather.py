@@ -66,7 +66,9 @@ def gather(paths: Sequence[Path], options: Options, bar: Bar = silent_bar) -> Re
     _check(kinds, options)
     subjects = [subject(path, kind, options, bar) for path, kind in kinds if kind != "runs"]
     subjects += _runs([path for path, kind in kinds if kind == "runs"], options, bar)
-    return Report(title=" · ".join(each.name for each in subjects), subjects=tuple(subjects))
+    things = "recipes" if all(each.kind == "runs" for each in subjects) else "subjects"
+    title = subjects[0].name if len(subjects) == 1 else f"{len(subjects)} {things} side by side"
+    return Report(title=title, subjects=tuple(subjects))
 
 
 def kind_of(path: Path) -> Kind:

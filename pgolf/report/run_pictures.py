@@ -111,7 +111,10 @@ def seeds(groups: Sequence[SeedFacts], width: float) -> Drawing:
     for place, (each, threshold) in enumerate(zip(groups, thresholds, strict=True)):
         y = top + 58 * place + 38
         told = f"mean {each.mean:.4f}" + (f", band to {each.bound:.4f}" if each.bound is not None else "")
-        drawn.append(words(0, y - 20, shortened(each.name, width - text_width(told) - 12) or "…", class_="strong"))
+        name = shortened(each.name, width - text_width(told) - 12) or "…"
+        drawn.append(rectangle(0, y - 32, text_width(name) + 4, 16, "plate"))
+        drawn.append(rectangle(width - text_width(told) - 4, y - 32, text_width(told) + 4, 16, "plate"))
+        drawn.append(words(0, y - 20, name, class_="strong"))
         drawn.append(words(width, y - 20, told, "end", "quiet"))
         if each.bound is not None:
             drawn.append(

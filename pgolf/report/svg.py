@@ -95,13 +95,18 @@ class Axis:
 
 
 def round_values(low: float, high: float, most: int) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten."""
+    """As many multiples of 1, 2 or 5 times a power of ten as are allowed."""
     if not high > low:
         return [low]
-    size = 10 ** math.floor(math.log10((high - low) / max(most, 1)))
-    step = next(size * factor for factor in (1, 2, 5, 10, 20, 50) if (high - low) / (size * factor) <= max(most - 1, 1))
-    first = math.ceil(low / step - 1e-9)
-    return [round(step * place, 12) for place in range(first, math.floor(high / step + 1e-9) + 1)]
+    found: list[float] = []
+    exponent = math.floor(math.log10((high - low) / max(most, 1)))
+    for factor in (1, 2, 5, 10, 20, 50):
+        step = factor * 10.0**exponent
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        found = [round(step * place, 12) for place in range(first, last + 1)]
+        if len(found) <= most:
+            break
+    return found
 
 
 def decades(low: float, high: float, most: int) -> list[float]:
@@ -126,7 +131,7 @@ def tick_labels(axis: Axis, most: int) -> list[tuple[float, str]]:
     ticks = axis.ticks(most)
     if axis.logarithmic:
         return [(axis.at(each), f"{each:.0e}".replace("e-0", "e-").replace("e+0", "e+")) for each in ticks]
-    step = ticks[1] - ticks[0] if len(ticks) > 1 else abs(ticks[0]) or 1.0
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else (axis.high - axis.low) / 10 or 1.0
     return [(axis.at(each), shown(each, step)) for each in ticks]
 
 
