@@ -1,6 +1,7 @@
 """Pictures of bytes: the treemap, the fit to the cap, a value for each tensor of each layer, and levels."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 from pgolf.report.facts import ArtifactFacts, CodeFacts, Histogram, TensorFacts
@@ -21,6 +22,7 @@ from pgolf.report.svg import (
 from pgolf.report.treemap import Box, sliced, squarified
 
 SMALLEST = 40.0  # square pixels of a tensor with a rectangle of its own
+ALIKE = 1.5  # times as large as the smallest: a role whose tensors are that equal keeps the order of its layers
 LABEL = 15.0  # pixels above a group for its name
 PARTS = {  # of a tensor: field -> what the legend calls it, which is its class too
     "level_bytes": "levels",
@@ -74,6 +76,8 @@ def _group(name: str, size: float, total: float, rows: list[TensorFacts], box: B
     inside = inner.inside(1, LABEL) if named else inner
     scale = inside.width * inside.height / size if size else 0.0
     ordered = sorted(rows, key=lambda row: (-row.bytes, row.name))
+    if ordered[0].bytes < ALIKE * ordered[-1].bytes:
+        ordered.sort(key=lambda row: (row.layer or 0, row.name))
     own = [row for row in ordered if row.bytes * scale >= SMALLEST]
     left = ordered[len(own) :]
     sizes = [row.bytes for row in own] + ([sum(row.bytes for row in left)] if left else [])
@@ -123,51 +127,68 @@ def _fitting(name: str, width: float) -> str:
     return next((each for each in (name, short) if text_width(each) <= width), "")
 
 
-def cap_bars(rows: Sequence[tuple[str, Sequence[tuple[str, int]], int]], cap: int, width: float) -> Drawing:
-    """rows: (name, (part, bytes) of each part, total) one below the other, against a line at the cap."""
-    largest = max([total for *_, total in rows], default=0)
-    axis = Axis(0.0, float(max(cap, largest)), 0.0, width - 1)
-    drawn = list[str]()
-    for place, (name, parts, total) in enumerate(rows):
-        y = 46.0 * place
-        left = cap - total
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """What is held against the cap.  group: of several alike, "" for one alone.  parts: (part, bytes) of the total."""
+
+    group: str
+    name: str
+    parts: tuple[tuple[str, int], ...]
+    total: int
+
+
+def cap_bars(sizes: Sequence[Size], cap: int, width: float) -> Drawing:
+    """One below the other, against a line at the cap."""
+    axis = Axis(0.0, float(max(cap, *(each.total for each in sizes))), 0.0, width - 1)
+    y, drawn, group = 0.0, list[str](), ""
+    for each in sizes:
+        if each.group != group:
+            group = each.group
+            drawn.append(words(0, y + 12, shortened(group, width), class_="strong"))
+            y += 20
+        left = cap - each.total
         told = f"{abs(left):,} {'below' if left >= 0 else 'OVER'} the cap"
-        told = f"{total:,} bytes, {told}" if width > 600 else told
+        told = f"{each.total:,} bytes, {told}" if width > 600 else told
         room = width - text_width(told) - 14
-        drawn.append(words(0, y + 11, shortened(name, room) or "…"))
+        drawn.append(words(0, y + 11, shortened(each.name, room) or "…"))
         drawn.append(words(width - 1, y + 11, told, "end", "" if left >= 0 else "bad"))
         drawn.append(rectangle(0, y + 16, axis.at(cap), 18, "track"))
         before = 0.0
-        for part, size in parts:
+        for part, size in each.parts:
             start, before = before, before + size
             bar = (axis.at(start), y + 16, axis.at(before) - axis.at(start), 18.0)
-            drawn.append(rectangle(*bar, f"part-{part}", f"{name}, {part}: {size:,} bytes"))
+            drawn.append(rectangle(*bar, f"part-{part}", f"{each.name}, {part}: {size:,} bytes"))
         drawn.append(line(axis.at(cap), y + 14, axis.at(cap), y + 36, "limit"))
-    label = "; ".join(f"{name}: {total:,} of {cap:,} bytes" for name, _, total in rows)
-    return picture(width, 46.0 * len(rows) - 6, label, *drawn)
+        y += 46
+    label = "; ".join(f"{each.name}: {each.total:,} of {cap:,} bytes" for each in sizes)
+    return picture(width, y - 6, label, *drawn)
 
 
-def cap_distances(rows: Sequence[tuple[str, Sequence[tuple[str, int]], int]], cap: int, width: float) -> Drawing:
+def cap_distances(sizes: Sequence[Size], cap: int, width: float) -> Drawing:
     """As `cap_bars`, of sizes that are all so near the cap that bars would look alike: a dot each, and the way left."""
-    totals = [total for *_, total in rows]
+    totals = [each.total for each in sizes]
     margin = 0.06 * (max(*totals, cap) - min(*totals, cap)) or 1.0
     told = [f"{abs(cap - total):,} {'left' if total <= cap else 'OVER'}" for total in totals]
     right = width - max(map(text_width, told)) - 8
-    left = min(max(text_width(name) for name, *_ in rows) + 12, 0.42 * width)
+    left = min(max(text_width(each.name) for each in sizes) + 12, 0.42 * width)
     axis = Axis(min(*totals, cap) - margin, max(*totals, cap) + margin, left, right)
-    bottom = 22.0 * len(rows) + 20
     drawn = [words(axis.at(cap) + 4, 12, f"cap {cap:,}", "end", "strong")]
-    for place, ((name, _, total), text) in enumerate(zip(rows, told, strict=True)):
-        y = 22.0 * place + 32
-        title = node("title", escape(f"{name}: {total:,} bytes"))
-        drawn.append(words(0, y + 4, shortened(name, left - 10)))
-        drawn.append(line(axis.at(total), y, axis.at(cap), y, "bond"))
-        drawn.append(node("circle", title, cx=axis.at(total), cy=y, r=5, class_="dot-0"))
-        drawn.append(words(width, y + 4, text, "end", "" if total <= cap else "bad"))
-    drawn.append(line(axis.at(cap), 18, axis.at(cap), bottom, "limit"))
+    y, group = 32.0, ""
+    for each, text in zip(sizes, told, strict=True):
+        if each.group != group:
+            group = each.group
+            drawn.append(words(0, y + 4, shortened(group, axis.at(cap) - 8), class_="strong"))
+            y += 20
+        title = node("title", escape(f"{each.name}: {each.total:,} bytes"))
+        drawn.append(words(0, y + 4, shortened(each.name, left - 10)))
+        drawn.append(line(axis.at(each.total), y, axis.at(cap), y, "bond"))
+        drawn.append(node("circle", title, cx=axis.at(each.total), cy=y, r=5, class_="dot-0"))
+        drawn.append(words(width, y + 4, text, "end", "" if each.total <= cap else "bad"))
+        y += 22
+    drawn.append(line(axis.at(cap), 18, axis.at(cap), y - 8, "limit"))
     for x, text in tick_labels(axis, 4 if width > 600 else 2):
-        drawn.append(words(x, bottom + 14, text, "middle", "quiet"))
-    return picture(width, bottom + 20, f"{len(rows)} sizes and the cap of {cap:,} bytes", *drawn)
+        drawn.append(words(x, y + 8, text, "middle", "quiet"))
+    return picture(width, y + 14, f"{len(sizes)} sizes and the cap of {cap:,} bytes", *drawn)
 
 
 def layer_grid(
@@ -252,12 +273,13 @@ def _histogram(each: Histogram, x: float, y: float, size: float) -> str:
 def loss_dumbbells(rows: Sequence[tuple[str, float | None, float | None]], width: float) -> Drawing:
     """rows: (tensor, predicted nats, measured nats), one below the other on a logarithmic axis.
 
-    A measured loss that is not above zero cannot stand on it: a mark at the left edge says so.
+    A measured loss that is not above zero cannot stand on it: it has a mark and its number beside the axis.
     """
     positive = [value for _, *pair in rows for value in pair if value is not None and value > 0]
     low, high = min(positive, default=1e-6), max(positive, default=1e-3)
     left = min(max(text_width(name) for name, *_ in rows) + 12, 0.42 * width)
-    axis = Axis(low / 1.6, high * 1.6, left, width - 12, logarithmic=True)
+    below = 64.0 if any(measured is not None and measured <= 0 for *_, measured in rows) else 0.0
+    axis = Axis(low / 1.6, high * 1.6, left + below, width - 12, logarithmic=True)
     bottom = 22.0 * len(rows) + 6
     drawn = []
     for x, text in tick_labels(axis, 8 if width > 600 else 4):
@@ -272,12 +294,12 @@ def loss_dumbbells(rows: Sequence[tuple[str, float | None, float | None]], width
             title = node("title", escape(f"{name}, predicted: {predicted:.3e} nats"))
             drawn.append(node("circle", title, cx=axis.at(predicted), cy=y, r=4.5, class_="mark-predicted"))
         if measured is not None:
-            x = axis.at(measured) if measured > 0 else left
+            x = axis.at(measured) if measured > 0 else left + 6
             title = node("title", escape(f"{name}, measured: {measured:.3e} nats"))
             shape = [(x, y - 5.5), (x + 5.5, y), (x, y + 5.5), (x - 5.5, y), (x, y - 5.5)]
             steps = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in shape)
             drawn.append(node("path", title, d=steps, class_="mark-measured"))
             if measured <= 0:
-                drawn.append(words(left + 9, y + 4, "not above 0", class_="quiet"))
+                drawn.append(words(left + 15, y + 4, f"{measured:.0e}", class_="quiet"))
     drawn.append(words(width - 12, bottom + 28, "nats per token, logarithmic", "end", "quiet"))
     return picture(width, bottom + 34, f"Loss that rounding adds, of {len(rows)} tensors", *drawn)

@@ -7,6 +7,7 @@ from functools import partial
 
 from codec.budget import PARAMETER_GOLF
 from pgolf.report import byte_pictures, run_pictures
+from pgolf.report.byte_pictures import Size
 from pgolf.report.facts import (
     ArtifactFacts,
     CodeFacts,
@@ -49,33 +50,43 @@ class Figure:
 
 def cap_figure(report: Report) -> Figure | None:
     """All sizes that are known against the cap."""
-    rows: list[tuple[str, tuple[tuple[str, int], ...], int]] = []
+    sizes: list[Size] = []
+    several = len(report.subjects) > 1
     for each in report.subjects:
         runs = each.seeds.runs if each.seeds else ()
-        if each.total_bytes is not None and (each.artifact or each.code or not runs):
+        if each.kind == "runs":
+            group = each.name if several else ""
+            sizes += [
+                Size(group=group, name=run.name, parts=(("levels", run.total_bytes),), total=run.total_bytes)
+                for run in runs
+                if run.total_bytes is not None
+            ]
+        elif each.total_bytes is not None:
             code = each.code.bytes if each.code else 0
-            parts = (("code", code), ("levels", each.total_bytes - code)) if code else (("levels", each.total_bytes),)
-            rows.append((each.name, parts, each.total_bytes))
-        elif each.kind == "runs":
-            sized = [(run.name, run.total_bytes) for run in runs if run.total_bytes is not None]
-            rows += [(f"{each.name}: {name}", (("levels", total),), total) for name, total in sized]
-    if not rows:
+            parts = (*((("code", code),) if code else ()), ("levels", each.total_bytes - code))
+            sizes.append(Size(group="", name=each.name, parts=parts, total=each.total_bytes))
+    if not sizes:
         return None
     cap = report.subjects[0].cap
-    alike = len(rows) > 1 and all(abs(cap - total) < NEAR * cap for *_, total in rows)
+    alike = len(sizes) > 1 and all(abs(cap - each.total) < NEAR * cap for each in sizes)
     cells = [
-        (name, f"{dict(parts).get('code', 0):,}" if len(parts) > 1 else "", f"{total:,}", f"{cap - total:+,}")
-        for name, parts, total in rows
+        (
+            f"{each.group}: {each.name}" if each.group else each.name,
+            f"{dict(each.parts)['code']:,}" if len(each.parts) > 1 else "",
+            f"{each.parts[-1][1]:,}" if len(each.parts) > 1 else "",
+            f"{each.total:,}",
+            f"{cap - each.total:+,}",
+        )
+        for each in sizes
     ]
+    split = any(len(each.parts) > 1 for each in sizes)
     return Figure(
         title="Against the cap",
         note=f"Code and compressed weights may have {cap:,} bytes together, decimal."
         + (" Only the last bytes are shown." if alike else ""),
-        draw=partial(byte_pictures.cap_distances if alike else byte_pictures.cap_bars, rows, cap),
-        legend=(("part-code", "code"), ("part-levels", "artifact"))
-        if any(len(each) > 1 for _, each, _ in rows)
-        else (),
-        table=Table(("", "code", "total bytes", "left"), tuple(cells)),
+        draw=partial(byte_pictures.cap_distances if alike else byte_pictures.cap_bars, sizes, cap),
+        legend=(("part-code", "code"), ("part-levels", "artifact")) if split and not alike else (),
+        table=Table(("", "code", "artifact", "total bytes", "left"), tuple(cells)),
     )
 
 
@@ -191,7 +202,7 @@ def _ratios(artifact: ArtifactFacts) -> Figure | None:
     values = _by_layer(artifact, lambda rows: min(r.snr_db for r in rows if r.snr_db is not None), lossy=True)
     if not values:
         return None
-    note = "Energy of the weights over that of their error, in decibels; dark is where much was lost."
+    note = "Energy of the weights over that of their error, in decibels; the stronger the colour, the more was lost."
     if artifact.snr_db is not None and math.isfinite(artifact.snr_db):
         note += f" All weights together: {artifact.snr_db:.1f} dB."
     return Figure(

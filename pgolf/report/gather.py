@@ -10,7 +10,7 @@ from codec.errors import InputError, UsageError
 from codec.progress import Bar, silent_bar
 from pgolf.report.artifacts import artifact_facts, loss_order, with_measured_losses
 from pgolf.report.facts import ArtifactFacts, CodeFacts, Missing, Report, Subject, TextFacts
-from pgolf.report.runs import runs_subject, seed_facts
+from pgolf.report.runs import missing_of_runs, runs_subject, seed_facts
 from pgolf.report.texts import NatsAlongText, text_facts
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def submission_subject(folder: Path, options: Options, bar: Bar = silent_bar, sc
     seeds, more = _logs_of(folder, options)
     missing = [*_missing_artifact(artifact, options, opened.foreign if opened.blob else "not here"), *more]
     if not text:
-        missing.append(Missing(what="bits per byte along the text, and the findings of a run", how="--data DIR"))
+        missing.append(Missing(what="bits per byte along the text, and the findings of a run", how="`--data DIR`"))
     return Subject(
         name=_name(folder),
         kind="submission",
@@ -318,7 +318,7 @@ def _logs_of(folder: Path, options: Options) -> "tuple[Any, list[Missing]]":
         group = None
     if group is None or not group.logs:
         return None, [Missing(what="training curve, phases, seeds", how="pass the logs or folders of its runs as well")]
-    return seed_facts(group, _name(folder), options.against), []
+    return seed_facts(group, _name(folder), options.against), missing_of_runs(group, options.against)
 
 
 def _runs(paths: list[Path], options: Options, bar: Bar) -> list[Subject]:
@@ -343,13 +343,15 @@ def _missing_artifact(artifact: ArtifactFacts | None, options: Options, foreign:
         return [Missing(what=f"bytes of each tensor: the weights are {foreign}", how=how)]
     missing = []
     if artifact.snr_db is None:
-        missing.append(Missing(what="signal to noise of each tensor", how="--checkpoint FILE it was packed from"))
-    if all(row.predicted_nats is None for row in artifact.tensors):
         missing.append(
-            Missing(what="predicted loss by tensor", how="--hessians FILE of `pgolf calibrate`, --checkpoint")
+            Missing(what="signal to noise of each tensor", how="`--checkpoint FILE`, which it was packed from")
         )
+    if all(row.predicted_nats is None for row in artifact.tensors):
+        missing.append(Missing(what="predicted loss by tensor", how="`--hessians FILE` of `pgolf calibrate`"))
     if not options.measured_losses:
-        missing.append(Missing(what="measured loss by tensor", how="--measure-loss N, with --checkpoint and --data"))
+        missing.append(
+            Missing(what="measured loss by tensor", how="`--measure-loss N` with `--checkpoint` and `--data`")
+        )
     return missing
 
 

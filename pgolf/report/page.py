@@ -225,9 +225,21 @@ def _missing(report: Report) -> str:
         for one in each.missing:
             rows.setdefault(one, []).append(each.name)
     items = "".join(
-        node("li", escape(one.what[:1].upper() + one.what[1:]), ": ", node("code", escape(one.how))) for one in rows
+        node("li", escape(f"{one.what[:1].upper()}{one.what[1:]}{_of(names, report)}: "), _marked(one.how))
+        for one, names in rows.items()
     )
     return node("ul", items, class_="notes") if items else ""
+
+
+def _of(names: list[str], report: Report) -> str:
+    """Whose, unless it is everybody's."""
+    return "" if len(names) == len(report.subjects) else f", of {', '.join(names)}"
+
+
+def _marked(text: str) -> str:
+    """What stands between backticks as code."""
+    parts = text.split("`")
+    return "".join(node("code", escape(part)) if place % 2 else escape(part) for place, part in enumerate(parts))
 
 
 def _figure(figure: Figure) -> str:

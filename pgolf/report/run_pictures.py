@@ -110,7 +110,8 @@ def seeds(groups: Sequence[SeedFacts], width: float) -> Drawing:
         drawn += _upright(across.at(against), top, bottom, f"to beat {against:.4f}", width, 12, "to-beat")
     for place, (each, threshold) in enumerate(zip(groups, thresholds, strict=True)):
         y = top + 58 * place + 38
-        told = f"mean {each.mean:.4f}" + (f", band to {each.bound:.4f}" if each.bound is not None else "")
+        told = f"mean {each.mean:.4f}"
+        told += f", band to {each.bound:.4f}" if each.bound is not None and width > 600 else ""
         name = shortened(each.name, width - text_width(told) - 12) or "…"
         drawn.append(rectangle(0, y - 32, text_width(name) + 4, 16, "plate"))
         drawn.append(rectangle(width - text_width(told) - 4, y - 32, text_width(told) + 4, 16, "plate"))

@@ -39,7 +39,7 @@ def runs_subject(
         findings=findings,
         verdict="fail" if any(finding.level == "fail" for finding in findings) else "pass",
         notes=(*(f"{path.name} holds no score" for path in group.skipped), *group.notes),
-        missing=(*_missing(group, against), *more),
+        missing=(*missing_of_runs(group, against), *more),
     )
 
 
@@ -165,14 +165,15 @@ def _step(label: str) -> int | None:
     return int(found[0]) if found else None
 
 
-def _missing(group: "Group", against: "SeedScores | None") -> list[Missing]:
+def missing_of_runs(group: "Group", against: "SeedScores | None") -> list[Missing]:
+    """What these runs do not show."""
     missing = []
     if not group.logs:
         missing.append(
             Missing(what="training curve and phases", how="pass the logs too: submission.json holds neither")
         )
     if not against:
-        missing.append(Missing(what="significance against another result", how="--against MEAN, RUN or RECORD"))
+        missing.append(Missing(what="significance against another result", how="`--against MEAN`, a run or a record"))
     if len(group.runs) < 2:
         missing.append(Missing(what="spread over seeds", how="pass the logs of more seeds"))
     return missing
