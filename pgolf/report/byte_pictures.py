@@ -115,7 +115,7 @@ def _label(name: str, size: float, box: Box) -> str:
     shown = words(box.x + 4, box.y + 12, text)
     tail = short_bytes(size)
     return shown + (
-        words(box.x + 4, box.y + 25, tail, class_="quiet")
+        words(box.x + 4, box.y + 25, tail)
         if box.height > 30 and text_width(tail) < box.width - 6
         else ""
     )

@@ -126,7 +126,7 @@ def seeds(groups: Sequence[SeedFacts], width: float) -> Drawing:
             drawn.append(line(across.at(threshold), y - 14, across.at(threshold), y + 14, "limit"))
         drawn.append(line(across.at(each.mean), y - 12, across.at(each.mean), y + 12, "mean"))
         for run in each.runs:
-            title = node("title", escape(f"{run.name}: {run.bpb:.4f} bits per byte"))
+            title = node("title", escape(f"{run.name}: {run.bpb:.6f} bits per byte"))
             drawn.append(node("circle", title, cx=across.at(run.bpb), cy=y, r=5, class_="dot-0 seed"))
     drawn.append(words(width, bottom + 30, "bits per byte", "end", "quiet"))
     return picture(width, bottom + 36, f"Scores of the seeds of {len(groups)} recipes, in bits per byte", *drawn)
@@ -142,7 +142,7 @@ def along_text(text: TextFacts, width: float) -> Drawing:
     base = up.at(0.0)
     for each in text.bins:
         x, end = across.at(each.first), across.at(each.first + each.targets)
-        title = f"targets {each.first:,} to {each.first + each.targets - 1:,}: {each.bpb:.4f} bits per byte"
+        title = f"from target {each.first:,}: {each.bpb:.4f} bits per byte"
         kind = "above" if each.bpb > text.bpb else "below"
         drawn.append(rectangle(x, up.at(each.bpb), max(end - x - 0.4, 0.5), base - up.at(each.bpb), kind, title))
     drawn.append(line(LEFT, up.at(text.bpb), width - 8, up.at(text.bpb), "mean"))
