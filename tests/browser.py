@@ -1,4 +1,7 @@
-"""Chromium without a window, driven by the DevTools protocol over two pipes: no package, no port, no network."""
+"""Chromium without a window, driven by the DevTools protocol over two pipes: no package, no port, no network.
+
+python -m tests.browser PAGE.html IMAGE.png [HEIGHT]     # the page's first HEIGHT pixels, 1,000 wide
+"""
 
 import base64
 import fcntl
@@ -24,7 +27,7 @@ class Page:
     """One open page.  requests: every URL it asked for; problems: errors and warnings of its console and its rules."""
 
     def __init__(self, to_browser: int, from_browser: int) -> None:
-        self._out, self._in = to_browser, os.fdopen(from_browser, "rb")
+        self._out, self._in = to_browser, from_browser
         self._number, self._rest = 0, b""
         self.requests: list[str] = []
         self.problems: list[str] = []
@@ -54,10 +57,10 @@ class Page:
             raise AssertionError(found["exceptionDetails"])
         return found["result"].get("value")
 
-    def screenshot(self) -> bytes:
-        """PNG of the whole page."""
+    def screenshot(self, height: int | None = None) -> bytes:
+        """PNG of the whole page, or of its first `height` pixels."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": height or size["height"], "scale": 1}
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
         return base64.b64decode(shot["data"])
 
@@ -82,7 +85,7 @@ class Page:
 
     def _read(self) -> dict:
         while b"\0" not in self._rest:
-            more = os.read(self._in.fileno(), 1 << 20)
+            more = os.read(self._in, 1 << 20)
             if not more:
                 raise AssertionError("the browser has gone")
             self._rest += more
@@ -127,3 +130,19 @@ def browser(program: str) -> Iterator[Page]:
             process.terminate()
             process.wait(20)
             os.close(ours_out)
+            os.close(ours_in)
+
+
+def main() -> None:
+    """A picture of a page, for the docs."""
+    program = find_browser()
+    if not program:
+        sys.exit("no Chromium is installed")
+    page_path, image, *height = sys.argv[1:]
+    with browser(program) as page:
+        page.open(Path(page_path), 1000, dark=False)
+        Path(image).write_bytes(page.screenshot(int(height[0]) if height else None))
+
+
+if __name__ == "__main__":
+    main()

@@ -114,11 +114,7 @@ def _label(name: str, size: float, box: Box) -> str:
         return ""
     shown = words(box.x + 4, box.y + 12, text)
     tail = short_bytes(size)
-    return shown + (
-        words(box.x + 4, box.y + 25, tail)
-        if box.height > 30 and text_width(tail) < box.width - 6
-        else ""
-    )
+    return shown + (words(box.x + 4, box.y + 25, tail) if box.height > 30 and text_width(tail) < box.width - 6 else "")
 
 
 def _fitting(name: str, width: float) -> str:
@@ -144,7 +140,7 @@ def cap_bars(sizes: Sequence[Size], cap: int, width: float) -> Drawing:
     for each in sizes:
         if each.group != group:
             group = each.group
-            drawn.append(words(0, y + 12, shortened(group, width), class_="strong"))
+            drawn.append(words(0, y + 12, shortened(group, width, strong=True), class_="strong"))
             y += 20
         left = cap - each.total
         told = f"{abs(left):,} {'below' if left >= 0 else 'OVER'} the cap"
@@ -177,7 +173,7 @@ def cap_distances(sizes: Sequence[Size], cap: int, width: float) -> Drawing:
     for each, text in zip(sizes, told, strict=True):
         if each.group != group:
             group = each.group
-            drawn.append(words(0, y + 4, shortened(group, axis.at(cap) - 8), class_="strong"))
+            drawn.append(words(0, y + 4, shortened(group, axis.at(cap) - 8, strong=True), class_="strong"))
             y += 20
         title = node("title", escape(f"{each.name}: {each.total:,} bytes"))
         drawn.append(words(0, y + 4, shortened(each.name, left - 10)))
@@ -255,7 +251,7 @@ def _histogram(each: Histogram, x: float, y: float, size: float) -> str:
         for place, count in enumerate(each.counts)
     ]
     steps = "".join(f"M{a:.1f} {base:.1f}v{-h:.2f}h{w:.2f}v{h:.2f}z" for a, _, w, h in bars if h)
-    name = shortened(each.role.replace("blocks.*.", ""), size)
+    name = shortened(each.role.replace("blocks.*.", ""), size, strong=True)
     drawn = [
         words(x, y + 11, name, class_="strong"),
         words(x, y + 25, f"entropy {each.entropy_bits:.2f} bits", class_="quiet"),

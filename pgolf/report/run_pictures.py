@@ -70,7 +70,7 @@ def phase_bars(rows: Sequence[tuple[str, Phase]], limits: Mapping[str, float], w
     for run, phase in rows:
         if run != before:
             y += 18 if before else 0
-            drawn.append(words(0, y + 11, shortened(run, width), class_="strong"))
+            drawn.append(words(0, y + 11, shortened(run, width, strong=True), class_="strong"))
             y, before = y + 18, run
         limit = limits.get(phase.kind)
         over = limit is not None and phase.seconds > limit
@@ -112,8 +112,8 @@ def seeds(groups: Sequence[SeedFacts], width: float) -> Drawing:
         y = top + 58 * place + 38
         told = f"mean {each.mean:.4f}"
         told += f", band to {each.bound:.4f}" if each.bound is not None and width > 600 else ""
-        name = shortened(each.name, width - text_width(told) - 12) or "…"
-        drawn.append(rectangle(0, y - 32, text_width(name) + 4, 16, "plate"))
+        name = shortened(each.name, width - text_width(told) - 12, strong=True) or "…"
+        drawn.append(rectangle(0, y - 32, text_width(name, strong=True) + 4, 16, "plate"))
         drawn.append(rectangle(width - text_width(told) - 4, y - 32, text_width(told) + 4, 16, "plate"))
         drawn.append(words(0, y - 20, name, class_="strong"))
         drawn.append(words(width, y - 20, told, "end", "quiet"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from html import escape
 
 CHARACTER = 7.3  # pixels that a character of 12-pixel text takes in wide fonts, on average; 6.4 in others
+BOLD = 8.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +59,14 @@ def path(points: Sequence[tuple[float, float]], class_: str, title: str = "") ->
     return node("path", *([node("title", escape(title))] if title else []), d=steps, class_=class_)
 
 
-def text_width(text: str) -> float:
+def text_width(text: str, *, strong: bool = False) -> float:
     """About, in pixels."""
-    return CHARACTER * len(text)
+    return (BOLD if strong else CHARACTER) * len(text)
 
 
-def shortened(text: str, width: float) -> str:
+def shortened(text: str, width: float, *, strong: bool = False) -> str:
     """The end of a name, which tells tensors apart, as far as it fits; "" where not even three characters do."""
-    room = int(width / CHARACTER)
+    room = int(width / (BOLD if strong else CHARACTER))
     if len(text) <= room:
         return text
     return f"…{text[-(room - 1) :]}" if room >= 4 else ""

@@ -24,6 +24,7 @@ COMMANDS = {
     "measure": ("measure", "run/checkpoint.safetensors", "--plot", "{}.png"),
     "compare": ("compare", "seed.log", "--write", "{}"),
     "audit": ("audit", "--gallery", "-o", "{}"),
+    "report": ("report", "packed", "-o", "{}.html"),
     "record": ("record", "seed.log", "--script", "packed/train_gpt.py", "-o", "{}"),
 }
 FILES = ("unpack", "calibrate", "compare", "audit")  # what they write is one file
