@@ -13,7 +13,7 @@ from pgolf.tables import outcome
 
 if TYPE_CHECKING:
     from packager.submission import PackedSubmission
-    from pgolf.report.gather import Scored
+    from pgolf.report.subjects import Scored
     from trainer.data.dataset import DataSummary
     from trainer.run.loop import TrainResult
     from verify import HeldOut, Verdict
@@ -176,7 +176,7 @@ def _pack(output: Path, result: "TrainResult", calibration: Path) -> "PackedSubm
 
 
 def _verify(output: Path, result: "TrainResult", heldout: "HeldOut", threads: int | None) -> "Scored":
-    from pgolf.report.gather import Scored
+    from pgolf.report.subjects import Scored
     from pgolf.report.texts import NatsAlongText, text_facts
     from verify import Settings, Submission, examine, window_length
 
@@ -195,8 +195,9 @@ def _write_page(output: Path, result: "TrainResult", calibration: Path, heldout:
 
     from codec.storage.atomic_files import write_bytes
     from pgolf.report.facts import Report
-    from pgolf.report.gather import Options, submission_subject
+    from pgolf.report.options import Options
     from pgolf.report.page import page
+    from pgolf.report.subjects import submission_subject
 
     few = min(LOSS_TARGETS, heldout.targets)
     first = replace(heldout, tokens=heldout.tokens[: few + 1], token_bytes=heldout.token_bytes[:few])

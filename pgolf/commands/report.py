@@ -71,7 +71,8 @@ def report(
     from codec.errors import UsageError
     from codec.storage.atomic_files import check_writable, write_bytes
     from pgolf.commands.compare import scores_to_beat
-    from pgolf.report.gather import Options, gather
+    from pgolf.report.gather import gather
+    from pgolf.report.options import Options
     from pgolf.report.page import page
 
     if output.suffix != ".html":

@@ -48,7 +48,8 @@ def artifact_facts(
         _check_same(treated, floats)
         tell("distortion")
         lost = losses(floats, treated)
-        ratio = decibel(sum(loss.signal for loss in lost.values()), sum(loss.noise for loss in lost.values()))
+        noise = sum(loss.noise for loss in lost.values())
+        ratio = decibel(sum(loss.signal for loss in lost.values()), noise) if noise else None
         tensors = {
             each: replace(
                 facts,

@@ -221,7 +221,8 @@ def test_a_checkpoint_is_shown_as_a_recipe_would_pack_it(checkpoint, tmp_path, c
         (["packed", "-o", "x.txt"], 2, "x.txt: the report is a page; let the name end in .html"),
         (["missing"], 3, "missing: no such file; check the path"),
         (["packed", "packed/model.bin", "--checkpoint", "x"], 2, "--checkpoint belongs to one artifact or submission"),
-        (["packed", "--hessians", "cal.safetensors", "packed"], 2, "--hessians without --checkpoint"),
+        (["packed", "--recipe", "pr162"], 2, "--recipe is for a checkpoint"),
+        (["packed", "--hessians", "cal.safetensors"], 2, "--hessians without --checkpoint"),
         (["packed", "--measure-loss", "3"], 2, "--measure-loss without --data"),
         (
             ["packed", "--checkpoint", "cal.safetensors"],
