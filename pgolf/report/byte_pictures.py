@@ -255,7 +255,7 @@ def _histogram(each: Histogram, x: float, y: float, size: float) -> str:
     drawn = [
         words(x, y + 11, name, class_="strong"),
         words(x, y + 25, f"entropy {each.entropy_bits:.2f} bits", class_="quiet"),
-        node("path", node("title", escape(title)), d=steps, class_="part-levels"),
+        node("path", node("title", escape(title)), d=steps, class_="bar"),
         line(x, base, x + size, base, "axis"),
         words(x, base + 12, str(each.first), class_="quiet"),
         words(x + size, base + 12, str(last), "end", "quiet"),

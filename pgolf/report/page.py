@@ -161,17 +161,24 @@ def _texts(report: Report) -> list[tuple[str, str, str]]:
 
 
 def _worst(text: TextFacts) -> str:
-    return (
-        node("h3", f"Worst of {text.documents:,} documents")
-        + _quotes(text.worst_documents, "Worst documents")
-        + node("h3", "Worst passages")
-        + _quotes(text.worst_snippets, "Worst passages")
-    )
+    documents, passages = _quotes(text.worst_documents), _quotes(text.worst_snippets)
+    return node("h3", f"Worst of {text.documents:,} documents") + documents + node("h3", "Worst passages") + passages
 
 
-def _quotes(found: Sequence[Stretch], caption: str) -> str:
-    rows = tuple((f"{each.first:,}", f"{each.bytes:,}", f"{each.bpb:.4f}", each.text) for each in found)
-    return _table(Table(("from target", "bytes", "bits per byte", "text begins"), rows), caption, whole=True)
+def _quotes(found: Sequence[Stretch]) -> str:
+    items = [
+        node(
+            "li",
+            node(
+                "p",
+                node("strong", f"{each.bpb:.4f}"),
+                f" bits per byte, {each.bytes:,} bytes from target {each.first:,}",
+            ),
+            node("blockquote", escape(each.text)),
+        )
+        for each in found
+    ]
+    return node("ol", *items, class_="quotes")
 
 
 def _runs(report: Report) -> list[tuple[str, str, str]]:
@@ -277,8 +284,7 @@ def _picture(kind: str, drawing: Drawing, width: int, title: str) -> str:
     return node("div", drawing.svg, class_=f"picture {kind} scrolls", **more)
 
 
-def _table(table: Table, caption: str, *, whole: bool = False) -> str:
-    """whole: as high as its rows; others scroll."""
+def _table(table: Table, caption: str) -> str:
     columns = [[cell for cell in column if cell] for column in zip(*table.rows, strict=True)]
     right = [bool(place) and all(map(_numeric, cells)) for place, cells in enumerate(columns)]
     head = node(
@@ -290,8 +296,7 @@ def _table(table: Table, caption: str, *, whole: bool = False) -> str:
     )
     rows = "".join(_row(row, right) for row in table.rows)
     inside = node("table", node("caption", escape(caption), class_="hidden"), node("thead", head), node("tbody", rows))
-    kind = "table whole" if whole else "table"
-    return node("div", inside, class_=kind, tabindex=0, role="region", aria_label=f"Table: {caption}")
+    return node("div", inside, class_="table", tabindex=0, role="region", aria_label=f"Table: {caption}")
 
 
 def _row(row: Sequence[str], right: Sequence[bool]) -> str:

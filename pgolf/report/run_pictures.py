@@ -65,7 +65,7 @@ def phase_bars(rows: Sequence[tuple[str, Phase]], limits: Mapping[str, float], w
     """rows: (run, phase), those of a run together.  limits: seconds by kind, drawn where the bars are."""
     longest = max([phase.seconds for _, phase in rows] + list(limits.values()))
     left = min(max(text_width(phase.name) for _, phase in rows) + 10, 0.36 * width if width < 600 else 230.0)
-    across = Axis(0.0, 1.02 * longest, left, width - 60)
+    across = Axis(0.0, 1.02 * longest, left, width - 80)
     y, drawn, before = 0.0, list[str](), ""
     for run, phase in rows:
         if run != before:
