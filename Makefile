@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Where cpu-bench finds text; make cpu-bench DATA=FOLDER names another one.
 DATA ?= ../shared/data
 
-.PHONY: setup demo test test-slow cpu-bench gpu-check docs lint format clean
+.PHONY: setup browser demo test test-slow cpu-bench gpu-check docs lint format clean
 
 setup: $(READY)
 
@@ -19,6 +19,11 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -n 2 -m slow
+
+# For the slow tests of the report's page, which are skipped without: Chromium (Debian) and axe-core.
+browser:
+	command -v chromium || (apt-get update -qq && apt-get install -y -qq chromium)
+	npm install --no-save --silent axe-core@4.14.1
 
 # The benchmark model: 27 CPU minutes, the same weights again on the same kind of CPU (one thread).
 cpu-bench: $(READY)
@@ -57,5 +62,5 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf .venv out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv node_modules out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -55,6 +55,22 @@ def read_script(path: Path) -> Script:
         raise
 
 
+def packed_sources(data: bytes) -> dict[str, str]:
+    """{module: source} of what a packed script holds, of this toolkit's form or another's; {} for a readable script.
+
+    The innermost layer of another packer is __main__.  Raises: InputError, CodecError for a damaged one.
+    """
+    from packager.script.wrapper import MAGIC, MAIN, unwrap
+    from verify.submission.source_layers import read_source
+    from verify.submission.source_layers import unwrap as layers_of
+
+    if data.startswith(MAGIC):
+        return unwrap(data)
+    layers = layers_of(read_source(data))
+    names = [*(layer.name or f"layer_{number}" for number, layer in enumerate(layers[:-1], start=1)), MAIN]
+    return {name: layer.text for name, layer in zip(names, layers, strict=True)} if layers else {}
+
+
 def own_file_reads(text: str) -> list[int]:
     """Lines of a script that read or measure its own file; what they find is the packed text."""
     readers = {"getsize", "open", "read_bytes", "read_text", "stat"}

@@ -69,6 +69,11 @@ def examine(
         proof=proof,
         bar=bar,
     )
+    return verdict_of(facts)
+
+
+def verdict_of(facts: Facts) -> Verdict:
+    """The judged facts of a submission that ran."""
     return Verdict(
         findings=judge(facts),
         bytes=facts.count,
@@ -280,7 +285,7 @@ def _proven(
         with bar("scoring", heldout.targets) as progress:
             packed = reload(*subject, heldout, settings, progress, later=later, fresh=fresh)
         windows = plan(heldout.targets, packed.length, settings.stride)
-        run = ScoredRun(tokens=heldout.tokens, nats=np.asarray(packed.nats), windows=windows, batch=settings.batch)
+        run = ScoredRun(tokens=heldout.tokens, nats=packed.nats, windows=windows, batch=settings.batch)
         if load:
             with bar("looking for foresight", row_count(run, proof.share)) as progress:
                 once = nullcontext(load())
@@ -292,9 +297,7 @@ def _proven(
     return packed, prefix, strict
 
 
-def _memorised(packed: Rescored, heldout: HeldOut, fresh: HeldOut | None) -> Memorised | None:
-    if packed.nats is None:
-        return None
+def _memorised(packed: Rescored, heldout: HeldOut, fresh: HeldOut | None) -> Memorised:
     scored = ScoredText(nats=packed.nats, tokens=heldout.tokens, token_bytes=heldout.token_bytes)
     if fresh is None or packed.fresh_nats is None:
         return look(scored)

@@ -39,7 +39,7 @@ class Rescored:
     notes: tuple[str, ...]
     missing: tuple[str, ...]
     attempts: tuple[str, ...]
-    nats: np.ndarray | None = None
+    nats: np.ndarray
     fresh_nats: np.ndarray | None = None
     adapts: bool = False
     statement: OwnStatement | None = None

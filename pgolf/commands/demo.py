@@ -13,6 +13,7 @@ from pgolf.tables import outcome
 
 if TYPE_CHECKING:
     from packager.submission import PackedSubmission
+    from pgolf.report.subjects import Scored
     from trainer.data.dataset import DataSummary
     from trainer.run.loop import TrainResult
     from verify import HeldOut, Verdict
@@ -21,6 +22,8 @@ PRESET, RECIPE = "cpu-demo", "best"
 COMPARED = ("pr162-small", "pr1716", RECIPE)
 # Of the embedded text's 3 MB: 240 kB in 65 documents, enough that one module does not decide the score.
 VAL_FRACTION = 0.1
+PAGE = "report.html"
+MEASURED_LOSSES, LOSS_TARGETS = 12, 16_384  # tensors and targets of the page's measured losses: 15 seconds
 
 
 @click.command()
@@ -65,7 +68,7 @@ def demo(
     cores.
 
     Without --text it trains on docstrings, comments and help topics of Python's own standard library, so nothing
-    is downloaded.  OUTPUT gets data/, run/ and submission/, which `pgolf verify` accepts again.
+    is downloaded.  OUTPUT gets data/, run/, submission/, which `pgolf verify` accepts again, and report.html.
 
     \b
     Examples:
@@ -81,10 +84,12 @@ def demo(
     result, heldout = _train(output, steps, seed, threads, limit_tokens)
     calibration = _calibrate(output, result)
     submission = _pack(output, result, calibration)
-    verdict = _verify(output, result, heldout, threads)
+    scored = _verify(output, result, heldout, threads)
+    verdict = scored.verdict
     report = _report(
         output, summary, result, submission, verdict, heldout, _recipes(result, submission, calibration, heldout)
     )
+    _write_page(output, result, calibration, heldout, scored)
     if as_json:
         print_json(report)
     else:
@@ -97,7 +102,7 @@ def _check(output: Path) -> None:
     from codec.errors import UsageError
     from codec.storage.atomic_files import TEMPORARY
 
-    known = {"data", "run", "submission"}
+    known = {"data", "run", "submission", PAGE}
     if not output.exists():
         return
     if not output.is_dir() or {path.name for path in output.iterdir() if TEMPORARY not in path.name} - known:
@@ -170,14 +175,37 @@ def _pack(output: Path, result: "TrainResult", calibration: Path) -> "PackedSubm
         return build_submission(options, output / "submission", step)
 
 
-def _verify(output: Path, result: "TrainResult", heldout: "HeldOut", threads: int | None) -> "Verdict":
-    from verify import Settings, Submission, examine, window_length
+def _verify(output: Path, result: "TrainResult", heldout: "HeldOut", threads: int | None) -> "Scored":
+    from pgolf.report.subjects import Scored
+    from pgolf.report.texts import text_facts
+    from verify import Settings, Submission, window_length
+    from verify.pipeline import measure, verdict_of
 
     submission = Submission.open(output / "submission")
     settings = Settings(
         length=window_length(submission), stride=STRIDE, batch=BATCH, threads=threads, device="cpu", time_limit=3600.0
     )
-    return examine(submission, heldout, settings, checkpoint=result.checkpoint, bar=progress)
+    facts = measure(submission, heldout, settings, checkpoint=result.checkpoint, bar=progress)
+    return Scored(verdict=verdict_of(facts), text=text_facts(facts.packed.nats, heldout, facts.packed.score))
+
+
+def _write_page(output: Path, result: "TrainResult", calibration: Path, heldout: "HeldOut", scored: "Scored") -> None:
+    """The page of `pgolf report`, from the score that there is already."""
+    from dataclasses import replace
+
+    from codec.storage.atomic_files import write_bytes
+    from pgolf.report.facts import Report
+    from pgolf.report.options import Options
+    from pgolf.report.page import report_page
+    from pgolf.report.subjects import submission_subject
+
+    few = min(LOSS_TARGETS, heldout.targets)
+    first = replace(heldout, tokens=heldout.tokens[: few + 1], token_bytes=heldout.token_bytes[:few])
+    options = Options(
+        checkpoint=result.checkpoint, hessians=calibration, heldout=first, measured_losses=MEASURED_LOSSES
+    )
+    subject = submission_subject(output / "submission", options, progress, scored)
+    write_bytes(output / PAGE, report_page(Report(title="pgolf demo", subjects=(subject,))).encode())
 
 
 def _report(
@@ -202,6 +230,7 @@ def _report(
         "verdict": verdict.verdict,
         "submission": str(output / "submission"),
         "data": str(output / "data"),
+        "report": str(output / PAGE),
         "artifact_sha256": hashlib.sha256(submission.artifact).hexdigest(),
         "steps": result.steps,
         "tokens": result.tokens,
@@ -334,4 +363,5 @@ def _print(report: dict[str, Any], verdict: "Verdict") -> None:
         if finding.level in ("warn", "fail"):
             click.echo(f"{finding.level}: {finding.rule}: {finding.message}")
     click.echo("; ".join(outcome(verdict)))
+    click.echo(f"report: {report['report']}")
     click.echo(f"again: pgolf verify {report['submission']} --data {report['data']}")

@@ -74,7 +74,8 @@ def _read(file: Path, sources: dict[str, str]) -> dict[str, Any]:
     from codec.errors import PgolfError
     from codec.measurement.foreign import foreign_ledger
     from codec.storage.atomic_files import read_bytes
-    from packager.script.wrapper import MAGIC, unwrap
+    from packager.script.wrapper import MAGIC
+    from pgolf.scripts import packed_sources
 
     data = read_bytes(file)
     try:
@@ -82,7 +83,7 @@ def _read(file: Path, sources: dict[str, str]) -> dict[str, Any]:
             return {"artifact": foreign_ledger(data)}
         if file.suffix != ".py" and not data.startswith(MAGIC):
             return _weights(file, data)
-        packed = unwrap(data) if data.startswith(MAGIC) else _layers(data)
+        packed = packed_sources(data)
         sources |= packed
         inside = packed or _readable(file)
     except PgolfError as error:
@@ -102,16 +103,6 @@ def _weights(file: Path, data: bytes) -> dict[str, Any]:
         if file.suffix in (".safetensors", ".pt", ".pth", ".ptz", ".bin", ".ckpt"):
             raise
         return {"unknown": {"bytes": len(data), "begins_with": data[:8].hex(" ")}}
-
-
-def _layers(data: bytes) -> dict[str, str]:
-    """{name: source} of what a script of another packer holds, the innermost as __main__; {} for a readable script."""
-    from packager.script.wrapper import MAIN
-    from verify.submission.source_layers import read_source, unwrap
-
-    layers = unwrap(read_source(data))
-    names = [*(layer.name or f"layer_{number}" for number, layer in enumerate(layers[:-1], start=1)), MAIN]
-    return {name: layer.text for name, layer in zip(names, layers, strict=True)} if layers else {}
 
 
 def _readable(file: Path) -> dict[str, str]:

@@ -39,7 +39,7 @@ def _short(outcome: Outcome) -> str:
     if outcome.measured.wrong:
         return outcome.measured.wrong[0][:80]
     first = outcome.measured.rows[0]
-    return ", ".join(f"{name} {shown(value)}" for name, value in list(first.items())[:4])
+    return ", ".join(f"{name} {shown_value(value)}" for name, value in list(first.items())[:4])
 
 
 def gpu_page(result: Result) -> str:
@@ -91,10 +91,10 @@ def _rows(found: Sequence[Row]) -> str:
     """What has more columns than a page is wide stands on its side."""
     names = list(dict.fromkeys(name for row in found for name in row))
     if len(names) <= WIDEST:
-        return _table(names, [[shown(row.get(name)) for name in names] for row in found])
+        return _table(names, [[shown_value(row.get(name)) for name in names] for row in found])
     first, *others = names
-    headers = [first, *(shown(row.get(first)) for row in found)]
-    return _table(headers, [[name, *(shown(row.get(name)) for row in found)] for name in others])
+    headers = [first, *(shown_value(row.get(first)) for row in found)]
+    return _table(headers, [[name, *(shown_value(row.get(name)) for row in found)] for name in others])
 
 
 def _table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
@@ -102,10 +102,10 @@ def _table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def shown(value: Value) -> str:
+def shown_value(value: Value) -> str:
     """A number with four digits, an integer with its commas.
 
-    >>> [shown(each) for each in (None, 98304, 81.3333, 0.00123456, 1234567.8, "yes")]
+    >>> [shown_value(each) for each in (None, 98304, 81.3333, 0.00123456, 1234567.8, "yes")]
     ['-', '98,304', '81.33', '0.001235', '1,234,568', 'yes']
     """
     if value is None:

@@ -126,7 +126,12 @@ def test_demo_ends_with_a_submission_that_verifies_again(pgolf_process, text, tm
     assert report["total_bytes"] == report["artifact_bytes"] + report["code_bytes"] <= report["cap_bytes"] == 16_000_000
     assert report["penalty"] == pytest.approx(report["packed_bpb"] - report["float_bpb"])
     assert {"order-1", "order-2", "order-3", "xz -9"} == set(report["byte_models"])
-    assert sorted(path.name for path in out.iterdir()) == ["data", "run", "submission"]
+    assert sorted(path.name for path in out.iterdir()) == ["data", "report.html", "run", "submission"]
+    page = (out / "report.html").read_text()
+    assert report["report"] == str(out / "report.html")
+    assert f"{report['total_bytes']:,}" in page
+    assert f"{report['packed_bpb']:.4f}" in page
+    assert "<code>--data DIR</code>" not in page  # nothing that the demo knows is left out
     again = pgolf_process("verify", report["submission"], "--data", report["data"], "--limit-tokens", "1500", "--json")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["scores"][0]["bpb"] == pytest.approx(report["packed_bpb"], abs=1e-6)

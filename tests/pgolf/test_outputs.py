@@ -29,6 +29,7 @@ COMMANDS = {
     "audit": ("audit", "--gallery", "-o", "{}"),
     "new": ("new", "tiny", "-o", "{}"),
     "wrap": ("wrap", "packed/train_gpt.py", "-o", "{}"),
+    "report": ("report", "packed", "-o", "{}.html"),
     "record": ("record", "seed.log", "--script", "packed/train_gpt.py", "-o", "{}"),
 }
 WRITES_NOTHING = {"verify", "doctor"}  # but for doctor --gpu, whose minutes test_doctor.py looks after
