@@ -132,6 +132,7 @@ def _extra(module: str, name: str, without: str, how: str = "", at_least: str = 
 NEEDS = (
     Need(name="Python", look=_python, without="nothing works", how="install Python 3.11 or later", essential=True),
     _core("click", "click", "8.1"),
+    _core("constriction", "constriction", "0.4"),
     _core("numpy", "numpy", "1.26"),
     _core("python_minifier", "python-minifier", "3.4.0"),
     _core("safetensors", "safetensors", "0.4.5"),
@@ -188,7 +189,6 @@ NEEDS = (
     ),
     _extra("brotli", "brotli", "recipes and `.ptz` files of brotli; peers in `pgolf measure`", at_least="1.0"),
     _extra("matplotlib", "matplotlib", "`--plot` of `pgolf measure`", at_least="3.8"),
-    _extra("constriction", "constriction", "the oracle of the entropy coder in tests and benchmarks", at_least="0.4"),
     _extra("nncodec", "nncodec", "a row of benchmarks/bench_codec.py", at_least="2.1"),
     _extra("zpaq", "zpaq", "a row of benchmarks/bench_codec.py", at_least="0.3"),
     _extra("tensorboard", "tensorboard", "`--tracker tensorboard`"),

@@ -20,8 +20,6 @@ STATE = {"table": {"dtype": "float32", "shape": [3, 4], "sha256": "5" * 64}}
 SCORE = Score(scorer="sliding", nats=177.0, tokens=179, bytes=222, windows=9, seconds=1.0)
 NATS = np.zeros(0, np.float32)
 RESCORED = Rescored(score=SCORE, state=STATE, length=16, notes=(), missing=(), attempts=(), nats=NATS)
-    score=SCORE, state=STATE, length=16, notes=(), missing=(), attempts=(), nats=np.zeros(0, np.float32)
-)
 FORESIGHT = Foresight(cuts=460, least=150, threshold=0.5, share=0.05, rows=610, repeated=2)
 STRICT = Strict(targets=200, refusal="", mean=0.0, low=-1e-9, high=1e-9)
 FACTS = Facts(
