@@ -94,6 +94,7 @@ def test_the_bound_is_that_of_gaussian_components():
     assert found == pytest.approx(1.53, abs=0.05)  # pi e / 6, what uniform steps cost
 
 
+@pytest.mark.slow
 def test_more_states_come_nearer_to_the_bound():
     uniform, few, many = (ideal_gap(states, 0.2)[1] for states in (1, 4, 16))
     assert uniform == pytest.approx(1.55, abs=0.03)

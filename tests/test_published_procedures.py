@@ -203,6 +203,7 @@ def bench(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_the_command_replays_and_says_that_none_is_legal(checkpoint, data):  # noqa: F811
     done = bench(checkpoint, "--data", data, "--stride", 4, "--json")
     assert done.returncode == 0, done.stderr

@@ -84,6 +84,7 @@ def test_a_lost_matrix_shows_in_every_total_but_the_energy(pgolf, tmp_path):
     assert " / 0.0 " in table
 
 
+@pytest.mark.slow
 def test_a_slow_coder_gets_a_sample_of_a_large_checkpoint(monkeypatch):
     tensors = {f"blocks.{i}.mlp.fc.weight": matrix(0.1, rows=2000) for i in range(3)}
     recipe = load_recipe("pr1176")

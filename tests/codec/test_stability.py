@@ -161,6 +161,7 @@ def test_the_decoder_stays_within_its_budget(shipped):
     assert len(wrap("", modules)) - len(wrap("", {"m": ""})) < 1.25 * DECODER_BYTES
 
 
+@pytest.mark.slow
 def test_thousands_of_tensors():
     source = np.random.default_rng(0)
     many = {

@@ -68,6 +68,7 @@ def test_the_folder_lands_under_cap_minus_margin(small, recipe, tmp_path):
     assert by_name.files["model.bin"] == files["model.bin"]
 
 
+@pytest.mark.slow
 def test_interrupted_and_repeated_it_is_the_same(small, recipe, tmp_path):
     cap = int(0.9 * total(small, recipe))
     asked = options(small, recipe, cap)

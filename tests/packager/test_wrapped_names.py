@@ -188,7 +188,11 @@ def tensors(value, name="w"):
         ({"weights": tensors(1), "config": {"dim": 3}}, 1, ["ignored what is not a tensor: `config`"]),
         ({"model": {"dim": 3}, "module": tensors(2)}, 2, ["ignored what is not a tensor: `model`"]),
         ({"state": {"model": tensors(3), "lr": 1}, "step": 4}, 3, ["ignored what is not a tensor: `step`, `lr`"]),
-        ({"anything": tensors(4), "loss": torch.tensor(1.0), "optimizer": {"state": tensors(9)}}, None, None),
+        (
+            {"anything": tensors(4), "loss": torch.tensor(1.0), "optimizer": {"state": tensors(9)}},
+            4,
+            ["ignored what is not a tensor: `optimizer`", "the weights are those of `anything`; left out, tensors too"],
+        ),
         ({"anything": tensors(4), "optimizer": {"state": {0: tensors(9)}}}, 4, ["ignored what is not a tensor: `opt"]),
         (
             {"model": tensors(7), "best": torch.tensor(1.0), "step": 2},

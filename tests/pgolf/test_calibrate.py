@@ -99,6 +99,7 @@ def test_equal_runs_give_equal_bytes_and_leave_other_folders_alone(pgolf, calibr
     assert re.search(r"both, of the budget +\d+\.\d of 600", done.stdout)
 
 
+@pytest.mark.slow
 def test_gptq_loses_less_of_what_the_layers_give(pgolf, pgolf_process, calibrated, monkeypatch):
     """tr(E H E^T) of what is in the packed artifact, layer by layer and in total; the same bytes with more threads."""
     folder, _ = calibrated

@@ -66,6 +66,7 @@ def test_native_layouts_survive_pack_and_unpack(pgolf, pgolf_process, native, tm
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.slow
 def test_measure_sees_the_tensors_that_pack_packs(pgolf, native):
     preset, path, *_ = native
     done = pgolf("measure", path, "--recipe", preset, "--json")

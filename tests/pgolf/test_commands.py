@@ -117,6 +117,7 @@ def demo(text, out):
     return ("demo", "--text", text, "-o", out, "--steps", "3", "--threads", "1", "--limit-tokens", "1500", "--json")
 
 
+@pytest.mark.slow
 def test_demo_ends_with_a_submission_that_verifies_again(pgolf_process, text, tmp_path):
     out = tmp_path / "demo"
     done = pgolf_process(*demo(text, out))

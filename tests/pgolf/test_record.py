@@ -158,6 +158,7 @@ def check_legality(command, folder, page, *verified, against=()):
     return stated
 
 
+@pytest.mark.slow
 def test_three_seeds_of_tiny(command, tiny, tmp_path):
     data, runs = tiny
     target = tmp_path / "records" / "track_10min_16mb" / "2026-04-18_Tiny"
@@ -522,7 +523,7 @@ def test_a_script_brings_what_it_imports(command, small, tmp_path):
         "record", small[0] / "train.log", "--script", home / "outside" / "run.py", "-o", tmp_path / "o"
     )
     assert (code, out) == (3, "")
-    assert "imports sideways.py from outside its folder" in err
+    assert "run.py: line 1 imports from outside the submission's folder (..sideways); carry the module" in err
 
 
 def test_words_cannot_break_the_page(command, small, tmp_path):

@@ -250,7 +250,7 @@ def test_ctrl_c_leaves_the_earlier_page(made, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pgolf.report.page.page", interrupted)
+    monkeypatch.setattr("pgolf.report.page.report_page", interrupted)
     before = sorted(made.rglob("*"))
     assert main(["report", str(made / "packed"), "-o", str(output)]) == 130
     assert output.read_text() == "earlier"

@@ -31,7 +31,7 @@ from tests.verify.conftest import (
 from tests.verify.test_adaptation import CAUSAL, causal_tensors
 from tests.verify.test_seed_adapter import LENGTHS, README, SEEDS, SMALL, script, written
 from tests.verify.test_source_layers import xz
-from verify.submission_gallery.revealing import script
+from verify.submission_gallery.revealing import script as revealing_script
 
 FAST = ("--threads", "1", "--stride", "4")
 
@@ -117,7 +117,7 @@ def test_scores_side_by_side(command, write_submission, tmp_path):
 
 def test_a_script_s_own_adaptation_counts(command, write_submission):
     """Scored beside the sliding score without being asked for; it is the one that `eval` describes."""
-    code, out, err = command(write_submission(script("ngram_mixture")), "--limit-tokens", 100, "--json")
+    code, out, err = command(write_submission(revealing_script("ngram_mixture")), "--limit-tokens", 100, "--json")
     found = json.loads(out)
     assert (code, err, found["verdict"]) == (0, "", "pass")
     assert [score["scorer"] for score in found["scores"]] == ["sliding", "own"]

@@ -56,6 +56,7 @@ def documents():
     return stdlib_documents()
 
 
+@pytest.mark.slow
 def test_there_is_enough_of_it(documents):
     assert len(documents) > 300
     assert sum(len(d.encode()) for d in documents) > 2_000_000

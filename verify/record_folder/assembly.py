@@ -83,12 +83,14 @@ def write_record(
         _claim(folder, logs, (), None, given, claims)  # judged with it, though not yet with its own levels
         group = read_group([folder])
         comparison = compare(group.sample, target.against, group.bpb_per_nat) if target.against else None
+        shown = _shown(given, group, comparison, target)
+        page = record_page(shown, ())
+        (folder / README).write_bytes(page.encode())  # the settings of its run command are counted bytes
         of_files = _judged(given, folder, group, target.cap)
         findings = (*check_group(group, target.cap, comparison), *of_files)
         _refuse(findings)
         _claim(folder, group, findings, comparison, given, claims)
-        shown = _shown(given, group, comparison, target)
-        spoken = replace(group, readme=record_page(shown, ()))  # claims.significance reads it
+        spoken = replace(group, readme=page)  # claims.significance reads it
         findings = (*check_group(spoken, target.cap, comparison), *of_files)
     (folder / README).write_bytes(record_page(shown, findings).encode())
     sums = sums_of(folder)

@@ -119,8 +119,8 @@ class Submission:
 
 
 def _packages(requirements: Path) -> tuple[str, ...]:
-    """The names of distributions in a requirements.txt, in its order; () without one."""
-    if not requirements.is_file():
+    """The names of distributions in a requirements.txt, in its order; () without one, and of one without any."""
+    if not requirements.is_file() or not requirements.stat().st_size:
         return ()
     text = read_bytes(requirements, MOST_REQUIREMENTS).decode(errors="replace")
     found = [match[0] for line in text.splitlines() if (match := PACKAGE.match(line.strip()))]
