@@ -73,7 +73,8 @@ def test_every_pain_has_a_command_and_its_output():
 def test_it_prints_what_the_page_shows(folder, number):
     shown = BLOCK.findall(PAGE.read_text())[number - 1]
     code, printed = folder.run(shown[1])
-    assert masked(folded(printed)) == masked(shown[2]), "python -m tests.test_pains --write"
+    # Where a line is folded depends on how long its numbers are.
+    assert masked(printed).split() == masked(shown[2]).split(), "python -m tests.test_pains --write"
     assert f"{f' exit={code}' if code else ''}" == shown[0]
 
 
