@@ -12,7 +12,7 @@ HEAD = ("submission", "verify says", "by")
 def submission_row(name: str, played: Played) -> tuple[str, ...]:
     """The cells of a folder: its name, what verify says, and by which rules."""
     if played.refusal:
-        return (name, "refused", played.refusal)
+        return (name, "refused", textwrap.shorten(played.refusal, 80, placeholder=" ..."))
     return (name, "fail" if played.failed else "pass", ", ".join(played.failed or played.warned))
 
 
