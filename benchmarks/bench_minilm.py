@@ -20,12 +20,12 @@ import click
 import numpy as np
 
 from benchmarks.bench_rd import Bench, Report, predicted
+from benchmarks.compared.peers import nncodec_points
+from benchmarks.compared.schemes import Packed, Scheme, best, joint, schemes
+from benchmarks.compared.torchao_peer import torchao_packed, torchao_schemes
 from benchmarks.machine import describe
 from benchmarks.models.minilm import read_minilm
 from benchmarks.models.subjects import SentenceEncoder
-from benchmarks.peers import nncodec_points
-from benchmarks.schemes import Packed, Scheme, best, joint, schemes
-from benchmarks.torchao_peer import torchao_packed, torchao_schemes
 from codec.errors import EnvironmentLacks, UsageError
 from codec.storage.atomic_files import write_bytes
 from codec.storage.json_file import read_json_object

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from benchmarks.leaks import BATCH, LENGTH, PROBED, STRIDE, TARGETS, Leak, found_in, least_found
+from benchmarks.compared.leaks import BATCH, LENGTH, PROBED, STRIDE, TARGETS, Leak, found_in, least_found
 from benchmarks.machine import describe
 from codec.errors import InputError, PgolfError
 from codec.storage.atomic_files import write_bytes

@@ -18,12 +18,8 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.gaussian_bound import component_variances, gap
-from benchmarks.machine import describe
-from benchmarks.models.minilm import read_minilm
-from benchmarks.models.subjects import LanguageModel, SentenceEncoder, Subject, language_model
-from benchmarks.rd_alone import STATES, ideal, speed
-from benchmarks.schemes import (
+from benchmarks.compared.gaussian_bound import component_variances, gap
+from benchmarks.compared.schemes import (
     UNBOUND,
     Packed,
     Scheme,
@@ -33,6 +29,10 @@ from benchmarks.schemes import (
     multiplied,
     schemes,
 )
+from benchmarks.machine import describe
+from benchmarks.models.minilm import read_minilm
+from benchmarks.models.subjects import LanguageModel, SentenceEncoder, Subject, language_model
+from benchmarks.rd_alone import STATES, ideal, speed
 from codec.allocation.damage import added_nats
 from codec.encoder import encode
 from codec.errors import EnvironmentLacks, UsageError

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.gaussian_bound import ideal_gap
+from benchmarks.compared.gaussian_bound import ideal_gap
+from benchmarks.compared.schemes import best
 from benchmarks.machine import high_water
-from benchmarks.schemes import best
 from codec.decoder import decode
 from codec.encoder import encode
 from codec.storage.checkpoint import read_checkpoint

@@ -6,10 +6,10 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from benchmarks import torchao_peer
+from benchmarks.compared import torchao_peer
 from benchmarks.bench_minilm import EQUAL, SHORT, Race, Rows, tables
+from benchmarks.compared.torchao_peer import torchao_packed, torchao_schemes
 from benchmarks.models.subjects import SentenceEncoder
-from benchmarks.torchao_peer import torchao_packed, torchao_schemes
 from codec.errors import EnvironmentLacks
 from tests.test_minilm import subject  # noqa: F401
 

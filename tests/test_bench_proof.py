@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import bench_proof
-from benchmarks.leaks import least_found
+from benchmarks.compared.leaks import least_found
 from codec.errors import InputError
 from tests.conftest import ROOT
 

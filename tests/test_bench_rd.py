@@ -8,9 +8,9 @@ from click.testing import CliRunner
 
 from benchmarks import report_rd
 from benchmarks.bench_rd import bench
-from benchmarks.gaussian_bound import component_variances, gap, ideal_gap, least_distortion
+from benchmarks.compared.gaussian_bound import component_variances, gap, ideal_gap, least_distortion
+from benchmarks.compared.schemes import equal_rates, lmmse, multiplied, scalar, schemes, watersic, without_model
 from benchmarks.models.subjects import language_model
-from benchmarks.schemes import equal_rates, lmmse, multiplied, scalar, schemes, watersic, without_model
 from codec.encoder import encode
 from codec.entropy.models import ENTROPY_MODELS
 from codec.errors import InputError

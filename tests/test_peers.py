@@ -1,4 +1,4 @@
-"""benchmarks/peers.py: what NNCodec's points hold, where it is installed, and what is said where it is not."""
+"""benchmarks/compared/peers.py: what NNCodec's points hold, where it is installed, and what is said where it is not."""
 
 import sys
 from importlib.util import find_spec
@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from benchmarks import peers
+from benchmarks.compared import peers
 from codec.errors import EnvironmentLacks
 
 

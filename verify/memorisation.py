@@ -6,7 +6,6 @@ And long runs of targets that are all but certain: stored text is replayed in st
 
 import hashlib
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from codec.errors import InputError
+from verify.scoring.reservoir import Watched
 from verify.scoring.scorer import Scored, Scorer
 from verify.scoring.token_bytes import BOS
 
@@ -33,18 +33,10 @@ class TargetLosses:
 
     def of(self, scorer: Scorer) -> Scorer:
         """The same scorer, watched."""
-        return _Noted(scorer, self.nats)
+        return Watched(scorer, self._note)
 
-
-class _Noted:
-    def __init__(self, scorer: Scorer, nats: np.ndarray) -> None:
-        self._scorer, self._nats = scorer, nats
-        self.name, self.vocab_size = scorer.name, scorer.vocab_size
-
-    def run(self, tokens: np.ndarray, **how: Any) -> Iterator[Scored]:
-        for scored in self._scorer.run(tokens, **how):
-            self._nats[scored.positions] = scored.nats
-            yield scored
+    def _note(self, scored: Scored) -> None:
+        self.nats[scored.positions] = scored.nats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

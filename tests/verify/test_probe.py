@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.leaks import BATCH, LENGTH, STRIDE, TARGETS, Leak, Text, found_in, least_found, looked
+from benchmarks.compared.leaks import BATCH, LENGTH, STRIDE, TARGETS, Leak, Text, found_in, least_found, looked
 from tests.verify.conftest import BIGRAM
 from tests.verify.test_adaptation import CAUSAL, causal_tensors
 from verify import Settings, Submission, examine

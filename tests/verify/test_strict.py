@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from benchmarks.leaks import LENGTH, TARGETS, Leak, Leaking, Text, scored
+from benchmarks.compared.leaks import LENGTH, TARGETS, Leak, Leaking, Text, scored
 from codec.errors import InputError
 from tests.verify.test_probe import CAUSAL, causal_tensors
 from verify import Settings, Submission, examine

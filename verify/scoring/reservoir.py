@@ -24,7 +24,7 @@ class Sample:
 
     def of(self, scorer: Scorer) -> Scorer:
         """The same scorer, watched."""
-        return _Watched(scorer, self._keep)
+        return Watched(scorer, self._keep)
 
     @property
     def batches(self) -> list[Scored]:
@@ -41,12 +41,15 @@ class Sample:
             self._kept[place] = scored
 
 
-class _Watched:
+class Watched:
+    """The same scorer; keep is told each of its batches."""
+
     def __init__(self, scorer: Scorer, keep: Callable[[Scored], None]) -> None:
         self._scorer, self._keep = scorer, keep
         self.name, self.vocab_size = scorer.name, scorer.vocab_size
 
     def run(self, tokens: np.ndarray, **how: Any) -> Iterator[Scored]:
+        """See `Scorer`."""
         for scored in self._scorer.run(tokens, **how):
             self._keep(scored)
             yield scored

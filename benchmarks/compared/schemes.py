@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import nncodec_points
+from benchmarks.compared.peers import nncodec_points
 from codec.decoder import QuantizedTensor
 from codec.encoder import Tensor, encode
 from codec.entropy.models import ENTROPY_MODELS

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.schemes import Packed
+from benchmarks.compared.schemes import Packed
 from codec.errors import EnvironmentLacks
 
 Config = Callable[[], Any]
