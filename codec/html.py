@@ -1,5 +1,6 @@
 """How a notebook shows a result: its `to_dict`, as tables."""
 
+from collections.abc import Callable
 from html import escape
 from typing import Any
 
@@ -7,12 +8,10 @@ MOST_ROWS = 200
 
 
 class Shown:
-    """A base of results: `_repr_html_`, which notebooks ask for, shows what `to_dict` holds."""
+    """A base of results that have `to_dict`: `_repr_html_`, which notebooks ask for, shows what that holds."""
 
     __slots__ = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        raise NotImplementedError
+    to_dict: Callable[..., dict[str, Any]]
 
     def _repr_html_(self) -> str:
         return html(self.to_dict(), type(self).__name__)

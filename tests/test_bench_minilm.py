@@ -6,8 +6,8 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from benchmarks.compared import torchao_peer
 from benchmarks.bench_minilm import EQUAL, SHORT, Race, Rows, tables
+from benchmarks.compared import torchao_peer
 from benchmarks.compared.torchao_peer import torchao_packed, torchao_schemes
 from benchmarks.models.subjects import SentenceEncoder
 from codec.errors import EnvironmentLacks
