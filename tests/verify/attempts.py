@@ -1,9 +1,9 @@
 """What a script might try: files, messages, other processes, room and privileges.  Python that must be refused.
 ALSO: other answers of the kernel that refuse one of them.
 
-In the code {scratch} and {outside} stand for folders, each with a file, {victim} for another process of the same user,
-{port} for a TCP port somebody listens to, {abstract} for the name of a socket that somebody listens to.  `call(name,
-...)` makes a system call and raises what it answers.
+In the code {scratch} and {outside} stand for folders, each with a file, {temporary} for the system's own folder of
+that kind, {victim} for another process of the same user, {port} for a TCP port somebody listens to, {abstract} for the
+name of a socket that somebody listens to.  `call(name, ...)` makes a system call and raises what it answers.
 """
 
 READING = {
@@ -30,7 +30,7 @@ READING = {
     "list outside": "os.listdir('{outside}')",
     "list by scandir": "list(os.scandir('{outside}'))",
     "list the root": "os.listdir('/')",
-    "list the temporary folder": "os.listdir('/tmp')",
+    "list the temporary folder": "os.listdir('{temporary}')",
     "walk up": "os.listdir('..')",
     "copy from outside": "shutil.copyfile('{outside}/file', '{scratch}/copied')",
     "link from outside": "os.link('{outside}/file', '{scratch}/linked')",
@@ -88,7 +88,7 @@ WRITING = {
     "link to outside": "os.link('{scratch}/file', '{outside}/linked')",
     "move a file out": "os.rename('{scratch}/file', '{outside}/moved')",
     "rename outside": "os.rename('{outside}/file', '{outside}/renamed')",
-    "write to the temporary folder": "open('/tmp/pgolf-attempt', 'w')",
+    "write to the temporary folder": "open('{temporary}/pgolf-attempt', 'w')",
     "write to shared memory": "open('/dev/shm/pgolf-attempt', 'w')",
     "share memory by name": "multiprocessing.shared_memory.SharedMemory('pgolf-attempt', True, 64)",
     "write to a home folder": "open('/root/pgolf-attempt', 'w')",
@@ -232,9 +232,9 @@ PRIVILEGES = {
     "another personality": "call('personality', 0x0400000)",
     "mount": "call('mount', b'none', b'{scratch}', b'tmpfs', 0, None)",
     "mount the new way": "call('fsopen', b'tmpfs', 0)",
-    "move a mount": "call('move_mount', -100, b'/tmp', -100, b'/mnt', 0)",
-    "copy a mount": "call('open_tree', -100, b'/tmp', 1)",
-    "unmount": "call('umount2', b'/tmp', 2)",
+    "move a mount": "call('move_mount', -100, b'{temporary}', -100, b'/mnt', 0)",
+    "copy a mount": "call('open_tree', -100, b'{temporary}', 1)",
+    "unmount": "call('umount2', b'{temporary}', 2)",
     "change the root": "os.chroot('{scratch}')",
     "turn the root": "call('pivot_root', b'{scratch}', b'{scratch}')",
     "set the clock": "time.clock_settime(time.CLOCK_REALTIME, time.clock_gettime(time.CLOCK_REALTIME))",

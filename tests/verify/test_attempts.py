@@ -141,6 +141,7 @@ def tried(request, tmp_path_factory):
             "victim": victim.pid,
             "port": port.getsockname()[1],
             "abstract": abstract,
+            "temporary": tempfile.gettempdir(),
         }
         attempts = {name: code.format(**names) for name, code in ATTEMPTS.items()}
         limits = Limits(scratch=str(scratch), memory_bytes=4 * 10**9).to_json()
@@ -198,5 +199,7 @@ def test_afterwards_nothing_has_changed(tried):
     assert tried["messages"] == []
     assert tried["disk"] <= SCRATCH_BYTES
     assert tried["memory"] <= 4 * 10**9
-    assert [path for path in ("/tmp/pgolf-attempt", "/dev/shm/pgolf-attempt") if os.path.exists(path)] == []
+    assert [
+        path for path in (f"{tempfile.gettempdir()}/pgolf-attempt", "/dev/shm/pgolf-attempt") if os.path.exists(path)
+    ] == []
     assert set(tried["missing"]) <= {sandbox.THREADS}
