@@ -115,7 +115,7 @@ def _bar(label: str, total: int, clock: TimeLeft) -> Iterator[Progress]:
         file=sys.stderr,
         show_pos=True,
         show_eta=False,  # click's counts the time before the first report, and shows one without progress
-        item_show_func=lambda note: f"{note or ''}{clock}".removeprefix(", "),
+        item_show_func=lambda note: ((note or "") + str(clock)).removeprefix(", "),
     ) as bar:
 
         def report(done: int, note: str) -> None:
