@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import sys
 import threading
 import time
@@ -73,11 +74,14 @@ def progress(label: str, total: int, *, left: bool = True, most: bool = False) -
             report(total, "")
 
 
+LATE = 2.0  # seconds
+
+
 class TimeLeft:
     """As text: ", 0:01:30 left", by the pace since the first report: loading a model comes before it, and once.
 
     A second pass, which counts from the beginning again, has a pace of its own.  Before there is a pace, and where a
-    step takes longer than it let expect, the text is the time so far.
+    step takes longer than it let expect, or the end is reached and work goes on, the text is the time so far.
     """
 
     def __init__(self, total: int, *, left: bool = True, most: bool = False) -> None:
@@ -95,9 +99,10 @@ class TimeLeft:
     def __str__(self) -> str:
         now = time.monotonic()
         moving = self._first < self._done
-        if moving and (self._done >= self._total or not self._left):
+        ended = moving and self._done >= self._total
+        if moving and (ended or not self._left) and now - self._told < LATE:
             return ""
-        if moving:
+        if moving and self._left and not ended:
             pace = (self._told - self._started) / (self._done - self._first)
             seconds = round(pace * (self._total - self._done) - (now - self._told))
             if seconds >= 0:
@@ -109,13 +114,17 @@ class TimeLeft:
 @contextmanager
 def _bar(label: str, total: int, clock: TimeLeft) -> Iterator[Progress]:
     lock = threading.Lock()
+
+    def beside(note: str | None) -> str:
+        return f"{note or ''}{clock}".removeprefix(", ")
+
     with click.progressbar(
         length=total,
         label=label,
         file=sys.stderr,
         show_pos=True,
         show_eta=False,  # click's counts the time before the first report, and shows one without progress
-        item_show_func=lambda note: ((note or "") + str(clock)).removeprefix(", "),
+        item_show_func=beside,
     ) as bar:
 
         def report(done: int, note: str) -> None:
@@ -167,7 +176,12 @@ def _every(seconds: float, tick: Callable[[], None]) -> Iterator[None]:
             tick()
 
     thread = threading.Thread(target=run, daemon=True)
-    thread.start()
+    # It inherits the mask: signals are for the thread that works, which may hold them back (pgolf.doctor.examination).
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
         yield
     finally:

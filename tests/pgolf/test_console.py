@@ -122,6 +122,17 @@ def test_the_time_goes_on_while_nothing_is_reported(monkeypatch, capsys, tick):
     assert capsys.readouterr().err.splitlines() == [f"packing: 10/100 code, {text}" for text in times]
 
 
+def test_what_goes_on_at_the_end_is_seen(monkeypatch, tick):
+    terminal, clock = Terminal(), Clock(monkeypatch)
+    monkeypatch.setattr(console.sys, "stderr", terminal)
+    with progress("training", 100, left=False) as report:
+        for done in (0, 100):
+            report(done, "validating")
+        clock.now += 4
+        tick()
+    assert drawn(terminal)[-2:] == ["validating", "validating, 0:00:04 so far"]
+
+
 def test_a_terminal_is_drawn_again_each_second(monkeypatch, tick):
     terminal, clock = Terminal(), Clock(monkeypatch)
     monkeypatch.setattr(console.sys, "stderr", terminal)

@@ -13,6 +13,8 @@ from codec.storage.token_shards import shard_bytes
 from pgolf.__main__ import COMMANDS as EVERY
 from pgolf.__main__ import main, root
 from tests.packager.conftest import checkpoint, data  # noqa: F401
+from verify.audit.gallery import audit_all
+from verify.audit.gallery.exhibits import find_exhibit
 
 COMMANDS = {
     "data": ("data", "text.txt", "--vocab-size", "300", "-o", "{}"),
@@ -168,7 +170,8 @@ def test_ctrl_c_at_the_last_moment_leaves_nothing_half_written(here, capsys, mon
     before = tree(here)
     monkeypatch.setattr("os.replace", interrupted)
     monkeypatch.setattr("os.rename", interrupted)
-    monkeypatch.setattr("verify.audit.gallery.audit_all", lambda progress: {})  # a minute, and not what is asked here
+    one = [find_exhibit("sliding")]  # all of them take a minute
+    monkeypatch.setattr("verify.audit.gallery.audit_all", lambda progress: audit_all(one))
     code = main([part.format("out") for part in COMMANDS[command]])
     assert (code, capsys.readouterr().err.splitlines()[-1]) == (130, "Error: interrupted")
     assert any("out" in target for target in reached)
