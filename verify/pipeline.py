@@ -311,6 +311,7 @@ def _proven(
         with bar("scoring from prefixes", min(proof.strict, heldout.targets)) as progress:
             start = partial(running, *subject, settings)
             strict = score_alone(start, run, rng, count=proof.strict, noise=prefix.noise, progress=progress)
+            progress(min(proof.strict, heldout.targets), "")  # a script may refuse prefixes
     return packed, prefix, strict
 
 

@@ -47,7 +47,7 @@ LONG = {
     ("report", CHECKPOINT, "-o", "{}.html"): ["report checkpoint.safetensors"],
     (*COMMANDS["measure"], "--recipe", "pr162-small", "--recipe", "best", "--peer", "zlib-9"): ["measure"],
     (*VERIFY, "--checkpoint", CHECKPOINT): FLOATS,
-    ("data", "--embedded", "--vocab-size", "300", "-o", "{}"): ["standard library", "encoding"],
+    ("data", "--embedded", "--vocab-size", "1024", "-o", "{}"): ["standard library", "encoding"],
     (*VERIFY, "--strict", "4", "--score", "slot", "--score", "ttt", "--fresh", "text.txt"): [
         "reading",
         *SCORED,
