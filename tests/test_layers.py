@@ -143,7 +143,7 @@ WINGS = {
         "console": set(),
         "data_origin": set(),
         "doctor": {"console"},
-        "evaluation": set(),
+        "evaluation": {"console"},
         "fit_report": {"console"},
         "fresh_text": set(),
         "options": set(),
