@@ -8,9 +8,9 @@ from codec.progress import Progress
 from codec.quantization.recipe import Recipe
 
 UNITS = 1000  # of all stages together
-# What other work costs beside encoding as many weights, which takes 6 s for 36 M: rounding by a rule or jointly, as
-# recipe `best` does, and decoding.
-RULE, JOINT, DECODE = 0.2, 20.0, 0.4
+# What other work costs beside encoding as many weights, which takes 6 s for 36 M: rounding by a rule (1 s) or jointly,
+# as recipe `best` does (50 s, of 11 s for its levels), and decoding.
+RULE, JOINT, DECODE = 0.2, 5.0, 0.4
 
 
 class Stages:

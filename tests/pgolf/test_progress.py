@@ -12,9 +12,9 @@ from tests.pgolf.test_outputs import COMMANDS, here, made  # noqa: F401
 from verify.audit.gallery import EXHIBITS
 from verify.submission_gallery import FOLDERS
 
-# command -> what it took, start and imports of torch included: an artifact and a checkpoint of 36 M weights, all 28
-# records of a folder, a machine.  A bar would be gone before it is read.
-SHORT = {"inspect": "1.7 s", "compare": "0.9 s", "record": "1 s", "doctor": "1.5 s, without --gpu"}
+# command -> what it took on two cores, of which a second or two are imports: a submission of 36 M weights, all folders
+# of ../shared/data/records, three runs beside such a submission's artifact, a machine.
+SHORT = {"inspect": "1.7 s", "compare": "1.0 s", "record": "2.6 s", "doctor": "1.5 s, without --gpu"}
 SMALL = ("--seq-len", "16", "--stride", "8")
 VERIFY = ("verify", "packed", "--data", "data", *SMALL, "--limit-tokens", "64", "--cap", "1000000")
 SCORED, KNOWN = ["scoring", "looking for foresight"], "looking for known text"
