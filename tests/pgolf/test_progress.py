@@ -31,11 +31,9 @@ BARS = {
     COMMANDS["unpack"]: ["decode"],
     COMMANDS["encode"]: ["encode"],
     COMMANDS["calibrate"]: ["calibrate"],
-    ("calibrate", CHECKPOINT, "--source", "self", "--sequences", "3", "--batch", "2", "-o", "{}"): ["calibrate"],
     COMMANDS["inspect"]: [],
     COMMANDS["measure"]: ["measure"],
     COMMANDS["compare"]: [],
-    COMMANDS["new"]: ["wrap"],
     COMMANDS["wrap"]: ["wrap"],
     COMMANDS["report"]: ["report packed"],
     ("report", "packed/model.bin", "seed.log", "-o", "{}.html"): ["report model.bin", "report runs"],
@@ -43,6 +41,8 @@ BARS = {
     ("doctor",): [],
 }
 LONG = {
+    COMMANDS["new"]: ["wrap"],
+    ("calibrate", CHECKPOINT, "--source", "self", "--sequences", "3", "--batch", "2", "-o", "{}"): ["calibrate"],
     ("pack", CHECKPOINT, "--recipe", "pr162-small", "--fit", "--cap", "120000", "-o", "{}"): ["pack"],
     ("pack", CHECKPOINT, "--bits-per-weight", "6", "-o", "{}"): ["pack"],
     ("encode", CHECKPOINT, "--recipe", "pr162-small", "--bytes", "60000", "-o", "{}"): ["encode"],
