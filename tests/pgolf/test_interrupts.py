@@ -124,7 +124,7 @@ def gone(family):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-@pytest.mark.parametrize(("arguments", "screen"), LEFT_NOTHING, ids=lambda each: " ".join(each)[:60])
+@pytest.mark.parametrize(("arguments", "screen"), LEFT_NOTHING, ids=[screen for _, screen in LEFT_NOTHING])
 def test_ctrl_c_leaves_no_process_no_scratch_and_no_output(place, temporary, arguments, screen):
     before = tree(place)
     code, shown, family = interrupted(place, temporary, arguments, screen)
