@@ -9,7 +9,6 @@ packages that are installed take part.  Rows are written as they are made; those
 """
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -59,18 +58,16 @@ class Race:
 
     def run(self, name: str, aim: float | str, pack: Callable[[], Packed]) -> int | None:
         """Pack, score, add a row; the bytes, None where the package is missing."""
-        started = time.perf_counter()
         try:
             packed = pack()
         except EnvironmentLacks as error:
             click.echo(f"{name} is left out: {error.message}")
             return None
-        seconds = time.perf_counter() - started
         figures = self.subject.score(packed.weights)
         about = {"scheme": name, "aim": aim, "weights": self.weights, "bytes": packed.bytes}
         bits = 8 * packed.bytes / self.weights
         nats = predicted(self.subject.calibrate(), self.tensors, packed)
-        self.add({**about, "bits": bits, "predicted": nats, **figures, "seconds": seconds})
+        self.add({**about, "bits": bits, "predicted": nats, **figures})
         return packed.bytes
 
     def best(self, limit: int) -> Packed:
