@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from codec.allocation.damage import added_nats
-from codec.allocation.fit import STAGES as FIT_STAGES
 from codec.allocation.fit import fit_recipe
+from codec.allocation.fit_stages import fit_stages, fitting
 from codec.allocation.plan import FittedRecipe
 from codec.decoder import QuantizedTensor, read_meta, unpack
 from codec.encoder import Tensor, artifact_meta, encode
@@ -36,7 +36,9 @@ from codec.storage.atomic_files import read_bytes, within
 from codec.storage.calibration_file import Layers, read_layers
 from codec.storage.checkpoint import NOTES
 from codec.storage.safetensors_file import KNOWN, TAGS, Stored, checkpoint_sha256, read_stored, write_stored
+from codec.work import DECODE, UNITS, Stages, quantizing
 
+STAGES = UNITS  # what progress is told in all
 ARTIFACT = "model.bin"  # of a submission's folder
 SAFETENSORS = "safetensors"  # metadata: dtypes of plain tensors, and the checkpoint's own metadata
 PASSING = ("BF16", "F16")  # what a recipe leaves as a float stays as it was, if it was one of these
@@ -111,11 +113,6 @@ class DecodedModel(Shown):
         return {"tensors": len(self.tensors), "weights": self.weights, "meta": self.meta}
 
 
-def stages(fits: bool) -> int:
-    """How many `encode_checkpoint` reports."""
-    return 2 + (FIT_STAGES if fits else 1)
-
-
 def encode_checkpoint(
     path: str | Path,
     recipe: str | Recipe = DEFAULT_RECIPE,
@@ -128,7 +125,7 @@ def encode_checkpoint(
     """path: a safetensors file, an index of shards, or the folder of either.  recipe: a name, a TOML file, or itself.
 
     artifact_bytes, bits_per_weight: fit the recipe's steps to a size, in all or for each float weight.
-    calibration: a file of `trainer.Hooks` or `pgolf calibrate`.  progress: told how many of `stages` are done.
+    calibration: a file of `trainer.Hooks` or `pgolf calibrate`.  progress: told how many of STAGES are done.
 
     Raises: UsageError for two sizes or an unknown recipe; InputError for a checkpoint or calibration that cannot be
     used; LimitError when no steps fit.
@@ -142,23 +139,26 @@ def encode_checkpoint(
     weights = weight_count({name: each for name, each in values.items() if each.dtype.kind == "f"})
     tensors = {name: stored[name].array if _stays(rules, stored[name], name) else each for name, each in values.items()}
     layers = read_layers(calibration, path, values, checkpoint_sha256) if calibration else None
+    every = sum(each.size for each in tensors.values())
     limit = artifact_bytes if bits_per_weight is None else int(bits_per_weight * weights / 8)
     meta, artifact = _meta(metadata), partial(_encoded, stored)
+    first = {"quantize": quantizing(rules, tensors)} if limit is None else {"fit": fitting(rules, tensors)}
+    stages = Stages(progress, {**first, "encode": every, "compare": DECODE * every})
     with within(path):
         plan = None
         if limit is not None:
-            report = partial(_shifted, progress)
-            plan = fit_recipe(tensors, rules, limit, meta, layers, report, artifact)
+            plan = fit_recipe(
+                tensors, rules, limit, meta, layers, stages.of("fit", fit_stages(rules, tensors)), artifact
+            )
             rules, treated = plan.recipe, plan.treated
         else:
-            every = sum(each.size for each in tensors.values())
-            treated = quantize_checkpoint(tensors, rules, layers, partial(_percent, progress, every))
-        progress(stages(limit is not None) - 1, "encode")
+            treated = quantize_checkpoint(tensors, rules, layers, stages.of("quantize", every))
+        stages.begin("encode")
         blob = artifact(treated, {**meta, "recipe": rules.name})
     kept = _passing(stored, treated)
+    stages.begin("compare")
     lost = losses(values, {name: values[name] if name in kept else each for name, each in treated.items()})
-    progress(stages(limit is not None), "")
-    return EncodedModel(
+    found = EncodedModel(
         artifact=blob,
         recipe=rules.name,
         weights=weights,
@@ -169,6 +169,8 @@ def encode_checkpoint(
         notes=(*rounding_notes(rules, tensors, layers), *loss_notes(lost)),
         fitted=plan,
     )
+    stages.end()
+    return found
 
 
 def decode_checkpoint(path: str | Path) -> DecodedModel:
@@ -273,11 +275,3 @@ def _checked(notes: Any) -> tuple[dict[str, str], dict[str, str]]:
     if not all(isinstance(each, dict) and all(isinstance(text, str) for text in each.values()) for each in found):
         raise CodecError("says something of its dtypes or metadata that is no text", hint="the file is damaged")
     return found[0], found[1]  # type: ignore[return-value]
-
-
-def _shifted(progress: Progress, done: int, note: str) -> None:
-    progress(1 + done, note)
-
-
-def _percent(progress: Progress, weights: int, done: int, tensor: str) -> None:
-    progress(1, f"quantize, {100 * done // max(weights, 1)} %, {tensor}")

@@ -11,11 +11,12 @@ from typing import Any
 from codec.budget import PARAMETER_GOLF
 from codec.decoder import MAGIC
 from codec.errors import InputError, LimitError, UsageError
+from codec.progress import Bar, silent_bar
 from codec.storage.atomic_files import new_folder, read_bytes
 from packager.reference import SCRIPT
 from packager.requirements import requirements
 from packager.script.bundle import Bundle
-from packager.script.packed_script import packed_script
+from packager.script.packed_script import packed_script, steps
 from packager.script.wrapper import Form
 from packager.submission import DECODER, README, RECORD, REQUIREMENTS, record_head
 
@@ -52,7 +53,7 @@ class OwnSubmission:
         return self.code_bytes + self.artifact_bytes
 
 
-def plan_own_submission(options: OwnArtifactOptions) -> OwnSubmission:
+def plan_own_submission(options: OwnArtifactOptions, bar: Bar = silent_bar) -> OwnSubmission:
     """Wrap the script and describe the folder; nothing is written.
 
     Raises: LimitError over the cap; InputError for a script that cannot be packed, or an artifact of this toolkit
@@ -67,7 +68,10 @@ def plan_own_submission(options: OwnArtifactOptions) -> OwnSubmission:
             where=str(options.artifact),
             hint="import `decode` from codec.decoder there, or pass the artifact that the script itself writes",
         )
-    code = packed_script(options.parts, str(options.script), minified=options.minified, form=options.form)
+    with bar("pack", steps(options.parts)) as step:
+        code = packed_script(
+            options.parts, str(options.script), minified=options.minified, form=options.form, progress=step
+        )
     total = len(code) + len(blob)
     if total > options.cap:
         raise LimitError(
@@ -87,14 +91,14 @@ def plan_own_submission(options: OwnArtifactOptions) -> OwnSubmission:
     return OwnSubmission(files=files, code_bytes=len(code), artifact_bytes=len(blob))
 
 
-def build_own_submission(options: OwnArtifactOptions, folder: Path) -> OwnSubmission:
+def build_own_submission(options: OwnArtifactOptions, folder: Path, bar: Bar = silent_bar) -> OwnSubmission:
     """Plan and write the folder, complete or not at all; an earlier one with the same files is replaced.
 
     Raises: as `plan_own_submission`; UsageError when `folder` holds something else.
     """
     wanted = {SCRIPT, options.artifact.name, REQUIREMENTS, RECORD, README}
     with new_folder(folder, replaces=lambda names: names == wanted) as temporary:
-        submission = plan_own_submission(options)
+        submission = plan_own_submission(options, bar)
         for name, content in submission.files.items():
             (temporary / name).write_bytes(content)
     return submission

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from codec.progress import Bar, silent_bar
 from codec.storage.atomic_files import new_folder
 from packager.reference import PRESET, RECIPE, SCRIPT, Training, reference_bundle
 from packager.requirements import requirements
-from packager.script.packed_script import packed_script
+from packager.script.packed_script import packed_script, steps
 from packager.script.wrapper import Form
 from packager.submission import REQUIREMENTS
 
@@ -26,11 +27,13 @@ class Scaffold:
         return len(self.files[SCRIPT])
 
 
-def scaffold(training: Training, *, minified: bool = True, form: Form = "safe") -> Scaffold:
+def scaffold(training: Training, *, minified: bool = True, form: Form = "safe", bar: Bar = silent_bar) -> Scaffold:
     """minified: False keeps the sources inside the packed script as they are written."""
     parts = reference_bundle(training)
+    with bar("wrap", steps(parts)) as progress:
+        code = packed_script(parts, SCRIPT, minified=minified, form=form, progress=progress)
     files = {
-        SCRIPT: packed_script(parts, SCRIPT, minified=minified, form=form),
+        SCRIPT: code,
         REQUIREMENTS: requirements(parts.requires, parts.optional).encode(),
         f"{SOURCE}/{SCRIPT}": training.source().encode(),
         f"{SOURCE}/{PRESET}": training.preset.encode(),

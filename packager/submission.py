@@ -9,13 +9,14 @@ import platform
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from importlib import metadata
 from importlib.util import decode_source
 from pathlib import Path
 from typing import Any
 
-from codec.allocation.fit import STAGES as FIT_STAGES
+import numpy as np
+
+from codec.allocation.fit_stages import fit_stages, fitting
 from codec.allocation.plan import FittedRecipe
 from codec.budget import PARAMETER_GOLF
 from codec.encoder import artifact_meta, encode
@@ -26,17 +27,18 @@ from codec.measurement.losses import loss_notes, losses
 from codec.measurement.weight_count import weight_count
 from codec.model_file import predicted_nats
 from codec.progress import Progress, silent
-from codec.quantization.recipe import quantize_checkpoint, rounding_notes
+from codec.quantization.recipe import Recipe, quantize_checkpoint, rounding_notes
 from codec.quantization.recipe_files import DEFAULT_RECIPE, load_recipe, recipe_text
 from codec.storage.atomic_files import new_folder, read_bytes, within
 from codec.storage.calibration_file import read_layers, sha256
+from codec.work import DECODE, UNITS, Stages, quantizing
 from packager.fitting import check_fit, fitted
 from packager.importers.imported import STORED, Imported
 from packager.importers.read_any import read_any
 from packager.reference import SCRIPT, Training, reference_bundle
 from packager.requirements import requirements
 from packager.script.bundle import Bundle, bundle
-from packager.script.packed_script import packed_script
+from packager.script.packed_script import packed_script, steps
 from packager.script.wrapper import Form
 from packager.trial_load import trial_load
 
@@ -44,7 +46,8 @@ ARTIFACT, RECORD, LOG = "model.bin", "submission.json", "train.log"
 LEDGER, README, REQUIREMENTS = "ledger.json", "README.md", "requirements.txt"
 FILES = {SCRIPT, ARTIFACT, RECORD, LEDGER, README, REQUIREMENTS}  # and a log: no record of others has model.bin
 DECIDING = ("numpy", "python-minifier")  # packages whose version can change the bytes of a submission
-STAGES = 4  # and as many as FIT_STAGES between, when steps are fitted
+STAGES = UNITS  # of a plan, whose costs are these
+CODE = 25_000_000  # weights that are encoded in the time that minifying takes, for a script that trains
 LOGGED_TOTAL = re.compile(rb"^Total submission size PGA1: (\d+) bytes$", re.MULTILINE)
 GUESSED = "guessed"  # metadata: switches of the model that nobody stated
 DECODER = "codec.decoder"  # the module that reads artifacts
@@ -151,7 +154,7 @@ class PackedSubmission(Shown):
 def plan_submission(options: PackOptions, progress: Progress = silent) -> PackedSubmission:
     """Quantize, encode, wrap, let the reference script load the artifact, and describe; nothing is written.
 
-    progress: told the number of stages done, of `stages(options)`, and the stage that begins.
+    progress: told how many of STAGES are done, and what is at work.
     Raises: LimitError over the cap, or when no steps fit; InputError for a checkpoint or script that cannot be packed;
     UsageError for an unknown recipe or a cap below 1; as `trial_load`.
     """
@@ -169,7 +172,9 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
             where=str(options.checkpoint),
             hint="train with `pgolf train`, or pass --script FILE",
         )
-    progress(0, "code")
+    weights = sum(each.size for each in imported.tensors.values())
+    stages = Stages(progress, _costs(options, recipe, imported.tensors, weights))
+    stages.begin("code")
     preset = None if options.script or options.recipe == STORED else options.preset_of(notes)
     parts = _bundle(options, preset)
     if options.script is not None and DECODER not in parts.modules:
@@ -178,31 +183,37 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
             where=str(options.script),
             hint="import `decode` from codec.decoder there, or pack what the script itself wrote with --artifact FILE",
         )
-    code = packed_script(parts, str(options.script or SCRIPT), minified=options.minified, form=options.form)
-    progress(1, "quantize")
+    code = packed_script(
+        parts,
+        str(options.script or SCRIPT),
+        minified=options.minified,
+        form=options.form,
+        progress=stages.of("code", steps(parts)),
+    )
+    stages.begin("quantize")
     meta = {**artifact_meta(notes), **{key: notes[key] for key in (GUESSED,) if notes.get(key)}}
     layers = read_layers(options.hessians, options.checkpoint, imported.tensors) if options.hessians else None
     plan = None
     with within(options.checkpoint):
         if recipe and options.fits:
-            report = partial(_shifted, progress)
+            report = stages.of("quantize", fit_stages(recipe, imported.tensors))
             floats = {name: each for name, each in imported.tensors.items() if each.dtype.kind == "f"}
             goal = options.goal(len(code), weight_count(floats))
             plan = fitted(imported, recipe, layers, goal=goal, code_bytes=len(code), meta=meta, progress=report)
             recipe, treated = plan.recipe, plan.treated
         elif recipe:
-            weights = sum(each.size for each in imported.tensors.values())
-            treated = quantize_checkpoint(imported.tensors, recipe, layers, partial(_quantizing, progress, weights))
+            treated = quantize_checkpoint(imported.tensors, recipe, layers, stages.of("quantize", weights))
         else:
             treated = imported.decodable_levels()
-    progress(stages(options) - 2, "encode")
+    stages.begin("encode")
     name = recipe.name if recipe else STORED
     lost = rounding_notes(recipe, imported.tensors, layers) if recipe else ()
     damage = loss_notes(losses(imported.tensors, treated)) if recipe else ()
     blob = encode(treated, {**meta, "recipe": name})
-    progress(stages(options) - 1, "decode again")
+    stages.begin("decode again")
     costs = ledger(blob, copies(imported.tensors))
     _check_cap(len(code), costs, options.cap)
+    stages.begin("load as the script does")
     if options.script is None:
         trial_load(code, blob, treated, SCRIPT)
     log, left_out = _log(options.checkpoint, len(code), len(blob))
@@ -216,7 +227,7 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
     record = _record(options, notes, name, files)
     trains = None if options.script else preset is not None
     files |= {RECORD: _json(record), README: _readme(record, trains, LOG in files).encode()}
-    progress(stages(options), "")
+    stages.end()
     return PackedSubmission(
         files=files,
         ledger=costs,
@@ -229,17 +240,17 @@ def plan_submission(options: PackOptions, progress: Progress = silent) -> Packed
     )
 
 
-def stages(options: PackOptions) -> int:
-    """How many a plan has."""
-    return STAGES + FIT_STAGES if options.fits else STAGES
-
-
-def _quantizing(progress: Progress, weights: int, done: int, tensor: str) -> None:
-    progress(1, f"quantize, {100 * done // max(weights, 1)} %, {tensor}")
-
-
-def _shifted(progress: Progress, done: int, note: str) -> None:
-    progress(1 + done, f"fit: {note}")
+def _costs(
+    options: PackOptions, recipe: Recipe | None, tensors: Mapping[str, np.ndarray], weights: int
+) -> dict[str, float]:
+    work = fitting if options.fits else quantizing
+    return {
+        "code": CODE if options.minified else CODE / 10,
+        "quantize": work(recipe, tensors) if recipe else 0.0,
+        "encode": weights,
+        "decode again": DECODE * weights,
+        "load as the script does": DECODE * weights,
+    }
 
 
 def build_submission(options: PackOptions, folder: Path, progress: Progress = silent) -> PackedSubmission:

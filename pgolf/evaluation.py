@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from codec.progress import Progress, silent
+from pgolf.console import TimeLeft
+
 if TYPE_CHECKING:
     from trainer.model.gpt import GPT
     from trainer.presets.preset import Preset
@@ -23,7 +26,27 @@ def fit_vocabulary(preset: "Preset", tokenizer: Path) -> "Preset":
     return preset.with_vocabulary(len(TokenBytes.from_tokenizer(tokenizer).length), str(tokenizer))
 
 
-def sliding_evaluation(heldout: "HeldOut", length: int, stride: int = STRIDE) -> "Evaluate":
+class TrainingBar:
+    """The bar of a run, which stands still while the model is validated and then tells of that."""
+
+    def __init__(self, report: Progress, targets: int) -> None:
+        self._report, self._targets, self._step = report, targets, 0
+        self._left = TimeLeft(targets)
+
+    def step(self, done: int, note: str) -> None:
+        """Steps done."""
+        self._step = done
+        self._report(done, note)
+
+    def validating(self, done: int, note: str) -> None:
+        """Targets done."""
+        self._left.tell(done)
+        self._report(self._step, f"validating, {100 * done // self._targets} %, {note}{self._left}")
+
+
+def sliding_evaluation(
+    heldout: "HeldOut", length: int, stride: int = STRIDE, progress: Progress = silent
+) -> "Evaluate":
     """(val_loss, val_bpb) of a model by exact sliding windows over the held-out targets, which ranks share."""
     import torch
 
@@ -41,7 +64,7 @@ def sliding_evaluation(heldout: "HeldOut", length: int, stride: int = STRIDE) ->
             device=model.tok_emb.weight.device,
         )
         ranks = Ranks.joined(failures_mean_loss) if torch.distributed.is_initialized() else 1
-        score = total(scorer, heldout.tokens, heldout.token_bytes, batch=BATCH, ranks=ranks)
+        score = total(scorer, heldout.tokens, heldout.token_bytes, batch=BATCH, ranks=ranks, progress=progress)
         return score.loss, score.bpb
 
     return evaluate

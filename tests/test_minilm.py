@@ -3,6 +3,7 @@
 import json
 import math
 import zipfile
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -66,11 +67,24 @@ def random_weights(vocabulary=16, width=24):
 def subject():
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
-    encoder = Encoder(
-        weights={name: torch.tensor(array) for name, array in random_weights(97, WIDTH).items()}, heads=HEADS
-    )
+    encoder = Encoder({name: torch.tensor(array) for name, array in random_weights(97, WIDTH).items()}, HEADS)
     calibration, heldout = (torch.randint(97, (count, 32), generator=generator) for count in (64, 48))
     return MiniLM(encoder=encoder, calibration=calibration, heldout=heldout)
+
+
+@contextmanager
+def seen_by(encoder):
+    """Name of a matrix -> its inputs and outputs."""
+    seen = {}
+
+    def watch(name):
+        return lambda module, inputs, outputs: seen.update({name: (inputs[0].detach(), outputs.detach())})
+
+    linear = {name: each for name, each in encoder.named_modules() if isinstance(each, torch.nn.Linear)}
+    hooks = [each.register_forward_hook(watch(f"{name}.weight")) for name, each in linear.items()]
+    yield seen
+    for hook in hooks:
+        hook.remove()
 
 
 def test_the_body_is_six_matrices_a_layer(subject):
@@ -88,7 +102,7 @@ def test_unchanged_matrices_change_nothing(subject):
 def test_the_output_error_is_the_energy_of_the_difference(subject):
     changed = {name: array * np.float32(1.1) for name, array in subject.tensors.items()}
     before, after = (
-        subject.encoder.with_body(body).hidden(subject.heldout).double() for body in (subject.tensors, changed)
+        subject.encoder.with_body(body)(subject.heldout).detach().double() for body in (subject.tensors, changed)
     )
     error = subject.output_error(changed)
     ratio = float((after - before).square().sum() / before.square().sum())
@@ -99,22 +113,22 @@ def test_the_output_error_is_the_energy_of_the_difference(subject):
 
 def test_attention_is_softmax_over_all_tokens(subject):
     """The first layer's mixture for one head, written out."""
-    seen = {}
-    subject.encoder.hidden(subject.heldout[:1], lambda name, x, y: seen.setdefault(name, (x[0], y[0])))
+    with seen_by(subject.encoder) as seen:
+        subject.encoder(subject.heldout[:1])
     query, key, value = (
-        seen[f"encoder.layer.0.attention.self.{each}.weight"][1][:, : WIDTH // HEADS]
+        seen[f"encoder.layer.0.attention.self.{each}.weight"][1][0, :, : WIDTH // HEADS]
         for each in ("query", "key", "value")
     )
     mixed = (query @ key.T / math.sqrt(WIDTH // HEADS)).softmax(-1) @ value
-    inputs = seen["encoder.layer.0.attention.output.dense.weight"][0]
+    inputs = seen["encoder.layer.0.attention.output.dense.weight"][0][0]
     torch.testing.assert_close(inputs[:, : WIDTH // HEADS], mixed)
 
 
 def test_hessians_are_second_moments_of_a_batch(subject):
     layers = subject.calibrate(sequences=64)
-    inputs = []
-    subject.encoder.hidden(subject.calibration, lambda name, x, y: inputs.append(x) if name == WEIGHT else None)
-    x_NC = inputs[0].flatten(0, 1).double().numpy()
+    with seen_by(subject.encoder) as seen:
+        subject.encoder(subject.calibration)
+    x_NC = seen[WEIGHT][0].flatten(0, 1).double().numpy()
     assert layers.batch_tokens == 16 * 32
     np.testing.assert_allclose(layers.hessians[WEIGHT], x_NC.T @ x_NC / 4, rtol=1e-4, atol=1e-2)
     for name, array in subject.tensors.items():
@@ -122,6 +136,32 @@ def test_hessians_are_second_moments_of_a_batch(subject):
         assert layers.hessians[name].shape == (array.shape[1], array.shape[1])
         assert layers.sensitivities[name].shape == array.shape[:1]
         assert (layers.sensitivities[name] > 0).all()
+
+
+def test_sensitivities_are_squared_derivatives_of_the_outputs(subject):
+    """Of one batch, by autograd from every matrix's outputs, over the energy of the model's."""
+    layers, encoder = subject.calibrate(sequences=16, seed=3), subject.encoder
+    generator = torch.Generator().manual_seed(3)
+    ids = subject.calibration[torch.randperm(64, generator=generator)[:16]]
+    outputs = {}
+
+    def keep(name):
+        return lambda module, inputs, made: outputs.update({name: made})
+
+    hooks = [
+        encoder.get_submodule(each.removesuffix(".weight")).register_forward_hook(keep(each))
+        for each in layers.hessians
+    ]
+    hidden = encoder(ids)
+    for hook in hooks:
+        hook.remove()
+    gradients = torch.autograd.grad(
+        (hidden * torch.randn(hidden.shape, generator=generator)).sum(), list(outputs.values())
+    )
+    energy = hidden.detach().double().square().sum()
+    for name, gradient in zip(outputs, gradients, strict=True):
+        expected = gradient.double().square().sum((0, 1)) / energy
+        np.testing.assert_allclose(layers.sensitivities[name], expected.numpy(), rtol=1e-4)
 
 
 def test_the_seed_decides_the_text_and_the_directions(subject):

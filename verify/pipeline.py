@@ -121,11 +121,16 @@ def measure(
     Raises: InputError when something is unreadable, does not belong together or does not run; LimitError at
     the time limit.
     """
-    shipped = measure_folder(submission, cap)
+    shipped = measure_folder(submission, cap, bar)
     check_same_tokenizer(submission, heldout)
     if fresh:
         refuse_shared(heldout.tokens, fresh.tokens)
-    lossless = _lossless(checkpoint, read, submission) if checkpoint else None
+    lossless = None
+    if checkpoint:
+        with bar("reading floats", 1) as progress:
+            progress(0, "")
+            lossless = _lossless(checkpoint, read, submission)
+            progress(1, "")
     more = [kind for kind in dict.fromkeys(scores) if kind != "sliding"]
     packed, prefix, strict = _proven(submission, heldout, settings, more, fresh, proof, bar)
     settings = replace(settings, length=packed.length)
@@ -135,6 +140,10 @@ def measure(
     if lossless:
         with bar("scoring floats", heldout.targets) as progress:
             floats = reload(submission, lossless, heldout, settings, progress).score
+    with bar("looking for known text", 1) as progress:
+        progress(0, "")
+        memorised = _memorised(packed, heldout, fresh)
+        progress(1, "")
     return Facts(
         settings=settings,
         count=shipped.count,
@@ -154,19 +163,27 @@ def measure(
         prefix=prefix,
         own=own,
         strict=strict,
-        memorised=_memorised(packed, heldout, fresh),
+        memorised=memorised,
         floats=floats,
     )
 
 
-def measure_folder(submission: Submission, cap: int = PARAMETER_GOLF.total_bytes) -> Shipped:
+def measure_folder(submission: Submission, cap: int = PARAMETER_GOLF.total_bytes, bar: Bar = silent_bar) -> Shipped:
     """What the folder shows before anything of it runs.  cap: bytes.  Raises: InputError as `byte_count.count`."""
+    with bar("reading", 3) as progress:
+        progress(0, "logs")
+        logs = _logs(submission, cap)
+        progress(1, "artifact")
+        artifact = _artifact(submission)
+        progress(2, "sources")
+        scan = scan_submission(submission)
+        progress(3, "")
     return Shipped(
         count=count(submission.folder, submission.artifact, cap, size(submission.given)),
         folder=_folder(submission),
-        logs=_logs(submission, cap),
-        artifact=_artifact(submission),
-        scan=scan_submission(submission),
+        logs=logs,
+        artifact=artifact,
+        scan=scan,
     )
 
 
@@ -280,7 +297,7 @@ def _proven(
     subject, rng = (submission, submission.blob), np.random.default_rng()
     prefix, strict = Foresight(exact=settings.device == "cpu"), None
     start = partial(running, *subject, settings)
-    with bar("scoring", heldout.targets) as progress:
+    with bar("scoring", heldout.targets + (fresh.targets if fresh else 0)) as progress:
         packed = reload(*subject, heldout, settings, progress, later=later, fresh=fresh)
     windows = plan(heldout.targets, packed.length, settings.stride)
     run = ScoredRun(tokens=heldout.tokens, nats=packed.nats, windows=windows, batch=settings.batch)
@@ -290,6 +307,7 @@ def _proven(
     if proof.strict:
         with bar("scoring from prefixes", min(proof.strict, heldout.targets)) as progress:
             strict = score_alone(start, run, rng, count=proof.strict, noise=prefix.noise, progress=progress)
+            progress(min(proof.strict, heldout.targets), "")  # a script may refuse prefixes
     return packed, prefix, strict
 
 
@@ -317,5 +335,7 @@ def _own(submission: Submission, heldout: HeldOut, settings: Settings, bar: Bar)
     rescored = _adapted("own", submission, heldout, settings, bar, sample)
     if rescored.statement is None:
         raise InputError("adapts by itself in one process and not in another", where=str(submission.folder / MAIN))
-    probe = probe_own(submission, heldout, settings, rescored.statement, sample)
+    with bar("revealing again", heldout.targets) as progress:
+        probe = probe_own(submission, heldout, settings, rescored.statement, sample, progress)
+        progress(heldout.targets, "")
     return OwnFacts(rescored=rescored, statement=rescored.statement, probe=probe)

@@ -4,7 +4,7 @@ The process is sent windows of ids and answers with logits; the tokens, the sum 
 here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from codec.errors import InputError
 from codec.measurement.foreign import State  # tensor -> its dtype, shape and sha256
+from codec.progress import Progress
 from verify.memorisation import TargetLosses
 from verify.reveal.stretches import OwnStatement
 from verify.sandbox.launch import Settings, running
@@ -50,7 +51,7 @@ def reload(
     artifact: bytes,
     heldout: HeldOut,
     settings: Settings,
-    progress: Callable[[int, str], None] | None = None,
+    progress: Progress | None = None,
     *,
     score: ScorerName = "sliding",
     later: Sequence[ScorerName] = (),
@@ -62,7 +63,7 @@ def reload(
     The process sees a copy of the counted files only: what is not counted cannot be used.  score: by which scorer; it
     finds the weights as they were loaded, since the process is its own.  later: by which scorers it is to be scored
     next; what they lack is told before the time for this one is spent.  sample: gets some of the batches.
-    fresh: another text, which the same process scores next.
+    fresh: another text, which the same process scores next.  progress: told the targets of both.
 
     Raises: as `running`; InputError when nobody says how long the windows are, or the model lacks what a scorer needs;
     UsageError for a bad stride or chunk.
@@ -88,7 +89,8 @@ def reload(
         others = TargetLosses(fresh.targets) if fresh else None
         if fresh and others:
             scorer = others.of(make(score, targets=fresh.targets))
-            total(scorer, fresh.tokens, fresh.token_bytes, batch=settings.batch)
+            after = partial(_after, progress, heldout.targets) if progress else None
+            total(scorer, fresh.tokens, fresh.token_bytes, batch=settings.batch, progress=after)
         model.refresh()
         return Rescored(
             score=found,
@@ -102,3 +104,7 @@ def reload(
             adapts=model.adapts,
             statement=model.statement if score == "own" else None,
         )
+
+
+def _after(progress: Progress, before: int, done: int, note: str) -> None:
+    progress(before + done, f"fresh text, {note}")

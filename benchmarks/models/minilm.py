@@ -13,7 +13,7 @@ import math
 import tempfile
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,13 +23,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from codec.errors import InputError
 from codec.storage.atomic_files import read_bytes
 from codec.storage.calibration_file import Layers
 from codec.storage.checkpoint import read_checkpoint
 from trainer.data.documents import read_documents
+from trainer.hooks import Hooks
 
 LENGTH = 128  # tokens of a sequence, [CLS] and [SEP] included: what the package's own tokenizer cuts at
 BATCH = 16  # sequences: 2,048 tokens keep a core busy
@@ -39,8 +40,8 @@ HEADS = 12
 EPSILON = 1e-12  # of the layer norms
 ATTENTION = ("attention.self.query", "attention.self.key", "attention.self.value")
 BODY = (*ATTENTION, "attention.output.dense", "intermediate.dense", "output.dense")
-
-Watch = Callable[[str, Tensor, Tensor], None]  # name of a matrix, its inputs (..., columns), its outputs (..., rows)
+NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
+TABLES = tuple(f"embeddings.{each}_embeddings" for each in ("word", "position", "token_type"))
 
 
 class OutputError(NamedTuple):
@@ -53,64 +54,81 @@ class OutputError(NamedTuple):
     one_minus_cosine: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Encoder:
-    """BERT: weights float32 by the checkpoint's names, rows = outputs."""
+class Encoder(nn.Module):
+    """BERT, its modules named as the checkpoint names them.
 
-    weights: Mapping[str, Tensor]
-    heads: int = HEADS
+    weights: float32 by the checkpoint's names, rows = outputs; not copied.  Raises: KeyError without one of them.
+    """
 
-    @property
-    def layers(self) -> int:
-        return sum(name.endswith(".intermediate.dense.weight") for name in self.weights)
+    def __init__(self, weights: Mapping[str, Tensor], heads: int = HEADS) -> None:
+        super().__init__()
+        self.heads = heads
+        self.layers = sum(name.endswith(".intermediate.dense.weight") for name in weights)
+        for name in TABLES:
+            table = weights[f"{name}.weight"]
+            self._put(name, nn.Embedding(*table.shape, device="meta"), weight=table)
+        for name in self._named(NORMS, "embeddings.LayerNorm"):
+            scale, shift = weights[f"{name}.weight"], weights[f"{name}.bias"]
+            self._put(name, nn.LayerNorm(scale.shape, EPSILON, device="meta"), weight=scale, bias=shift)
+        for name in self._named(BODY):
+            matrix, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+            self._put(name, nn.Linear(*reversed(matrix.shape), device="meta"), weight=matrix, bias=bias)
 
     @property
     def body(self) -> list[str]:
         """Names of the attention and MLP matrices, layer by layer."""
-        return [f"encoder.layer.{layer}.{part}.weight" for layer in range(self.layers) for part in BODY]
+        return [f"{name}.weight" for name in self._named(BODY)]
 
     def with_body(self, tensors: Mapping[str, np.ndarray]) -> "Encoder":
         """The same encoder with other matrices.  Raises: InputError unless names and shapes are those of the body."""
         if set(tensors) != set(self.body):
             odd = sorted(set(tensors) ^ set(self.body))[0]
             raise InputError(f"the body has {len(self.body)} matrices, {len(tensors)} are given", where=f"`{odd}`")
+        known = {name: weight.detach() for name, weight in self.named_parameters()}
         for name, array in tensors.items():
-            if array.shape != tuple(self.weights[name].shape):
-                raise InputError(f"is {array.shape}, need {tuple(self.weights[name].shape)}", where=f"tensor `{name}`")
+            if array.shape != tuple(known[name].shape):
+                raise InputError(f"is {array.shape}, need {tuple(known[name].shape)}", where=f"tensor `{name}`")
         changed = {name: torch.tensor(array, dtype=torch.float32) for name, array in tensors.items()}
-        return Encoder(weights={**self.weights, **changed}, heads=self.heads)
+        return Encoder({**known, **changed}, self.heads)
 
-    def hidden(self, ids_BT: Tensor, watch: Watch | None = None) -> Tensor:
-        """Outputs of the last layer, float32 (sequences, tokens, width); no padding, every token sees every other.
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        """Outputs of the last layer, float32 (sequences, tokens, width); no padding, every token sees every other."""
 
-        watch: told the inputs and outputs of every matrix of the body.
-        """
-
-        def linear(name: str, x: Tensor) -> Tensor:
-            y = F.linear(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
-            if watch:
-                watch(f"{name}.weight", x, y)
+        def run(name: str, x: Tensor) -> Tensor:
+            y: Tensor = self.get_submodule(name)(x)
             return y
-
-        def norm(name: str, x: Tensor) -> Tensor:
-            weight, bias = self.weights[f"{name}.LayerNorm.weight"], self.weights[f"{name}.LayerNorm.bias"]
-            return F.layer_norm(x, weight.shape, weight, bias, EPSILON)
 
         def by_head(x_BTD: Tensor) -> Tensor:
             x_BTHC: Tensor = x_BTD.unflatten(-1, (self.heads, -1))
             return x_BTHC.transpose(1, 2)
 
-        tables = (f"embeddings.{each}_embeddings.weight" for each in ("word", "position", "token_type"))
-        words, positions, types = (self.weights[name] for name in tables)
-        x_BTD = norm("embeddings", words[ids_BT] + positions[: ids_BT.shape[1]] + types[0])
+        places = torch.arange(ids_BT.shape[1])
+        words, positions, types = TABLES
+        x_BTD = run(words, ids_BT) + run(positions, places) + run(types, torch.zeros_like(places))
+        x_BTD = run("embeddings.LayerNorm", x_BTD)
         for layer in range(self.layers):
             at = f"encoder.layer.{layer}"
-            query, key, value = (by_head(linear(f"{at}.{each}", x_BTD)) for each in ATTENTION)
+            query, key, value = (by_head(run(f"{at}.{each}", x_BTD)) for each in ATTENTION)
             mixed_BTD = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-            x_BTD = norm(f"{at}.attention.output", x_BTD + linear(f"{at}.attention.output.dense", mixed_BTD))
-            inner = F.gelu(linear(f"{at}.intermediate.dense", x_BTD))
-            x_BTD = norm(f"{at}.output", x_BTD + linear(f"{at}.output.dense", inner))
+            attended_BTD = x_BTD + run(f"{at}.attention.output.dense", mixed_BTD)
+            x_BTD = run(f"{at}.attention.output.LayerNorm", attended_BTD)
+            inner = F.gelu(run(f"{at}.intermediate.dense", x_BTD))
+            x_BTD = run(f"{at}.output.LayerNorm", x_BTD + run(f"{at}.output.dense", inner))
         return x_BTD
+
+    def _named(self, parts: Iterable[str], *before: str) -> list[str]:
+        return [*before, *(f"encoder.layer.{layer}.{part}" for layer in range(self.layers) for part in parts)]
+
+    def _put(self, name: str, module: nn.Module, **weights: Tensor) -> None:
+        for kind, weight in weights.items():
+            setattr(module, kind, nn.Parameter(weight))
+        parent: nn.Module = self
+        *folders, last = name.split(".")
+        for folder in folders:
+            if not hasattr(parent, folder):
+                parent.add_module(folder, nn.Module())
+            parent = parent.get_submodule(folder)
+        parent.add_module(last, module)
 
 
 def sentences(hidden_BTD: Tensor) -> Tensor:
@@ -129,10 +147,10 @@ class MiniLM:
     @property
     def tensors(self) -> dict[str, np.ndarray]:
         """The body: float32 (rows = outputs, columns = inputs) by name."""
-        return {name: self.encoder.weights[name].numpy() for name in self.encoder.body}
+        return {name: self.encoder.get_parameter(name).detach().numpy() for name in self.encoder.body}
 
     def calibrate(self, *, sequences: int = CALIBRATION, seed: int = 0) -> Layers:
-        """Second moments of every matrix's inputs, and what an error of its outputs does to those of the model.
+        """What `trainer.Hooks` collects of every matrix's inputs, and what an error of its outputs does to the model's.
 
         Hessian: sum of x x^T over the tokens of a batch, mean over the batches.  There is no loss to differentiate, so
         let h be the outputs of the last layer.  An error changes them by J dy for a change dy of a matrix's outputs;
@@ -152,28 +170,19 @@ class MiniLM:
             raise InputError(f"the calibration text has {len(self.calibration)} sequences, need {sequences}")
         generator = torch.Generator().manual_seed(seed)
         drawn = self.calibration[torch.randperm(len(self.calibration), generator=generator)[:sequences]]
-        moments: dict[str, Tensor] = {}
-        squares: dict[str, Tensor] = {}
         energy, batches = 0.0, drawn.split(BATCH)
-
-        def watch(name: str, x: Tensor, y: Tensor) -> None:
-            x_NC = x.detach().flatten(0, -2)
-            moments.setdefault(name, x_NC.new_zeros(x_NC.shape[1], x_NC.shape[1])).addmm_(x_NC.T, x_NC)
-            if not y.requires_grad:  # where the graph begins: the weights ask for no gradient
-                y.requires_grad_()
-            y.register_hook(lambda gradient: add_squares(name, gradient.flatten(0, -2)))
-
-        def add_squares(name: str, gradient_NR: Tensor) -> None:
-            squares[name] = squares.get(name, torch.zeros(())) + gradient_NR.square().sum(0)
-
-        for ids in batches:
-            hidden_BTD = self.encoder.hidden(ids, watch)
-            energy += float(hidden_BTD.detach().double().square().sum())
-            (hidden_BTD * torch.randn(hidden_BTD.shape, generator=generator)).sum().backward()
+        with Hooks(self.encoder) as hooks:
+            for ids in batches:
+                hidden_BTD = self.encoder(ids)
+                energy += float(hidden_BTD.detach().double().square().sum())
+                directions = torch.randn(hidden_BTD.shape, generator=generator)
+                hooks.step((hidden_BTD * directions).sum(), tokens=ids.numel())
+        found, names = hooks.calibration(), self.encoder.body
+        relative = np.float32(found.tokens / energy)  # of the whole text, where `relative_change` takes each batch's
         return Layers(
-            hessians={name: (moments[name] / len(batches)).numpy() for name in self.encoder.body},
-            sensitivities={name: (squares[name] / energy).numpy() for name in self.encoder.body},
-            batch_tokens=drawn.numel() / len(batches),
+            hessians={name: found.hessians[name] for name in names},
+            sensitivities={name: found.sensitivities[name] * relative for name in names},
+            batch_tokens=found.tokens / len(batches),
         )
 
     def output_error(self, body: Mapping[str, np.ndarray]) -> OutputError:
@@ -184,7 +193,7 @@ class MiniLM:
         changed, noise, signal, gaps = self.encoder.with_body(body), 0.0, 0.0, 0.0
         for ids, exact in zip(self.heldout.split(BATCH), self._exact, strict=True):
             with torch.inference_mode():
-                found = changed.hidden(ids).double()
+                found = changed(ids).double()
             noise += float((found - exact).square().sum())
             signal += float(exact.double().square().sum())
             gaps += float((sentences(found) - sentences(exact.double())).square().sum()) / 2  # 1 - cosine, exact at 0
@@ -195,7 +204,7 @@ class MiniLM:
     def _exact(self) -> list[Tensor]:
         """Outputs of the float model, by batch: 50 MB for 256 sequences."""
         with torch.inference_mode():
-            return [self.encoder.hidden(ids) for ids in self.heldout.split(BATCH)]
+            return [self.encoder(ids) for ids in self.heldout.split(BATCH)]
 
 
 class WordPiece:
@@ -257,14 +266,15 @@ def read_minilm(
     with _folder(Path(path)) as (weights, tokenizer):
         arrays, _ = read_checkpoint(weights)
         word_piece = WordPiece(_vocabulary(tokenizer))
-    encoder = Encoder(weights={name: torch.tensor(array) for name, array in arrays.items()})
     known = _sequences(word_piece, read_documents([heldout]))[:heldout_sequences]
     if len(known) < heldout_sequences:
         raise InputError(
             f"has {len(known)} documents of {LENGTH - 2} tokens, need {heldout_sequences}", where=str(heldout)
         )
     try:
-        encoder.hidden(known[:1])
+        encoder = Encoder({name: torch.tensor(array) for name, array in arrays.items()})
+        with torch.inference_mode():
+            encoder(known[:1])
     except (KeyError, RuntimeError) as error:
         raise InputError(f"is no BERT encoder of {HEADS} heads ({error})", where=str(path)) from None
     return MiniLM(encoder=encoder, calibration=_sequences(word_piece, read_documents([calibration])), heldout=known)

@@ -36,7 +36,8 @@ from codec.storage.calibration_file import Layers
 FEWEST = 2048  # weights: a smaller tensor is kept as the recipe has it, as `pr162-small` keeps it float16
 RUNGS = 2  # measured steps per octave
 ROUNDS = 12  # of measuring; 4 are usual
-STAGES = ROUNDS + TRIES + 1
+UNITS = 100  # of progress, for each of these and a first one
+STAGES = UNITS * (ROUNDS + TRIES + 1)
 NUDGE = 0.5  # octaves: how far all steps are moved together, before a plan counts as failed
 PLANS, MISSED = 3, 1000  # plans that are tried; one that misses by more than this part of the limit is made again
 
@@ -223,7 +224,7 @@ def _planned(
 
 
 def _tell(progress: Progress, done: int, tensor: str) -> None:
-    progress(done, f"round {done}, {tensor}")
+    progress(UNITS * done, f"round {done}, {tensor}")
 
 
 def _next_rung(curve: Curve, octaves: float) -> float | None:
@@ -250,7 +251,7 @@ def _landed(
         octaves = tuple(min(max(at + shift, low), high) for at, (low, high) in zip(plan.octaves, ends, strict=True))
         if octaves == trial.octaves:
             return None
-        progress(ROUNDS + number, f"landing, {len(trial.blob):,} of {limit:,} bytes")
+        progress(UNITS * (ROUNDS + number), f"landing, {len(trial.blob):,} of {limit:,} bytes")
         trial = _at(case, trial, octaves)
         return trial
 

@@ -80,7 +80,7 @@ def _moved(rule: Rule, octaves: float) -> Rule:
 
 
 def _tell(progress: Progress, number: int, weights: int, done: int, note: str) -> None:
-    progress(number, f"try {number + 1}, {100 * done // weights} %, {note}")
+    progress(100 * number + 100 * done // weights, f"try {number + 1}, {note}")
 
 
 def _choices(

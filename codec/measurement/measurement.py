@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,12 @@ from codec.measurement.losses import Loss, decibel, loss_notes, losses
 from codec.progress import Progress, silent
 from codec.quantization.recipe import Recipe, quantize_checkpoint
 from codec.storage.calibration_file import Layers
+from codec.work import DECODE, UNITS, Stages, quantizing
 
 LARGE = 10_000_000  # weights; beyond, a slow coder of a recipe compresses a sample
 SAMPLE = 1 << 21  # bytes; brotli-11 takes 10 us for each
+STAGES, ALONE = UNITS, "one by one"  # what progress is told; the last of its stages
+COMPRESS, LIBRARY = 10.0, 0.8  # what compressors and coders of constriction cost, beside encoding as many weights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,17 +130,20 @@ def measure(
     Where the recipe's own coder is not installed, FALLBACK takes its place.  A slow one gets a sample of more than
     LARGE weights, unless `peers` names it.
 
-    layers: see `quantize_checkpoint`.  progress: told what is done, and twice the weights in all.
+    layers: see `quantize_checkpoint`.  progress: told how many of STAGES are done.
 
     Raises: InputError for weights that cannot be quantized, CodecError if the round trip is not exact.
     """
     floats = {name: array.size for name, array in tensors.items() if array.dtype.kind == "f"}
-    return measure_treated(
-        quantize_checkpoint(tensors, recipe, layers, progress),
-        progress=progress,
+    coder, peers = recipe.coder if installed(recipe.coder) else FALLBACK, [*peers]
+    weights = sum(each.size for each in tensors.values())
+    stages = Stages(progress, {"quantize": quantizing(recipe, tensors), **_costs(weights, coder, peers)})
+    return _measured(
+        quantize_checkpoint(tensors, recipe, layers, stages.of("quantize", weights)),
+        stages=stages,
         recipe=recipe.name,
         treatments={name: recipe.rule(name, size).treatment for name, size in floats.items()},
-        coder=recipe.coder if installed(recipe.coder) else FALLBACK,
+        coder=coder,
         peers=peers,
         tensors=tensors,
         hessians=layers.hessians if layers else None,
@@ -162,37 +168,78 @@ def measure_treated(
 
     Raises: CodecError if the round trip is not exact.
     """
+    peers, weights = [*peers], sum(_size(each) for each in treated.values())
+    return _measured(
+        treated,
+        stages=Stages(progress, _costs(weights, coder, peers)),
+        recipe=recipe,
+        treatments=treatments,
+        coder=coder,
+        peers=peers,
+        tensors=tensors,
+        hessians=hessians,
+    )
+
+
+def _costs(weights: int, coder: str, peers: Collection[str]) -> dict[str, float]:
+    """Of the stages, in weights that are encoded."""
+    slow = SAMPLE if weights > LARGE and coder not in peers else weights
+    own = COMPRESS * (slow if coder in SLOW else weights)
+    others = {peer: COMPRESS * weights for peer in peers if peer != coder}
+    alone = own + LIBRARY * weights
+    return {
+        "encode": weights,
+        "decode": DECODE * weights,
+        "compare": DECODE * weights,
+        coder: own,
+        **others,
+        ALONE: alone,
+    }
+
+
+def _measured(
+    treated: Mapping[str, QuantizedTensor | np.ndarray],
+    *,
+    stages: Stages,
+    recipe: str,
+    treatments: Mapping[str, str] | None,
+    coder: str,
+    peers: Collection[str],
+    tensors: Mapping[str, np.ndarray] | None,
+    hessians: Mapping[str, np.ndarray] | None,
+) -> Measurement:
     weights = sum(_size(each) for each in treated.values())
-    peers = list(peers)
-    progress(weights, "encode")
+    stages.begin("encode")
     started = time.perf_counter()
     blob = encode(treated, {})
     encoded = time.perf_counter()
-    progress(weights * 5 // 4, "decode")
+    stages.begin("decode")
     decoding = time.perf_counter()
     _, back = unpack(blob)
     decoded = time.perf_counter()
     if plain_bytes(back) != plain_bytes(treated):
         raise CodecError("the artifact does not decode to the levels that were encoded", where=f"recipe {recipe}")
     del back
+    stages.begin("compare")
     lost = losses(tensors or {}, treated)
     sampled = coder in SLOW and weights > LARGE and coder not in peers
     peer_bytes = {}
     for peer in dict.fromkeys([coder, *peers]):
-        progress(weights * 3 // 2, peer)
+        stages.begin(peer)
         sampling = sampled and peer == coder
         peer_bytes[peer] = sampled_bytes(peer, treated, SAMPLE) if sampling else baseline_bytes(peer, treated)
     tensor_bytes, done = {}, 0
     library: dict[str, LibraryBytes] = {}
+    one_by_one = stages.of(ALONE, weights)
     for name, each in treated.items():
-        progress((3 * weights + done) // 2, f"{coder}, {name}")
+        one_by_one(done, name)
         done += _size(each)
         share = max(SAMPLE * _size(each) // max(weights, 1), SAMPLE // 32)
         alone = {name: each}
         tensor_bytes[name] = sampled_bytes(coder, alone, share) if sampled else baseline_bytes(coder, alone)
         if isinstance(each, QuantizedTensor):
             library[name] = library_bytes(coded_levels(each))
-    return Measurement(
+    found = Measurement(
         recipe=recipe,
         treatments=dict(treatments or {}),
         ledger=ledger(blob, copies(tensors or {})),
@@ -210,6 +257,8 @@ def measure_treated(
             if tensors and hessians and name in hessians and isinstance(each, QuantizedTensor)
         },
     )
+    stages.end()
+    return found
 
 
 def _output_energy(weights: np.ndarray, treated: QuantizedTensor, hessian: np.ndarray) -> tuple[float, float]:

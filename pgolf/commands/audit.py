@@ -131,7 +131,6 @@ def _submission(
 ) -> "Audit":
     from codec.storage.token_shards import find_shards, find_tokenizer
     from verify import HeldOut, Settings, Submission, window_length
-    from verify.audit.measurements import expected_runs
     from verify.audit.submission_audit import audit_submission, stated_length
     from verify.pipeline import check_same_tokenizer
 
@@ -146,9 +145,7 @@ def _submission(
     check_same_tokenizer(subject, heldout)
     check_origin(shards, heldout.tokenizer_sha256)
     text, offset = _piece(shards[0], offset, heldout.targets, scope.bos)
-    # The size of the vocabulary, which most runs depend on, is known once the model runs; most have 1,024 ids.
-    with progress("auditing", expected_runs(replace(scope, sums=1), 1024)) as bar:
-        found = audit_submission(subject, text, scope, settings, score=score, progress=bar)
+    found = audit_submission(subject, text, scope, settings, score=score, bar=progress)
     return replace(found, coverage={**found.coverage, "offset": offset})
 
 
@@ -188,8 +185,9 @@ def _scorer(
 
     scorer = find_scorer(subject)
     tokens = made_up(scorer.vocab_size, targets, scope) if data is None else _held_out(data, offset, targets)
-    observed = observe([ScorerJob(scorer=subject, allowed=allow)], tokens, batch=scope.batch)[0]
     with progress("auditing", expected_runs(scope, scorer.vocab_size)) as bar:
+        bar(0, "in a fresh process")
+        observed = observe([ScorerJob(scorer=subject, allowed=allow)], tokens, batch=scope.batch)[0]
         return audit(scorer, tokens, scope, artifact_digest=digest, observed=observed, progress=bar)
 
 
@@ -210,6 +208,7 @@ def _gallery(out: Path | None, as_json: bool) -> int:
         check_writable(out)
     with progress("auditing", len(EXHIBITS)) as bar:
         found = audit_all(progress=bar)
+        bar(len(EXHIBITS), "")
     mistakes = {name: wrong(EXHIBITS[name], one) for name, one in found.items()}
     if out:
         write_bytes(out, markdown(found, SCOPE).encode())
@@ -248,6 +247,7 @@ def _submissions(out: Path | None, as_json: bool) -> int:
         check_writable(out)
     with progress("verifying", len(FOLDERS)) as bar:
         played = verify_folders(progress=bar)
+        bar(len(FOLDERS), "")
     mistakes = {name: misjudged(FOLDERS[name], one) for name, one in played.items()}
     if out:
         write_bytes(out, submissions_page(played).encode())

@@ -67,7 +67,7 @@ def data(
     from trainer.data.documents import read_documents
     from trainer.data.stdlib_text import stdlib_documents
 
-    documents = stdlib_documents() if embedded else read_documents(text)
+    documents = stdlib_documents(progress) if embedded else read_documents(text)
     with progress("encoding", 100) as report:
         summary = build_dataset(
             documents,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pgolf.console import json_option, print_json, print_table, progress
-from pgolf.evaluation import BATCH, STRIDE, fit_vocabulary, sliding_evaluation
+from pgolf.evaluation import BATCH, STRIDE, TrainingBar, fit_vocabulary, sliding_evaluation
 from pgolf.options import VOCAB_SIZE, seed_option, steps_option, threads_option
 from pgolf.tables import outcome
 
@@ -114,7 +114,7 @@ def _data(folder: Path, text: tuple[str, ...], val: tuple[str, ...]) -> "DataSum
     from trainer.data.documents import read_documents
     from trainer.data.stdlib_text import stdlib_documents
 
-    documents = read_documents(text) if text else stdlib_documents()
+    documents = read_documents(text) if text else stdlib_documents(progress)
     with progress("encoding", 100) as step:
         return build_dataset(
             documents,
@@ -141,7 +141,8 @@ def _train(
     preset = fit_vocabulary(find_preset(PRESET), tokenizer)
     heldout = HeldOut.read(find_shards(output / "data", "val"), tokenizer, limit)
     shutil.rmtree(output / "run", ignore_errors=True)  # data and submission are replaced as they are written
-    with progress(f"train {PRESET}", steps or preset.train.steps, left=False) as step:
+    with progress(f"train {PRESET}", steps or preset.train.steps, left=False) as report:
+        bar = TrainingBar(report, heldout.targets)
         result = train(
             preset,
             output / "data",
@@ -149,8 +150,8 @@ def _train(
             seed=seed,
             steps=steps,
             threads=threads,
-            evaluate=sliding_evaluation(heldout, preset.model.seq_len),
-            progress=step,
+            evaluate=sliding_evaluation(heldout, preset.model.seq_len, progress=bar.validating),
+            progress=bar.step,
         )
     return result, heldout
 
@@ -261,14 +262,20 @@ def _byte_models(data: Path, heldout: "HeldOut") -> dict[str, float]:
     from codec.storage.token_shards import find_shards, open_shard
     from verify.scoring.ngram_baselines import bits_per_byte, decoded_documents, xz_bits_per_byte
 
-    train = [
-        document
-        for shard in find_shards(data, "train")
-        for document in decoded_documents(open_shard(shard), heldout.tokenizer)
-    ]
-    scored = decoded_documents(heldout.tokens, heldout.tokenizer)
-    orders = {f"order-{order}": bits for order, bits in bits_per_byte(train, scored).items()}
-    return {**orders, "xz -9": xz_bits_per_byte(scored)}
+    with progress("models of bytes", 3) as step:
+        step(0, "text")
+        train = [
+            document
+            for shard in find_shards(data, "train")
+            for document in decoded_documents(open_shard(shard), heldout.tokenizer)
+        ]
+        scored = decoded_documents(heldout.tokens, heldout.tokenizer)
+        step(1, "n-grams")
+        orders = {f"order-{order}": bits for order, bits in bits_per_byte(train, scored).items()}
+        step(2, "xz")
+        packed = xz_bits_per_byte(scored)
+        step(3, "")
+    return {**orders, "xz -9": packed}
 
 
 def _recipes(
@@ -299,10 +306,12 @@ def _recipes(
         with torch.no_grad():
             return evaluate(calibration_model(config, weights, torch.device("cpu")))[1]
 
-    floats, rows = bpb(tensors), []
-    with progress("recipes", len(COMPARED)) as step:
+    rows = []
+    with progress("recipes", 2 * len(COMPARED) + 1) as step:
+        step(0, "float model")
+        floats = bpb(tensors)
         for done, name in enumerate(COMPARED):
-            step(done, name)
+            step(2 * done + 1, name)
             recipe = load_recipe(name)
             packed = name == RECIPE
             treated = unpack(submission.artifact)[1] if packed else quantize_checkpoint(tensors, recipe, layers)
@@ -314,7 +323,9 @@ def _recipes(
             }
             # A compressor of bytes never had the levels of a trellis to compress.
             peer = {"coder": None if packed else coder, "coder_bytes": None if packed else measured.peer_bytes[coder]}
+            step(2 * done + 2, f"{name}, its penalty")
             rows.append({**measured.to_dict(), **peer, "penalty": bpb(back) - floats})
+        step(2 * len(COMPARED) + 1, "")
     return rows
 
 

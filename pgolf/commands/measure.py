@@ -69,8 +69,8 @@ def measure(
     """
     from codec.errors import UsageError
     from codec.measurement.compressors import BASELINES, FALLBACK, installed
+    from codec.measurement.measurement import STAGES, measure_treated
     from codec.measurement.measurement import measure as measure_recipe
-    from codec.measurement.measurement import measure_treated
     from codec.measurement.weight_count import weight_count
     from codec.quantization.recipe import rounding_notes
     from codec.quantization.recipe_files import load_recipe
@@ -99,21 +99,21 @@ def measure(
         echo(f"note: {note}", err=True)
     results = []
     weights = weight_count(imported.tensors)
-    stage = 2 * sum(array.size for array in imported.tensors.values())
-    with progress("measure", stage * len(loaded)) as step, within(checkpoint):
+    with progress("measure", STAGES * len(loaded) + bool(plot)) as step, within(checkpoint):
         for done, recipe in enumerate(loaded):
-            step(stage * done, recipe.name if recipe else STORED)
+            told = partial(_shifted, step, STAGES * done, recipe.name if recipe else STORED)
             results.append(
-                measure_recipe(imported.tensors, recipe, peers, layers, partial(_shifted, step, stage * done))
+                measure_recipe(imported.tensors, recipe, peers, layers, told)
                 if recipe
-                else measure_treated(levels, recipe=STORED, peers=peers, progress=partial(_shifted, step, stage * done))
+                else measure_treated(levels, recipe=STORED, peers=peers, progress=told)
             )
-        step(stage * len(loaded), "")
+        if plot:
+            step(STAGES * len(loaded), "plot")
+            draw_plot(results, f"{Path(checkpoint).name}: {weights:,} weights", plot)
+            step(STAGES * len(loaded) + 1, "")
     for result in results:
         for note in result.notes:
             echo(f"note: recipe {result.recipe}: {note}", err=True)
-    if plot:
-        draw_plot(results, f"{Path(checkpoint).name}: {weights:,} weights", plot)
     if as_json:
         print_json(
             {
@@ -130,8 +130,8 @@ def measure(
     _print_recipes(results, weighed=bool(hessians))
 
 
-def _shifted(step: "Progress", before: int, done: int, note: str) -> None:
-    step(before + done, note)
+def _shifted(step: "Progress", before: int, recipe: str, done: int, note: str) -> None:
+    step(before + done, f"{recipe}: {note}" if note else "")
 
 
 def _print_tensors(result: "Measurement", *, weighed: bool) -> None:

@@ -47,7 +47,7 @@ def encode(
     """
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output' (or --dry-run).")
-    from codec.model_file import encode_checkpoint, stages
+    from codec.model_file import STAGES, encode_checkpoint
     from codec.quantization.recipe_files import DEFAULT_RECIPE
     from codec.storage.atomic_files import check_writable, write_bytes
     from pgolf.commands.calibrate import calibration_beside
@@ -57,7 +57,7 @@ def encode(
     if recipe is None:
         recipe, calibration = DEFAULT_RECIPE, calibration or calibration_beside(checkpoint)
     fits = artifact_bytes is not None or bits_per_weight is not None
-    with progress("encode", stages(fits), left=not fits) as step:
+    with progress("encode", STAGES, most=fits) as step:
         encoded = encode_checkpoint(
             checkpoint,
             recipe,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from codec.errors import UsageError
-from pgolf.console import echo, json_option, print_json, print_table
+from pgolf.console import echo, json_option, print_json, print_table, progress
 from pgolf.options import cap_option, fit_margin, fit_options, form_option, settings_option
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def new(
     chosen_margin = fit_margin(fit, margin)
     check_fit(named, cap, chosen_margin)
     training = Training(preset=chosen.to_toml(), recipe=recipe_text(named), cap=cap, margin=chosen_margin)
-    made = scaffold(training, minified=not no_minify, form=form)
+    made = scaffold(training, minified=not no_minify, form=form, bar=progress)
     write_scaffold(made, output)
     if loaded.calibrates and chosen.train.max_seconds and not chosen.train.reserve_seconds:
         echo(

@@ -150,7 +150,7 @@ def pack(
     if recipe is None:
         recipe, calibration = DEFAULT_RECIPE, calibration or calibration_beside(checkpoint)
     from codec.storage.atomic_files import check_writable, write_bytes
-    from packager.submission import PackOptions, build_submission, plan_submission, stages
+    from packager.submission import STAGES, PackOptions, build_submission, plan_submission
     from pgolf.checkpoints import ModelSource, preset_toml, read_model, read_weights
     from pgolf.fit_report import print_choices, print_fit
 
@@ -173,7 +173,7 @@ def pack(
     )
     if write_recipe:
         check_writable(write_recipe)
-    with progress("pack", stages(options), left=not options.fits) as step:  # a fit needs fewer stages than it may
+    with progress("pack", STAGES, most=options.fits) as step:  # a fit needs fewer tries than it may
         if output is None or dry_run:
             submission = plan_submission(options, step)
         else:
@@ -251,7 +251,10 @@ def _pack_own(
         form=form,
     )
     plan = output is None or dry_run
-    submission = plan_own_submission(options) if output is None or plan else build_own_submission(options, output)
+    if output is None or plan:
+        submission = plan_own_submission(options, progress)
+    else:
+        submission = build_own_submission(options, output, progress)
     if as_json:
         print_json(
             {

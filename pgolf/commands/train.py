@@ -1,15 +1,15 @@
 """`pgolf train`: token shards -> checkpoint, log and resumable state."""
 
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from codec.progress import silent_bar
 from pgolf.console import echo, json_option, print_json, print_table, progress
 from pgolf.data_origin import check_origin
-from pgolf.evaluation import fit_vocabulary, sliding_evaluation
+from pgolf.evaluation import TrainingBar, fit_vocabulary, sliding_evaluation
 from pgolf.options import device_option, seed_option, settings_option, steps_option, threads_option
 
 if TYPE_CHECKING:
@@ -108,12 +108,13 @@ def train(
         check_origin(used, heldout.tokenizer_sha256)
         refuse_copies(used)
         total = steps or chosen.train.steps
-        with progress(f"train {chosen.name}", total, left=False) if first else nullcontext() as report:
+        with progress(f"train {chosen.name}", total, left=False) if first else silent_bar("", total) as report:
+            bar = TrainingBar(report, heldout.targets)
             result = run_training(
                 chosen,
                 data_dir,
                 output,
-                evaluate=sliding_evaluation(heldout, chosen.model.seq_len),
+                evaluate=sliding_evaluation(heldout, chosen.model.seq_len, progress=bar.validating),
                 seed=seed,
                 steps=steps,
                 threads=threads,
@@ -121,7 +122,7 @@ def train(
                 resume=resume,
                 tokenizer=tokenizer_file,
                 trackers=trackers,
-                progress=report,
+                progress=bar.step,
                 find_recipe=load_recipe,
             )
     if not first:

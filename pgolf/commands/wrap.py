@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pgolf.console import echo, json_option, print_json, print_table
+from pgolf.console import echo, json_option, print_json, print_table, progress
 from pgolf.options import form_option
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def wrap(
     from codec.errors import UsageError
     from codec.storage.atomic_files import write_bytes
     from packager.requirements import requirements
-    from packager.script.packed_script import packed_script
+    from packager.script.packed_script import packed_script, steps
     from packager.script.visible_constants import visible_constants
     from pgolf.scripts import own_file_reads, read_script
 
@@ -57,9 +57,12 @@ def wrap(
     read = read_script(script)
     parts = read.parts
     shown = visible_constants(parts.main, str(script), show)
-    packed = packed_script(parts, str(script), minified=not no_minify, form=form, shown=shown)
     raw = sum(len(text.encode()) for text in (parts.main, *parts.modules.values()))
-    compared = _field_recipe_bytes(parts.main) if not parts.modules else None
+    with progress("wrap", steps(parts) + 1) as step:
+        packed = packed_script(parts, str(script), minified=not no_minify, form=form, shown=shown, progress=step)
+        step(steps(parts), "the field's recipe")
+        compared = _field_recipe_bytes(parts.main) if not parts.modules else None
+        step(steps(parts) + 1, "")
     write_bytes(target, packed)
     found: dict[str, Any] = {
         "script": str(script),

@@ -123,6 +123,7 @@ def _gpu(
     plan = Plan.dry_run() if dry_run else Plan.of_card()
     with progress("gpu-check", len(checks)) as step:
         result = examine(machine, checks, plan, limit, step)
+        step(len(checks), "")
     if output:
         with new_folder(output, replaces=lambda names: names <= {"gpu.json", "gpu.md"}) as folder:
             write_bytes(folder / "gpu.json", as_json_text(result).encode())

@@ -78,8 +78,9 @@ def run_alone(
             answer = _received(here, hard, process)
             process.join(FAREWELL)  # compilers end their helpers
         finally:
-            process.kill()
-            process.join()
+            if process.pid is not None:  # Ctrl-C may come before it is started
+                process.kill()
+                process.join()
             here.close()
     seconds = time.monotonic() - started
     if isinstance(answer, str):

@@ -37,6 +37,8 @@ def _runs(paths: list[Path], options: Options, bar: Bar) -> list[Subject]:
     own = [path for path in paths if path.is_dir() and (path / STATED).is_file()]
     loose = [path for path in paths if path not in own]
     groups = ([loose] if loose else []) + [[path] for path in own]
+    if not groups:
+        return []
     subjects = []
     with bar("report runs", len(groups)) as step:
         for done, group in enumerate(groups):

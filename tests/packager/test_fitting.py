@@ -9,7 +9,7 @@ from codec import decode, read_meta
 from codec.errors import LimitError, UsageError
 from codec.quantization.recipe_files import recipe_toml
 from codec.storage.checkpoint import read_checkpoint, write_checkpoint
-from packager.submission import PackOptions, build_submission, plan_submission, stages
+from packager.submission import STAGES, PackOptions, build_submission, plan_submission
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_the_folder_lands_under_cap_minus_margin(small, recipe, tmp_path):
     submission = build_submission(asked, tmp_path / "out", lambda done, note: seen.append(done))
     assert cap - 100 - 150 < submission.total_bytes <= cap - 100
     assert seen == sorted(seen)
-    assert seen[-1] == stages(asked)
+    assert seen[-1] == STAGES
     files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert files == submission.files
     assert read_meta(files["model.bin"])["recipe"] == "six-fit"

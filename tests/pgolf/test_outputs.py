@@ -13,6 +13,8 @@ from codec.storage.token_shards import shard_bytes
 from pgolf.__main__ import COMMANDS as EVERY
 from pgolf.__main__ import main, root
 from tests.packager.conftest import checkpoint, data  # noqa: F401
+from verify.audit.gallery import audit_all
+from verify.audit.gallery.exhibits import find_exhibit
 
 COMMANDS = {
     "data": ("data", "text.txt", "--vocab-size", "300", "-o", "{}"),
@@ -32,9 +34,8 @@ COMMANDS = {
     "report": ("report", "packed", "-o", "{}.html"),
     "record": ("record", "seed.log", "--script", "packed/train_gpt.py", "-o", "{}"),
 }
-WRITES_NOTHING = {"verify", "doctor"}  # but for doctor --gpu, whose minutes test_doctor.py looks after
-RESUMED = ("train", "demo")  # an interrupted run keeps what it has, and goes on from there: test_train.py
-LONG = ("audit",)  # its gallery takes a minute; the page is one `write_bytes`
+WRITES_NOTHING = {"verify", "doctor"}  # of doctor --gpu see test_interrupts.py, as of the processes of all of them
+RESUMED = ("train", "demo")  # an interrupted run keeps what it has: test_train.py, test_interrupts.py
 FILES = ("decode", "unpack", "encode", "calibrate", "compare", "audit")  # what they write is one file
 FOLDERS = ("data", "pack", "inspect", "record")
 
@@ -157,7 +158,7 @@ def test_every_command_prints_json(command):
     assert any("--json" in option.opts for option in root.get_command(None, command).params)
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in (*RESUMED, *LONG)])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in RESUMED])
 def test_ctrl_c_at_the_last_moment_leaves_nothing_half_written(here, capsys, monkeypatch, command):
     """When all the work is done and the output is to take its name."""
     reached = []
@@ -169,6 +170,8 @@ def test_ctrl_c_at_the_last_moment_leaves_nothing_half_written(here, capsys, mon
     before = tree(here)
     monkeypatch.setattr("os.replace", interrupted)
     monkeypatch.setattr("os.rename", interrupted)
+    one = [find_exhibit("sliding")]  # all of them take a minute
+    monkeypatch.setattr("verify.audit.gallery.audit_all", lambda progress: audit_all(one))
     code = main([part.format("out") for part in COMMANDS[command]])
     assert (code, capsys.readouterr().err.splitlines()[-1]) == (130, "Error: interrupted")
     assert any("out" in target for target in reached)

@@ -73,13 +73,15 @@ def build_dataset(
     documents: the text; held out are the ones chosen by hash, a share of `val_fraction`, or exactly `heldout`
     when given.  tokenizer: an existing `.model` file; otherwise one of `vocab_size` pieces is trained on the
     training documents, `or_fewer` when they yield no more.  shard_tokens: a shard ends before the document that
-    would exceed it (documents stay whole).  progress: percent encoded.  The folder appears complete or not at all;
-    equal input, equal bytes.
+    would exceed it (documents stay whole).  progress: percent encoded, after the tokenizer.  The folder appears
+    complete or not at all; equal input, equal bytes.
 
     Raises: InputError for unusable text or tokenizer; UsageError for an `out` that holds something else.
     """
     split = split_by_hash(documents, val_fraction) if heldout is None else split_given(documents, heldout)
     with new_folder(out, replaces=_earlier) as folder:
+        if progress:
+            progress(0, "tokenizer")
         model = read_bytes(tokenizer) if tokenizer else train_tokenizer(split.train, vocab_size, or_fewer=or_fewer)
         processor = load_tokenizer(model, str(tokenizer or "tokenizer"))
         pieces = PieceBytes(processor, str(tokenizer or "tokenizer"))

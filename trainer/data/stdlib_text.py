@@ -12,12 +12,13 @@ from importlib import import_module
 from pathlib import Path
 
 from codec.errors import EnvironmentLacks
+from codec.progress import Bar, silent_bar
 
 # Tests are not shipped everywhere, encodings/ are tables of character names, the rest is not the library.
 SKIPPED = frozenset({"test", "tests", "idle_test", "encodings", "site-packages", "dist-packages"})
 
 
-def stdlib_documents() -> list[str]:
+def stdlib_documents(bar: Bar = silent_bar) -> list[str]:
     """One document per module and help topic of the running interpreter, sorted by name.
 
     Paragraphs that repeat (licences, inherited docstrings) are kept only where they occur first.
@@ -26,7 +27,7 @@ def stdlib_documents() -> list[str]:
     """
     seen: set[str] = set()
     documents = []
-    for _, text in sorted([*_modules(), *_topics()]):
+    for _, text in sorted([*_modules(bar), *_topics()]):
         paragraphs = []
         for paragraph in filter(None, (" ".join(part.split()) for part in text.split("\n\n"))):
             if paragraph not in seen:
@@ -76,16 +77,19 @@ def _comments(source: str) -> Iterator[tuple[int, str]]:
         yield start, "\n".join(lines)
 
 
-def _modules() -> Iterator[tuple[str, str]]:
+def _modules(bar: Bar) -> Iterator[tuple[str, str]]:
     root = Path(sysconfig.get_path("stdlib"))
-    for path in root.rglob("*.py"):
-        relative = path.relative_to(root)
-        if SKIPPED.isdisjoint(relative.parts[:-1]):
+    names = {path: path.relative_to(root) for path in root.rglob("*.py")}
+    kept = {path: name.as_posix() for path, name in names.items() if SKIPPED.isdisjoint(name.parts[:-1])}
+    with bar("standard library", len(kept)) as progress:
+        for done, (path, name) in enumerate(kept.items()):
+            progress(done, name)
             try:
                 with tokenize.open(path) as file:
-                    yield relative.as_posix(), module_text(file.read())
+                    yield name, module_text(file.read())
             except (SyntaxError, tokenize.TokenError, ValueError, OSError):
                 continue  # templates and deliberately broken examples
+        progress(len(kept), "")
 
 
 def _topics() -> Iterator[tuple[str, str]]:

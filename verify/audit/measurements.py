@@ -92,7 +92,8 @@ def measure_scorer(
     """
     tokens = np.asarray(tokens).astype(np.int64)
     _check_stream(tokens, scorer)
-    counted = _Counted(scorer, progress)
+    expected = expected_runs(scope, scorer.vocab_size)
+    counted = _Counted(scorer, progress, expected)
     base = trace(counted, tokens, batch=scope.batch)
     again = trace(counted, tokens, batch=scope.batch)
     splits = {
@@ -115,7 +116,7 @@ def measure_scorer(
     ids = [v for v in range(scorer.vocab_size) if v != fixed]
     summed = choose_sums({cut: why for cut, why in cuts.items() if tokens[cut + 1] != fixed}, scope.sums)
     moved = evenly([cut for cut in cuts if cut < 2 * len(tokens) // 3], STRUCTURE_CUTS)
-    return Measurements(
+    found = Measurements(
         subject=scorer.name,
         vocab_size=scorer.vocab_size,
         tokens=tokens,
@@ -134,6 +135,9 @@ def measure_scorer(
         repeats=(again, trace(counted, tokens, batch=scope.batch)),
         runs=counted.runs,
     )
+    if progress:
+        progress(expected, "")  # about as many
+    return found
 
 
 def expected_runs(scope: Scope, vocab_size: int) -> int:
@@ -144,8 +148,8 @@ def expected_runs(scope: Scope, vocab_size: int) -> int:
 class _Counted:
     """The scorer, counting its runs."""
 
-    def __init__(self, scorer: Scorer, progress: Progress | None) -> None:
-        self._scorer, self._progress, self.runs = scorer, progress, 0
+    def __init__(self, scorer: Scorer, progress: Progress | None, most: int) -> None:
+        self._scorer, self._progress, self._most, self.runs = scorer, progress, most, 0
 
     @property
     def name(self) -> str:
@@ -158,7 +162,7 @@ class _Counted:
     def run(self, tokens: np.ndarray, *, batch: int, ranks: int = 1) -> Iterator[Scored]:
         self.runs += 1
         if self._progress:
-            self._progress(self.runs, "runs")
+            self._progress(min(self.runs, self._most), "runs")
         try:
             yield from self._scorer.run(tokens, batch=batch, ranks=ranks)
         except (PgolfError, OSError, EOFError):  # the last two: a model in another process is gone, its owner says why

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from codec.errors import InputError
+from codec.progress import Progress, silent
 from verify.audit.causality_rules import FLOAT
 from verify.audit.trace import Difference, largest_difference
 from verify.reveal.stretches import OwnStatement
@@ -47,7 +48,12 @@ class OwnProbe:
 
 
 def probe_own(
-    submission: Submission, heldout: HeldOut, settings: Settings, statement: OwnStatement, sample: Sample
+    submission: Submission,
+    heldout: HeldOut,
+    settings: Settings,
+    statement: OwnStatement,
+    sample: Sample,
+    progress: Progress = silent,
 ) -> OwnProbe:
     """Reveal the text again to a second process, and ask it for the batches of a sample when it is their turn.
 
@@ -55,7 +61,7 @@ def probe_own(
     from what was revealed, shows as well.  Up to a cut scores are to be those that the first process gave.  It ends
     with the last batch of the sample: revealing costs what the script's learning costs, and no more.
 
-    settings.length: as scored.  statement, sample: of the run that scored.
+    settings.length: as scored.  statement, sample: of the run that scored.  progress: told the targets passed.
     Raises: as `verify.sandbox.launch.running`; InputError when it states something else now.
     """
     kept = {int(scored.positions[0]): scored for scored in sample.batches}
@@ -74,7 +80,7 @@ def probe_own(
             raise InputError("does not adapt by itself", where=model.where)
         if model.begin(heldout.targets) != statement:
             raise InputError("states another adaptation in each process", where=model.where)
-        for turn, group in _asked(scorer, scorer.turns(heldout.tokens, statement), settings.batch, kept):
+        for turn, group in _asked(scorer, scorer.turns(heldout.tokens, statement), settings.batch, kept, progress):
             asked = _Batch(scorer, turn, group, kept[turn.part.start + group[0].first_scored], heldout.tokens)
             for cut in asked.cuts(sample.rng):
                 count += 1
@@ -92,10 +98,10 @@ def probe_own(
 
 
 def _asked(
-    scorer: OwnScorer, turns: Iterator[Turn], batch: int, kept: dict[int, Scored]
+    scorer: OwnScorer, turns: Iterator[Turn], batch: int, kept: dict[int, Scored], progress: Progress
 ) -> Iterator[tuple[Turn, list[Window]]]:
     """The batches that were kept, each when all stretches before its own are revealed."""
-    left, last = set(kept), None
+    left, last, done = set(kept), None, 0
     for turn in turns:
         if not left:
             return
@@ -107,7 +113,8 @@ def _asked(
                 left.remove(first)
                 yield turn, group
         scorer.pass_over(turn)
-        last = turn
+        last, done = turn, done + turn.stretch.stop - turn.stretch.start
+        progress(done, "")
 
 
 class _Batch:

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from codec.errors import InputError
-from codec.progress import Progress
+from codec.progress import Bar, Progress, silent_bar
 from verify.audit.fresh_process import Observation
+from verify.audit.measurements import expected_runs
 from verify.audit.perturbations import Scope
 from verify.audit.runner import Audit, audit
 from verify.audit.trace import trace
@@ -31,7 +32,7 @@ def audit_submission(
     settings: Settings,
     *,
     score: ScorerName | None = None,
-    progress: Progress | None = None,
+    bar: Bar = silent_bar,
 ) -> Audit:
     """Audit the model behind its script's `logits`: does it read ahead, remember, or mix the rows of a batch?
 
@@ -51,14 +52,15 @@ def audit_submission(
     if not settings.length:
         raise InputError("is to be audited with windows of unknown length", where=str(submission.folder))
     targets = len(tokens) - 1
-    with running(submission, submission.blob, settings) as model:
+    with bar("scoring once", targets) as progress, running(submission, submission.blob, settings) as model:
         score = score or ("own" if model.adapts else "sliding")
         first = _scorer(score, model, submission, settings, targets)
-        fresh = _observation(model, first, tokens, settings)
+        fresh = _observation(model, first, tokens, settings, progress)
         scope = _scope(scope, score, settings, targets, model.statement)
     if first.vocab_size > ONE_SUM:
         scope = replace(scope, sums=1)
-    with running(submission, submission.blob, settings) as model:
+    runs = expected_runs(scope, first.vocab_size)
+    with bar("auditing", runs) as progress, running(submission, submission.blob, settings) as model:
         scorer = _scorer(score, model, submission, settings, targets, first.vocab_size)
         found = audit(scorer, tokens, scope, observed=fresh, progress=progress)
     window = {"length": settings.length, "stride": settings.stride, "stated_length": model.length}
@@ -125,8 +127,17 @@ def _scorer(
     return Named(scorer, vocab_size)
 
 
-def _observation(model: Remote, scorer: Scorer, tokens: np.ndarray, settings: Settings) -> Observation:
-    run = trace(scorer, tokens, batch=settings.batch)
+def _observation(
+    model: Remote, scorer: Scorer, tokens: np.ndarray, settings: Settings, progress: Progress
+) -> Observation:
+    done = 0
+
+    def count(scored: Scored) -> None:
+        nonlocal done
+        done += len(scored.positions)
+        progress(min(done, len(tokens) - 1), "")
+
+    run = trace(scorer, tokens, batch=settings.batch, watch=count)
     model.refresh()
     missing = tuple(each for each in model.missing if each != THREADS)  # however many, they open no way out
     run = replace(run, digests=())  # other processes may round otherwise; what they say is compared with a tolerance

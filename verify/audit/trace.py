@@ -1,6 +1,6 @@
 """All that one run of a scorer committed, and how two runs differ."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,14 +38,25 @@ class Trace:
         return replace(self, positions=self.positions[order], nats=self.nats[order], log_probs=None)
 
 
-def trace(scorer: Scorer, tokens: np.ndarray, *, batch: int, ranks: int = 1, until: int | None = None) -> Trace:
+def trace(
+    scorer: Scorer,
+    tokens: np.ndarray,
+    *,
+    batch: int,
+    ranks: int = 1,
+    until: int | None = None,
+    watch: Callable[[Scored], None] = lambda scored: None,
+) -> Trace:
     """Run a scorer over tokens, integers (n + 1,).  until: stop once this position is committed, keep its record only.
+
+    watch: told each batch.
 
     Raises: InputError when what it gives is not one position, one number and maybe V log-probabilities per target.
     """
     parts: list[Scored] = []
     for part in scorer.run(tokens.copy(), batch=batch, ranks=ranks):  # a copy: it may write into what it is given
         _check(part, scorer, len(tokens) - 1)
+        watch(part)
         if until is None:
             parts.append(part)
         elif (part.positions == until).any():

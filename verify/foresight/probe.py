@@ -97,7 +97,7 @@ def probe(
             repeats += questions.ask(model, rows)
         for rows in questions.requests([*drawn, *least]):
             answers += questions.ask(model, rows)
-            progress(len(answers), "")
+            progress(min(len(answers), len(drawn) + len(least)), "")  # company comes on top
         moved = _moved(answers)
         suspects = questions.unchanged([row for _, row in moved], REPEATED)
         for rows in (*suspects, *questions.unchanged([first], 1)):

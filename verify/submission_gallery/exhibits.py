@@ -101,6 +101,8 @@ def verify_folders(
     exhibits = tuple(FOLDERS.values()) if exhibits is None else exhibits
     played = {}
     with TemporaryDirectory(prefix="pgolf-gallery-") as place:
+        if progress:
+            progress(0, "an honest submission")
         stage = build_stage(Path(place))
         for number, exhibit in enumerate(exhibits):
             if progress:

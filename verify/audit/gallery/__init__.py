@@ -45,6 +45,8 @@ def audit_all(exhibits: Sequence[Exhibit] | None = None, progress: Progress | No
             )
             for exhibit in exhibits
         ]
+        if progress:
+            progress(0, "all of them in a fresh process")
         observed = observe(jobs, tokens, batch=SCOPE.batch)
         for number, (exhibit, observation) in enumerate(zip(exhibits, observed, strict=True)):
             if progress:
