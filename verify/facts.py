@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from codec.measurement.foreign import State
-from verify.audit.own_probe import OwnProbe
 from verify.claims.group_rules import GroupFacts
 from verify.foresight.probe import Foresight
 from verify.foresight.strict import Strict
@@ -101,11 +100,11 @@ class Shipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnFacts:
-    """The score by the script's own adaptation, what it states about it, and whether it read ahead."""
+    """The score by the script's own adaptation, what it states, and its batches with other text behind a cut."""
 
     rescored: Rescored
     statement: OwnStatement
-    probe: OwnProbe
+    prefix: Foresight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

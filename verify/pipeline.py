@@ -16,12 +16,12 @@ from codec.errors import InputError
 from codec.progress import Bar, silent_bar
 from codec.storage.checkpoint import read_checkpoint
 from verify import own_rules  # noqa: F401  it registers its judges
-from verify.audit.own_probe import probe_own
 from verify.claims.group_rules import GroupFacts
 from verify.claims.runs import read_group
 from verify.facts import ArtifactFacts, Facts, FolderFacts, LogsFacts, OwnFacts, Shipped, TextFacts
 from verify.finding import Finding
 from verify.folder_rules import folder_judges
+from verify.foresight.own import OwnRun, probe_own
 from verify.foresight.probe import Foresight, Proof, probe, row_count
 from verify.foresight.rows import ScoredRun
 from verify.foresight.strict import Strict, score_alone
@@ -31,7 +31,6 @@ from verify.run_rules import run_judges
 from verify.sandbox.launch import Settings, running, waiting
 from verify.scoring.adaptation import ScorerName
 from verify.scoring.heldout import HeldOut
-from verify.scoring.reservoir import Sample
 from verify.scoring.windows import plan
 from verify.submission.byte_count import MAIN, count, unexpected
 from verify.submission.folder import Submission
@@ -130,7 +129,7 @@ def measure(
     more = [kind for kind in dict.fromkeys(scores) if kind != "sliding"]
     packed, prefix, strict = _proven(submission, heldout, settings, more, fresh, proof, bar)
     settings = replace(settings, length=packed.length)
-    own = _own(submission, heldout, settings, bar) if packed.adapts else None
+    own = _own(submission, heldout, settings, proof, bar) if packed.adapts else None
     adapted = [_adapted(kind, submission, heldout, settings, bar) for kind in more if kind != "own"]
     floats = None
     if lossless:
@@ -304,22 +303,27 @@ def _memorised(packed: Rescored, heldout: HeldOut, fresh: HeldOut | None) -> Mem
     return look(scored, ScoredText(nats=packed.fresh_nats, tokens=fresh.tokens, token_bytes=fresh.token_bytes))
 
 
-def _adapted(
-    kind: ScorerName,
-    submission: Submission,
-    heldout: HeldOut,
-    settings: Settings,
-    bar: Bar,
-    sample: Sample | None = None,
-) -> Rescored:
+def _adapted(kind: ScorerName, submission: Submission, heldout: HeldOut, settings: Settings, bar: Bar) -> Rescored:
     with bar(f"scoring by {kind}", heldout.targets) as progress:
-        return reload(submission, submission.blob, heldout, settings, progress, score=kind, sample=sample)
+        return reload(submission, submission.blob, heldout, settings, progress, score=kind)
 
 
-def _own(submission: Submission, heldout: HeldOut, settings: Settings, bar: Bar) -> OwnFacts:
-    sample = Sample()
-    rescored = _adapted("own", submission, heldout, settings, bar, sample)
+def _own(submission: Submission, heldout: HeldOut, settings: Settings, proof: Proof, bar: Bar) -> OwnFacts:
+    """The score by the script's own adaptation, and what another process makes of the batches that it came from."""
+    rescored = _adapted("own", submission, heldout, settings, bar)
     if rescored.statement is None:
         raise InputError("adapts by itself in one process and not in another", where=str(submission.folder / MAIN))
-    probe = probe_own(submission, heldout, settings, rescored.statement, sample)
-    return OwnFacts(rescored=rescored, statement=rescored.statement, probe=probe)
+    prefix = Foresight(score="own", exact=settings.device == "cpu")
+    if proof.share:
+        run = OwnRun(
+            tokens=heldout.tokens,
+            nats=rescored.nats,
+            statement=rescored.statement,
+            length=rescored.length,
+            stride=settings.stride,
+            batch=settings.batch,
+        )
+        start, rng = partial(running, submission, submission.blob, settings), np.random.default_rng()
+        with bar("looking for foresight", heldout.targets) as progress:
+            prefix = probe_own(start, run, rng, share=proof.share, exact=prefix.exact, progress=progress)
+    return OwnFacts(rescored=rescored, statement=rescored.statement, prefix=prefix)

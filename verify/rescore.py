@@ -12,13 +12,12 @@ import numpy as np
 
 from codec.errors import InputError
 from codec.measurement.foreign import State  # tensor -> its dtype, shape and sha256
-from verify.memorisation import TargetLosses
+from verify.memorisation import Watched
 from verify.reveal.stretches import OwnStatement
 from verify.sandbox.launch import Settings, running
 from verify.sandbox.remote_scorers import scorer_of
 from verify.scoring.adaptation import ScorerName
 from verify.scoring.heldout import HeldOut
-from verify.scoring.reservoir import Sample
 from verify.scoring.score import Score, total
 from verify.scoring.token_bytes import TokenBytes
 from verify.submission.folder import Submission
@@ -54,15 +53,14 @@ def reload(
     *,
     score: ScorerName = "sliding",
     later: Sequence[ScorerName] = (),
-    sample: Sample | None = None,
     fresh: HeldOut | None = None,
 ) -> Rescored:
     """Load `artifact` by the submission's script in a fresh, sandboxed `python -I` process and score it from here.
 
     The process sees a copy of the counted files only: what is not counted cannot be used.  score: by which scorer; it
     finds the weights as they were loaded, since the process is its own.  later: by which scorers it is to be scored
-    next; what they lack is told before the time for this one is spent.  sample: gets some of the batches.
-    fresh: another text, which the same process scores next.
+    next; what they lack is told before the time for this one is spent.  fresh: another text, which the same process
+    scores next.
 
     Raises: as `running`; InputError when nobody says how long the windows are, or the model lacks what a scorer needs;
     UsageError for a bad stride or chunk.
@@ -82,13 +80,11 @@ def reload(
             stride=settings.stride,
         )
         scorer, *_ = [make(kind) for kind in (score, *later)]
-        losses = TargetLosses(heldout.targets)
-        scorer = losses.of(sample.of(scorer) if sample else scorer)
-        found = total(scorer, heldout.tokens, heldout.token_bytes, batch=settings.batch, progress=progress)
-        others = TargetLosses(fresh.targets) if fresh else None
-        if fresh and others:
-            scorer = others.of(make(score, targets=fresh.targets))
-            total(scorer, fresh.tokens, fresh.token_bytes, batch=settings.batch)
+        watched = Watched(scorer, heldout.targets)
+        found = total(watched, heldout.tokens, heldout.token_bytes, batch=settings.batch, progress=progress)
+        again = Watched(make(score, targets=fresh.targets), fresh.targets) if fresh else None
+        if fresh and again:
+            total(again, fresh.tokens, fresh.token_bytes, batch=settings.batch)
         model.refresh()
         return Rescored(
             score=found,
@@ -97,8 +93,8 @@ def reload(
             notes=tuple(model.notes),
             missing=tuple(model.missing),
             attempts=tuple(model.attempts),
-            nats=losses.nats,
-            fresh_nats=others.nats if others else None,
+            nats=watched.nats,
+            fresh_nats=again.nats if again else None,
             adapts=model.adapts,
             statement=model.statement if score == "own" else None,
         )

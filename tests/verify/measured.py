@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from verify.audit.own_probe import OwnProbe
 from verify.audit.trace import Difference
 from verify.facts import ArtifactFacts, Facts, FolderFacts, LogsFacts, OwnFacts, TextFacts
 from verify.foresight.probe import Foresight
@@ -49,7 +48,7 @@ FACTS = Facts(
 
 CHUNKS = OwnStatement.read({"stretch": "chunk", "targets": 32768})
 OWN = replace(RESCORED, score=replace(SCORE, scorer="own", nats=150.0, seconds=7.0), adapts=True, statement=CHUNKS)
-ADAPTING = replace(FACTS, own=OwnFacts(rescored=OWN, statement=CHUNKS, probe=OwnProbe(batches=4, cuts=16)))
+ADAPTING = replace(FACTS, own=OwnFacts(rescored=OWN, statement=CHUNKS, prefix=replace(FORESIGHT, score="own")))
 
 
 def claiming(claims, facts=FACTS):
