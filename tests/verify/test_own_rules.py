@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.verify.measured import ADAPTING, CHUNKS, FACTS, OWN, SCORE, claiming
-from verify.audit.own_probe import OwnProbe
-from verify.audit.trace import Difference
+from tests.verify.measured import ADAPTING, CHUNKS, FACTS, OWN, SCORE, claiming, moved
+from verify.foresight.probe import Foresight
 from verify.own_rules import check_own_prefix, check_statement
 from verify.reveal.stretches import OwnStatement
 from verify.run_rules import check_claimed_score, check_time, evaluation
@@ -15,10 +14,6 @@ from verify.verdict import Verdict
 
 def facts(**changes):
     return replace(ADAPTING, own=replace(ADAPTING.own, **changes))
-
-
-def difference(size):
-    return Difference(what="score", position=20, before=1.0, after=1.0 + size, changed=3)
 
 
 def test_without_adaptation_there_is_nothing_to_say():
@@ -35,26 +30,38 @@ def test_the_statement_is_told_and_a_queue_warned_of():
     assert "order of a queue uses document lengths" in found.message
 
 
+NOISY = {"exact": False, "risen": 300, "fallen": 160}
+
+
 @pytest.mark.parametrize(
-    ("changed", "alone", "level", "words"),
+    ("prefix", "level", "words"),
     [
-        (0.0, 0.0, "pass", "16 times with another text behind a cut: equal up to the cut"),
-        (0.5, 0.0, "fail", "position 20 went from 1.000000 to 1.500000 by `reveal` when only the text behind"),
-        (2e-5, 0.0, "fail", "when only the text behind"),
-        (4e-4, 2e-4, "unknown", "differ by 0.0002 nats behind which nothing changed"),
-        (9e-4, 2e-4, "fail", "when only the text behind"),
-        (0.0, 0.3, "fail", "its state comes from more than what was revealed"),
-        (0.4, 0.3, "fail", "its state comes from more than what was revealed"),
+        (
+            FACTS.prefix,
+            "pass",
+            "460 cuts by `reveal`, 5.0% of the forwards: equal up to each cut; a leak of >= 0.05 nats",
+        ),
+        (Foresight(), "unknown", "no scored window was looked at again by `reveal` (--proof 0)"),
+        (
+            moved(1.0, 1.5),
+            "fail",
+            "to 1.500000 by `reveal` when only the text behind position 20 changed, in the window",
+        ),
+        (moved(1.0, 1.5), "fail", "2 of 610 requests"),
+        (moved(1.0, 1.5, noise=0.5), "fail", "up to 0.5 nats off, which on a CPU is the script's doing"),
+        (moved(1.0, 1.1, noise=0.02, **NOISY), "fail", "only the text behind position 20 changed"),
+        (moved(1.0, 1.0005, noise=4e-4, **NOISY), "unknown", "0.0004 nats off; a leak of 0.0005 nats per token would"),
+        (moved(1.0, 1.0001, noise=8e-5, **NOISY), "pass", "with probability 1 in 1, 1 in 0.1, 1 in 0.02 of the pos"),
     ],
 )
-def test_the_probe_is_judged(changed, alone, level, words):
-    probe = OwnProbe(batches=4, cuts=16)
-    if changed:
-        probe = replace(probe, moved=2, cut=22, worst=difference(changed))
-    found = check_own_prefix(facts(probe=replace(probe, alone=difference(alone) if alone else None)))
+def test_the_replay_is_judged(prefix, level, words):
+    """As the sliding score, but for the sign test: noise in what was learned is shared by all scores behind it."""
+    found = check_own_prefix(facts(prefix=replace(prefix, score="own")))
     assert (found.rule, found.level) == ("score.prefix", level)
     assert words in found.message
     assert found.evidence["coverage"]["score"] == "own"
+    assert set(found.evidence["coverage"]["power"]) == set(FACTS.prefix.power.to_dict())
+    assert (" rose at their cuts" in found.message) is False
 
 
 def test_the_own_score_counts():

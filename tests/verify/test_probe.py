@@ -14,7 +14,7 @@ from verify import Settings, Submission, examine
 from verify.foresight.findings import prefix_finding
 from verify.foresight.probe import LEAST_CUTS, Proof, choose, probe, row_count
 from verify.foresight.rows import ScoredRun
-from verify.memorisation import TargetLosses
+from verify.memorisation import Watched
 from verify.scoring.score import total
 from verify.scoring.sliding import Sliding
 from verify.scoring.windows import plan
@@ -146,11 +146,10 @@ class Whole:
 
 
 def run_of(model, tokens, length, stride, batch):
-    recording = TargetLosses(len(tokens) - 1)
-    scorer = recording.of(Sliding(model=model, vocab_size=64, length=length, stride=stride))
+    scorer = Watched(Sliding(model=model, vocab_size=64, length=length, stride=stride), len(tokens) - 1)
     total(scorer, tokens, np.ones(len(tokens) - 1, np.int64), batch=batch)
     windows = plan(len(tokens) - 1, length, stride)
-    return ScoredRun(tokens=tokens, nats=recording.nats, windows=windows, batch=batch)
+    return ScoredRun(tokens=tokens, nats=scorer.nats, windows=windows, batch=batch)
 
 
 @pytest.mark.parametrize("nats", [0.0, 0.5])
@@ -185,7 +184,7 @@ def test_cuts_are_in_proportion_to_targets_and_go_to_the_least_loss():
     run = ScoredRun(tokens=np.zeros(TARGETS + 1, np.int64), nats=nats, windows=windows, batch=BATCH)
     times = np.zeros(8, int)
     for seed in range(200):
-        drawn, least, threshold = choose(run, 0.2, np.random.default_rng(seed))
+        drawn, least, threshold = choose(run, row_count(run, 0.2), np.random.default_rng(seed))
         assert len(drawn) + len(least) == row_count(run, 0.2)
         assert {window.first_scored for window in windows[100:120]} <= {row.window.first_scored for row in least}
         assert threshold == 1.0
