@@ -81,9 +81,8 @@ WINGS = {
         "rescore": {"memorisation", "reveal", "sandbox", "scoring", "submission"},
         "audit": {"finding", "judges", "reveal", "rules", "sandbox", "scoring", "submission"},
         "claims": {"finding", "judges"},
-        "foresight": {"audit", "finding", "scoring"},
+        "foresight": {"audit", "finding", "reveal", "sandbox", "scoring"},
         "facts": {
-            "audit",
             "claims",
             "foresight",
             "memorisation",
@@ -95,9 +94,8 @@ WINGS = {
         },
         "folder_rules": {"claims", "facts", "finding", "judges", "rules", "submission"},
         "run_rules": {"claims", "facts", "finding", "foresight", "judges", "rescore", "scoring"},
-        "own_rules": {"audit", "facts", "finding", "run_rules"},
+        "own_rules": {"facts", "finding", "foresight", "run_rules"},
         "pipeline": {
-            "audit",
             "claims",
             "facts",
             "finding",
