@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,7 @@ from verify.foresight.strict import Strict, score_alone
 from verify.memorisation import Memorised, ScoredText, look, refuse_shared
 from verify.rescore import Rescored, reload
 from verify.run_rules import run_judges
-from verify.sandbox.launch import Settings, running, waiting
+from verify.sandbox.launch import Settings, running
 from verify.scoring.adaptation import ScorerName
 from verify.scoring.heldout import HeldOut
 from verify.scoring.windows import plan
@@ -279,19 +278,16 @@ def _proven(
     """The sliding score, and what other processes make of the windows that it came from."""
     subject, rng = (submission, submission.blob), np.random.default_rng()
     prefix, strict = Foresight(exact=settings.device == "cpu"), None
-    with ExitStack() as stack:
-        load = stack.enter_context(waiting(*subject, settings)) if proof.share else None
-        with bar("scoring", heldout.targets) as progress:
-            packed = reload(*subject, heldout, settings, progress, later=later, fresh=fresh)
-        windows = plan(heldout.targets, packed.length, settings.stride)
-        run = ScoredRun(tokens=heldout.tokens, nats=packed.nats, windows=windows, batch=settings.batch)
-        if load:
-            with bar("looking for foresight", row_count(run, proof.share)) as progress:
-                once = nullcontext(load())
-                prefix = probe(lambda: once, run, rng, share=proof.share, exact=prefix.exact, progress=progress)
+    start = partial(running, *subject, settings)
+    with bar("scoring", heldout.targets) as progress:
+        packed = reload(*subject, heldout, settings, progress, later=later, fresh=fresh)
+    windows = plan(heldout.targets, packed.length, settings.stride)
+    run = ScoredRun(tokens=heldout.tokens, nats=packed.nats, windows=windows, batch=settings.batch)
+    if proof.share:
+        with bar("looking for foresight", row_count(run, proof.share)) as progress:
+            prefix = probe(start, run, rng, share=proof.share, exact=prefix.exact, progress=progress)
     if proof.strict:
         with bar("scoring from prefixes", min(proof.strict, heldout.targets)) as progress:
-            start = partial(running, *subject, settings)
             strict = score_alone(start, run, rng, count=proof.strict, noise=prefix.noise, progress=progress)
     return packed, prefix, strict
 

@@ -60,7 +60,7 @@ before = resource.getrlimit(resource.RLIMIT_NOFILE)
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 if user:
     os.setgroups([]); os.setgid(int(user)); os.setuid(int(user))
-missing = confine.confine(confine.Limits(**json.loads(limits)))
+missing = confine.confine(confine.Limits.of_json(limits))
 own, found = os.getpid(), {}
 for name, code in attempts.items():
     try:

@@ -34,7 +34,7 @@ def call(*arguments):
         raise OSError(ctypes.get_errno(), "system call")
 if user:
     os.setgid(int(user)); os.setuid(int(user))
-missing = names["confine"](names["Limits"](**json.loads(limits))) if limits else None
+missing = names["confine"](names["Limits"].of_json(limits)) if limits else None
 found = {}
 for name, code in attempts.items():
     if not limits:  # an earlier attempt went through

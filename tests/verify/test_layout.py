@@ -42,7 +42,6 @@ def test_all_files_have_one_time_and_mode_and_only_their_bytes(write_submission,
     assert {found.st_mtime for found in files.values()} == {WHEN}
     assert {oct(found.st_mode & 0o777) for found in files.values()} == {"0o644", "0o755"}
     assert layout.artifact.read_bytes() == subject.blob
-    assert (layout.toolkit / "verify" / "sandbox" / "worker.py").exists()
 
 
 SEED_WITH_LATE_LOAD = "import os\nglobals()['lo' + 'ad'] = lambda path, device: None\n"

@@ -16,8 +16,8 @@ from tests.verify.measured import FACTS
 from verify.rescore import reload
 from verify.run_rules import check_attempts, check_sandbox
 from verify.sandbox import confine as sandbox
-from verify.sandbox import launch
-from verify.sandbox.launch import Settings, running, waiting
+from verify.sandbox import launch, nursery
+from verify.sandbox.launch import Settings, running
 from verify.submission.folder import Submission
 
 SETTINGS = Settings(length=16, stride=4, threads=1)
@@ -191,8 +191,11 @@ def test_a_pickle_is_not_opened(write_submission, heldout):
 
 def test_what_the_sandbox_lacks_cannot_be_unsaid(write_submission, heldout, monkeypatch):
     """A script that reaches the list before it is told empties it."""
-    lacking = "import verify.sandbox.confine as own; own.confine = lambda limits: ['everything']; own.main()"
-    monkeypatch.setattr(launch, "BOOT", launch.BOOT.replace("from verify.sandbox.confine import main; main()", lacking))
+    lacking = "import verify.sandbox.nursery as own; own.confine = lambda limits: ['everything']; own.main()"
+    boot = nursery.BOOT.replace("from verify.sandbox.nursery import main; main()", lacking)
+    assert lacking in boot
+    monkeypatch.setattr(nursery, "BOOT", boot)
+    monkeypatch.setattr(launch, "NURSERY", nursery.Nursery())
     forging = (
         "import sys\n"
         "frame = sys._getframe()\n"
@@ -214,15 +217,6 @@ def test_nothing_is_left_of_folders_in_folders(write_submission, heldout, monkey
     with suppress(LimitError):
         run(write_submission(deep + BIGRAM), heldout)
     assert list((tmp_path / "tmp").iterdir()) == []
-
-
-def test_a_process_waits_without_running_anything_of_the_submission(write_submission, heldout):
-    """What the script would do when it is loaded, it does not do before; what waits for nothing ends as well."""
-    subject = Submission.open(write_submission("raise ValueError('I ran')"))
-    with waiting(subject, subject.blob, replace(SETTINGS, time_limit=0.001)):
-        pass  # no time counts before it is loaded, and nobody has asked it to
-    with pytest.raises(InputError, match="I ran"), waiting(subject, subject.blob, SETTINGS) as load:
-        load()
 
 
 def test_settings():

@@ -1,9 +1,7 @@
 """What a process does to itself before it runs foreign code: it gives up everything that loading a model does not need.
 
-    python -I -c BOOT LIMITS TOOLKIT      confine, then serve as verify.sandbox.worker; see launch
-
-Only the standard library is imported before the limits are in force: numpy and torch start threads, and on Linux a
-process confines the thread that asks and those that it starts afterwards.
+On Linux a process confines the thread that asks and those that it starts afterwards, so there must be no other yet: it
+was just forked (nursery.py).
 
 What is taken away, with kernel features that need no privileges:
 - namespaces of its own, where the kernel gives them to anybody: users, network, System V memory, names of the machine.
@@ -36,7 +34,6 @@ import struct
 import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 
 from verify.sandbox.installation import listed, readable
 from verify.sandbox.system_calls import ARCHITECTURES, program
@@ -61,8 +58,14 @@ class Limits:
     cuda: bool = False
 
     def to_json(self) -> str:
-        """For the command line of the process."""
+        """For another process."""
         return json.dumps(asdict(self))
+
+    @classmethod
+    def of_json(cls, text: str) -> "Limits":
+        """What `to_json` wrote."""
+        found = json.loads(text)
+        return cls(**found | {"packages": tuple(found["packages"])})
 
 
 def confine(limits: Limits) -> list[str]:
@@ -184,7 +187,7 @@ def _allow(libc: ctypes.CDLL, ruleset: int, path: str, rights: int) -> None:
 
 def granted_paths(limits: Limits) -> list[str]:
     """What may be read beside the scratch folder: files, and folders with all below them."""
-    return [*readable(tuple(limits.packages)), *MACHINE, *(GPU if limits.cuda else ())]
+    return [*readable(limits.packages), *MACHINE, *(GPU if limits.cuda else ())]
 
 
 def _drop_capabilities(libc: ctypes.CDLL, limits: Limits) -> list[str]:
@@ -205,15 +208,3 @@ def _seccomp(libc: ctypes.CDLL, limits: Limits) -> list[str]:
     if libc.prctl(ctypes.c_int(PR_SET_SECCOMP), ctypes.c_ulong(2), described, 0, 0):
         return [f"network, processes and signals (seccomp was refused: {os.strerror(ctypes.get_errno())})"]
     return []
-
-
-def main() -> None:
-    """Confine this process and serve; see verify.sandbox.worker."""
-    limits, toolkit = Limits(**json.loads(sys.argv[1])), sys.argv[2]
-    # Once confined, few folders can be listed: the path finder keeps what it saw of the others here.
-    find_spec("no_such_module_anywhere")
-    granted = frozenset(os.path.realpath(path) for path in granted_paths(limits))
-    missing = confine(limits)
-    from verify.sandbox.worker import serve
-
-    serve(missing, toolkit, granted)

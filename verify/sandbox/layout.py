@@ -1,7 +1,6 @@
 """Lays out what a submission's process sees: the counted bytes, and nothing about their files that nobody counts."""
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,17 +9,14 @@ from verify.submission.folder import ARTIFACT, Submission
 
 WHEN = 946_684_800  # the time of every file, 2000-01-01 UTC: archives have none before 1980
 FILE_MODE, FOLDER_MODE = 0o644, 0o755
-ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("codec", "verify")  # of the toolkit, that serve a model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """script, artifact: where the process finds them.  toolkit: what it serves with, which it removes first."""
+    """script, artifact: where the process finds them."""
 
     script: Path
     artifact: Path
-    toolkit: Path
 
 
 def lay_out(submission: Submission, artifact: bytes, scratch: Path) -> Layout:
@@ -42,7 +38,4 @@ def lay_out(submission: Submission, artifact: bytes, scratch: Path) -> Layout:
             os.utime(os.path.join(folder, name), (WHEN, WHEN))
         os.chmod(folder, FOLDER_MODE)
         os.utime(folder, (WHEN, WHEN))
-    toolkit = scratch / "toolkit"
-    for part in PARTS:
-        shutil.copytree(ROOT / part, toolkit / part, ignore=shutil.ignore_patterns("*.toml", "py.typed", ".*"))
-    return Layout(script=copy / MAIN, artifact=copy / ARTIFACT, toolkit=toolkit)
+    return Layout(script=copy / MAIN, artifact=copy / ARTIFACT)

@@ -1,6 +1,6 @@
 """What runs inside the sandbox: load a submission by its own script, then answer with logits for the ids it is sent.
 
-`launch` starts this through `confine`, which confines the process first.  Messages go over private copies of stdin and
+A process that `nursery` forked runs this when it has confined itself.  Messages go over private copies of stdin and
 stdout (see `wire`); whatever the submission prints lands on stderr.  Nothing that is said here
 decides a score: the held-out text stays with the parent, which sends windows of ids and adds up the nats itself.
 """
@@ -9,7 +9,6 @@ import ast
 import hashlib
 import os
 import re
-import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -64,14 +63,15 @@ class CarriedOnly(MetaPathFinder):
     find_distributions = PathFinder.find_distributions  # what importlib.metadata asks
 
 
-def serve(missing: list[str], toolkit: str, granted: frozenset[str]) -> None:
+def serve(missing: list[str], granted: frozenset[str]) -> None:
     """Load what the first message names, then answer until stdin ends; every failure is told before the process ends.
 
-    missing: what the sandbox could not enforce, told before foreign code can say something else.  toolkit: the copy
-    that this process runs from, removed before foreign code can read it.  granted: files and folders that may be read.
+    missing: what the sandbox could not enforce, told before foreign code can say something else.  granted: files and
+    folders that may be read; the toolkit's own are not among them.
     """
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
     job, _ = wire.receive(requests)
     wire.send(answers, {"kind": "confined", "missing": missing})
@@ -79,7 +79,7 @@ def serve(missing: list[str], toolkit: str, granted: frozenset[str]) -> None:
     attempts = Attempts(Path(job["scratch"]), folder, granted)
     try:
         later = _later_syntax(folder)
-        _hide_toolkit(folder, toolkit, granted)
+        _hide_toolkit(folder, granted)
         _serve(job, attempts, requests, answers)
     except (Exception, SystemExit) as error:  # the submission is foreign code: anything may come out of it
         traceback.print_exc()
@@ -142,10 +142,8 @@ def _load(job: dict[str, Any], attempts: Attempts) -> seed_adapter.Loaded:
     return seed_adapter.Loaded(model=model, again=again)
 
 
-def _hide_toolkit(folder: Path, toolkit: str, granted: frozenset[str]) -> None:
+def _hide_toolkit(folder: Path, granted: frozenset[str]) -> None:
     """From here on the process looks as if the toolkit were not installed; we keep the functions we hold."""
-    sys.path.remove(toolkit)
-    shutil.rmtree(toolkit)
     for name in [name for name in sys.modules if name.partition(".")[0] in TOOLKIT]:
         del sys.modules[name]
     own = CarriedOnly(folder, granted)
