@@ -93,7 +93,7 @@ def recorded(text, learner=LeakingLearner):
 
 
 def test_what_is_behind_a_cut_was_never_sent_before():
-    """Requests have the shapes of scoring; the text is revealed as there, up to the stretch of the last cut."""
+    """Not in another place either.  Requests have the shapes of scoring; the text is revealed as there."""
     text = Text(1)
     scoring, model = recorded(text), recorded(text)
     run = own_run(text, HONEST, 1)
@@ -104,18 +104,18 @@ def test_what_is_behind_a_cut_was_never_sent_before():
     assert set(asked) == set(scored)
     shown = [[(first, ids.tolist()) for kind, first, ids in each.seen if kind == "reveal"] for each in (scoring, model)]
     assert shown[0] == shown[1]
-    cuts, unchanged, known = list[int](), 0, 1  # of the text, how many tokens were sent
+    cuts, unchanged, sent = list[int](), 0, set()  # five tokens in a row, wherever they stood
     for kind, starts, ids in model.seen:
         places = np.array(starts)[:, None] + np.arange(ids.shape[1])
         other = ids != text.tokens[places]
         if other.any():
             cuts.append(int(places[other].min()) - 1)
-            assert cuts[-1] + 1 >= known
+            assert tuple(text.tokens[cuts[-1] - 3 : cuts[-1] + 2].tolist()) not in sent
             changed = places > cuts[-1]
             pairs = set(zip(places[changed].tolist(), ids[changed].tolist(), strict=True))
             assert len(pairs) == len(np.unique(places[changed])), "one other text in all rows"
         unchanged += kind == "logits" and not other.any()
-        known = max(known, cuts[-1] + 1 if other.any() else int(places.max()) + 1)
+        sent.update(tuple(row[at : at + 5]) for row in ids.tolist() for at in range(len(row) - 4))
     missing = found.cuts - len(cuts)  # a cut behind which a request has nothing
     assert (found.repeated, found.least, unchanged) == (2, 0, 2 + missing)
     assert (np.bincount(np.array(cuts) * found.cuts // TARGETS, minlength=found.cuts) != 1).sum() <= missing < 5
@@ -133,7 +133,7 @@ class FromRequests(LeakingLearner):
 
 
 class ByHeart(LeakingLearner):
-    """Gives the true next id more, as long as it has not read another one behind the same tokens."""
+    """Gives more to the id that it read first behind the same five tokens, wherever that was."""
 
     def __init__(self, *how):
         super().__init__(*how)
@@ -141,10 +141,9 @@ class ByHeart(LeakingLearner):
 
     def logits(self, ids, first):
         logits = super().logits(ids, first)
-        for out, start, row in zip(logits, first.tolist(), ids.tolist(), strict=True):
+        for out, row in zip(logits, ids.tolist(), strict=True):
             for at, following in enumerate(row[1:]):
-                seen = self.said.setdefault((start + at, tuple(row[max(at - 4, 0) : at + 1])), following)
-                out[at, seen] += 1.0
+                out[at, self.said.setdefault(tuple(row[max(at - 4, 0) : at + 1]), following)] += 1.0
         return logits
 
 
@@ -161,7 +160,7 @@ def test_state_from_requests_is_found(learner):
     run = replace(run, nats=nats_of(scorer, text))
     found = probe_own(lambda: nullcontext(fresh()), run, np.random.default_rng(4))
     assert prefix_finding(found).level == "fail"
-    assert found.moved > found.rows // 2
+    assert found.moved > 0.9 * found.rows
 
 
 class EndOfDocument(LeakingLearner):

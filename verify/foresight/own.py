@@ -4,9 +4,10 @@ A batch is asked for when it is its turn, with another text behind a cut in all 
 to stay.  A request has one cut: neighbouring rows overlap, so with a cut for each of them one would show what another
 one lacks.
 
-Cuts are asked for in the order of the run, and a batch without any change only after the cuts inside it.  So what is
-behind a cut was never sent to this process before: a script cannot repeat from memory what it read ahead.  As it is
-asked less often than the process that scored, a state that comes from requests shows as well.
+Cuts are asked for in the order of the run, the other text is a piece of what the request shows before its cut, and a
+batch is asked for without any change only after the cuts inside it.  So what is behind a cut was never sent to this
+process before, in whatever place: a script cannot repeat from memory what it read ahead.  As it is asked less often
+than the process that scored, a state that comes from requests shows as well.
 
 It costs what the script's learning costs up to the last cut, and the requests.
 """
@@ -21,7 +22,7 @@ import numpy as np
 
 from codec.errors import InputError
 from codec.progress import Progress, silent
-from verify.foresight.other_text import OtherText
+from verify.foresight.other_text import other_text
 from verify.foresight.probe import LEAST_CUTS, SHARE, Foresight, Start, choose, compared, moved_in
 from verify.foresight.rows import Answer, Row, ScoredRun, nats, whole
 from verify.reveal.stretches import OwnStatement
@@ -96,9 +97,9 @@ def probe_own(
         cuts = defaultdict[Window, list[Row]](list)
         for row in sorted([*drawn, *least], key=lambda row: row.cut):
             cuts[row.window].append(row)
-        other, asked, largest = OtherText(run.tokens, rng), 0, -1.0  # so that the first batch is repeated
+        asked, largest = 0, -1.0  # so that the first batch is repeated
         for number, (batch, passed) in enumerate(_revealing(scorer, run, cuts), 1):
-            here = [_ask(scorer, run, batch, row, other) for row in cuts[batch.span]]
+            here = [_ask(scorer, run, batch, row, rng) for row in cuts[batch.span]]
             size = max((worst.size for worst, _ in moved_in(here)), default=0.0)
             if size > largest or number == len(cuts):
                 repeats.append(_ask(scorer, run, batch, whole(batch.span)))
@@ -151,15 +152,14 @@ def _revealing(scorer: OwnScorer, run: OwnRun, wanted: Collection[Window]) -> It
         last, passed = turn, passed + turn.stretch.stop - turn.stretch.start
 
 
-def _ask(scorer: OwnScorer, run: OwnRun, batch: Batch, row: Row, other: OtherText | None = None) -> Answer:
-    """One request for a batch.  row: its span and a cut, behind which all its rows show other text, if any."""
+def _ask(scorer: OwnScorer, run: OwnRun, batch: Batch, row: Row, rng: np.random.Generator | None = None) -> Answer:
+    """One request for a batch.  row: its span and a cut, behind which all its rows show other text; rng: draws it."""
     turn, group = batch
-    (_, stop, first), cut, tokens = row.window, row.cut, run.tokens
+    (start, stop, first), cut, tokens = row.window, row.cut, run.tokens
     ids = turn.rows(group, tokens)
     behind = np.array(batch.starts)[:, None] + np.arange(ids.shape[1]) - cut - 1  # 0 at the first token behind the cut
-    if other and behind.max() >= 0:
-        before, last, truth = (int(token) for token in tokens[[max(cut - 1, 0), cut, cut + 1]])
-        text = other.after(before, last, truth, int(behind.max()) + 1)
+    if rng and behind.max() >= 0:
+        text = other_text(tokens[start : cut + 1], int(tokens[cut + 1]), int(behind.max()) + 1, rng)
         ids = np.where(behind >= 0, text[behind.clip(0)], ids)
     targets = tokens[first + 1 : stop + 1].reshape(len(group), -1)
     length = group[0].stop - group[0].start
