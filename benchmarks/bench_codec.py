@@ -18,7 +18,7 @@ import click
 import numpy as np
 
 from benchmarks.compared.peers import LARGE, OPTIONAL, QUICK, Peer, installed_peers, nncodec_points
-from benchmarks.memory import peak_memory, save
+from benchmarks.processes.memory import peak_memory, save
 from codec.decoder import QuantizedTensor, Stream, decode, open_artifact, read_tensors, unpack
 from codec.encoder import encode
 from codec.errors import CodecError, PgolfError

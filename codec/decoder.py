@@ -96,8 +96,8 @@ class QuantizedTensor(NamedTuple):
 
 def octaves(steps: np.ndarray, /) -> np.ndarray:
     """uint8 (count,), eighths of an octave, 128 = 1 -> float32 (count,): 17 significant bits, by integers."""
-    eighths = steps.astype(np.int64)
-    scales: np.ndarray = np.ldexp(np.array(EIGHTHS, np.float32)[eighths & 7], (eighths >> 3) - 32)
+    eighths = np.arange(256)
+    scales: np.ndarray = np.ldexp(np.array(EIGHTHS, np.float32)[eighths & 7], (eighths >> 3) - 32)[steps]
     return scales
 
 
@@ -108,11 +108,12 @@ def decode(blob: bytes, /) -> dict[str, np.ndarray]:
     """
     tensors = unpack(blob)[1]
     distinct = {id(tensor): tensor for tensor in tensors.values()}  # ties stay one array
-    floats = {key: _floats(tensor) for key, tensor in distinct.items()}
+    floats = {key: as_floats(tensor) for key, tensor in distinct.items()}
     return {name: floats[id(tensor)] for name, tensor in tensors.items()}
 
 
-def _floats(tensor: QuantizedTensor | np.ndarray, /) -> np.ndarray:
+def as_floats(tensor: QuantizedTensor | np.ndarray, /) -> np.ndarray:
+    """Quantized and float16 tensors as float32, others as they are."""
     if isinstance(tensor, QuantizedTensor):
         return tensor.dequantize()
     return tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
@@ -363,15 +364,15 @@ def _trellis_levels(
 ) -> np.ndarray:
     """int32 (rows, columns).  A level is twice what is coded, and one more where the state of its column is odd."""
     tables = _tables(form, plane)
-    levels, states = np.empty(tables.shape, np.int32), np.zeros(form.columns, np.int64)
+    levels, states = np.empty(tables.shape, np.int32), np.zeros(form.columns, np.int32)
     for row in range(form.rows if form.columns else 0):
         states *= row % trellis.restart > 0
         odd = states & 1
-        folded = plane("levels", odd.shape, tables[row] + odd * form.odd_tables).astype(np.int64)
+        folded = plane("levels", odd.shape, tables[row] + odd * form.odd_tables).astype(np.int32)
         if form.far_table:
             far = np.flatnonzero(folded == 255)
             folded[far] += plane("low_far", far.shape, 0)
-            folded[far] += plane("high_far", far.shape, form.far_table).astype(np.int64) << 8
+            folded[far] += plane("high_far", far.shape, form.far_table).astype(np.int32) << 8
         # Halves 0, -1, 1, -2, ... are 0, 1, 2, 3, ...: so a table is as long as its levels are far from 0.
         levels[row] = 2 * (folded >> 1 ^ -(folded & 1)) + odd
         states = trellis.after(states, levels[row])

@@ -16,6 +16,7 @@ from codec.html import Shown
 
 SIDE_INFORMATION = ("row_classes", "column_classes", "multiples", "low_references", "high_references")
 LEVELS = ("levels", "low_far", "high_far")
+PART = 1 << 16  # symbols that are looked up at once: each takes 24 bytes then
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,9 +111,8 @@ class ByteLedger(Shown):
         return 8 * self.artifact_bytes / max(self.weights, 1)
 
     def to_dict(self) -> dict[str, Any]:
-        rows = [
-            {**dataclasses.asdict(row), "bytes": row.bytes, "bits_per_weight": row.bits_per_weight} for row in self.rows
-        ]
+        names = [*TensorCost.__dataclass_fields__, "bytes", "bits_per_weight"]
+        rows = [{name: getattr(row, name) for name in names} for row in self.rows]
         return {
             "artifact_bytes": self.artifact_bytes,
             "weights": self.weights,
@@ -240,9 +240,11 @@ class _Meter(Stream):
 
     def plane(self, name: str, shape: tuple[int, ...], tables: Any) -> np.ndarray:
         symbols = super().plane(name, shape, tables)
-        every = np.broadcast_to(tables, shape)
-        self.cost[name] = self.cost.get(name, 0.0) + float(self.bits[every, symbols].sum()) / 8
-        self.used += np.flatnonzero(np.bincount(every.ravel())).tolist()
+        every, flat = np.broadcast_to(tables, shape).reshape(-1), symbols.reshape(-1)
+        for start in range(0, len(flat), PART):
+            part, coded = every[start : start + PART], flat[start : start + PART]
+            self.cost[name] = self.cost.get(name, 0.0) + float(self.bits[part, coded].sum()) / 8
+            self.used += np.flatnonzero(np.bincount(part)).tolist()
         return symbols
 
 

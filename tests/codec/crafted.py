@@ -1,13 +1,16 @@
 """Artifacts with right checksums that ask for much and hold little: planes of one symbol cost no bits."""
 
 import json
+import math
 import struct
 import zlib
 from collections.abc import Sequence
+from itertools import takewhile
 
 import numpy as np
 
-from codec.decoder import frequencies
+from codec import CodecError
+from codec.decoder import MAX_TABLES, SCALES, frequencies, open_artifact, parse_form
 from codec.entropy.rans import rans_encode, table_logs
 
 ONE = np.ones(1, np.uint8)  # a table of symbol 0 alone
@@ -40,6 +43,41 @@ def longer(blob: bytes, characters: int) -> bytes:
     return body + struct.pack("<I", zlib.crc32(body))
 
 
+def declared_bytes(blob: bytes) -> int:
+    """Of the arrays that an artifact says it holds, decoded; ties and forms that are none take nothing."""
+    try:
+        forms, names = (open_artifact(blob)[1][part] for part in ("forms", "names"))
+        sizes = []
+        for form in map(parse_form, forms):
+            floats = form.kind in SCALES or form.dtype == np.float16
+            sizes.append(math.prod(form.shape) * (4 if floats else form.dtype.itemsize))
+        return min(sum(sizes[form] for _, _, form in names if form >= 0), 1 << 63)
+    except (CodecError, ArithmeticError, LookupError, TypeError, ValueError):
+        return 0
+
+
+def name_bytes(blob: bytes) -> int:
+    """For all names together, up to what a reader's work allows: 40 a character, as it is 4 and 12 in JSON, copied."""
+    total = length = 0
+    try:
+        for shared, suffix, _ in open_artifact(blob)[1]["names"]:
+            length = min(length, abs(shared)) + len(suffix)
+            total += 40 * length
+    except (CodecError, LookupError, TypeError, ValueError):
+        pass
+    return min(total, 40 << 22)
+
+
+def memory_bound(blob: bytes, declared: int) -> int:
+    """Bytes that a reader may take.  declared: of the arrays.  docs/format.md, Limits, says the same."""
+    characters, stored = struct.unpack("<2I", blob[4:12])
+    tables, at = 1, 20
+    while at < 20 + stored and tables < MAX_TABLES:
+        tables, at = tables + 1, at + blob[at] + 2
+    characters = min(characters, 1 << 20)
+    return 10 * (declared + len(blob)) + 128 * characters + (160 << 10) * tables + name_bytes(blob) + (4 << 20)
+
+
 def header(forms: list, names: list) -> dict:
     return {"meta": {}, "forms": forms, "names": names}
 
@@ -55,6 +93,16 @@ def trellis(rows: int, columns: int, far_table: int, planes: Sequence[Plane], **
 
 def hexes(count: int) -> list[str]:
     return [f"{number:x}" for number in range(count)]
+
+
+def tied(form: list, stored: int, count: int) -> dict:
+    """A header of so many names, short ones: the first ones are stored, all others tied to the first."""
+    names, before = [], ""
+    for number, name in enumerate(sorted(hexes(count))):
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, name, strict=False)))
+        names.append([shared, name[shared:], 0 if number < stored else -1])
+        before = name
+    return header([form], names)
 
 
 SMALL = {  # what is refused at once, or takes no time
@@ -77,6 +125,50 @@ SMALL = {  # what is refused at once, or takes no time
     "text that costs nothing": lambda: longer(craft('{"meta":{},"forms":[],"names":[]}'), 1_000_000),
     "a text too long": lambda: craft('{"meta":{},"forms":[],"names":[]}' + " " * (1 << 20), lanes=1 << 12),
     "tables": lambda: craft(header([], []), tables=[ONE] * 509),
+    "nested to the limit": lambda: craft(
+        '{"meta":{"a":' + "[" * 985 + "]" * 985 + '},"forms":[],"names":[]}', lanes=64
+    ),
+    "integers of 4200 digits": lambda: craft(
+        '{"meta":{"a":[' + ",".join(["9" * 4200] * 240) + ']},"forms":[],"names":[]}', lanes=256
+    ),
+    "an integer of 5000 digits": lambda: craft('{"meta":{"a":' + "9" * 5000 + '},"forms":[],"names":[]}', lanes=64),
+    "not numbers": lambda: craft('{"meta":{"a":[NaN,-Infinity,1e999]},"forms":[],"names":[]}'),
+    "keys that occur twice": lambda: craft('{"meta":1,"meta":{},"forms":[],"forms":0,"names":[],"names":[]}'),
+    "half a surrogate pair": lambda: craft(
+        r'{"meta":{"a":"\ud800"},"forms":[["|u1",[],[2]]],"names":[[0,"\ud800",0]]}', [(0, 1, 2)]
+    ),
+    "a name for a terminal": lambda: craft(header([["|u1", [], [2]]], [[0, "../../\0\x1b[2J\n", 0]]), [(0, 1, 2)]),
+    "names of wide characters": lambda: craft(
+        header([["|u1", [], [2]]], [[0, "\U0001f600" + "a" * 9000, 0], *([9001, f"{n:03}", -1] for n in range(450))]),
+        [(0, 1, 2)],
+        lanes=8,
+    ),
+    "names of nothing but wide characters": lambda: craft(
+        header([["|u1", [], [2]]], [[0, "\U0001f600" * 9000, 0], *([9000, f"{n:03}", -1] for n in range(450))]),
+        [(0, 1, 2)],
+        lanes=8,
+    ),
+    "sides beyond 64 bits": lambda: one(["|u1", [1 << 28] * 8, [2]]),
+    "64 sides beyond every float": lambda: one(["|u1", [1 << 28] * 64, [2]]),
+    "an overflow times 0": lambda: one(["|u1", [*[1 << 28] * 8, 0], [2]]),
+    "negative sides": lambda: one(["|u1", [-1, -4], [2]]),
+    "a side of 1e40": lambda: one(["|u1", [10**40], [2]]),
+    "sides that are no integers": lambda: one(["|u1", [1.5, True], [2]]),
+    "a form of 400,000 sides": lambda: one(["|u1", [1] * 400_000, [2]], lanes=256),
+    "times": lambda: one(["<M8", [4], [2] * 8]),
+    "objects": lambda: one(["|O8", [4], [2] * 8]),
+    "a table that is not there": lambda: one(["|u1", [4], [600]]),
+    "classes beyond 16 bits": lambda: one(
+        ["row", [2, 2], [2, 2], 0, 32767, 2, 2], [(0, 2, 2)] * 2 + [(255, 2, 3)] * 2, tables=[ONE, LAST]
+    ),
+    "levels beyond 64 bits": lambda: one(["row", [2, 2], [2, 2], 1 << 90, 2, 0, 0], [(0, 2, 2)] * 2),
+    "a tie to what comes later": lambda: craft(header([["|u1", [], [2]]], [[0, "a", -2], [0, "b", 0]])),
+    "a tie to itself": lambda: craft(header([], [[0, "a", -1]])),
+    "column steps of nobody": lambda: one(["row=", [1, 4], [2, 2], 0, 2, 0, 0], [(0, 1, 2)] * 2),
+    "states of a trellis beyond its columns": lambda: one(
+        ["trellis", [4, 4], [2] * 6, 2, 0, 0, 1, 1 << 28, 1 << 28, 1 << 28, 1 << 28, 0, 0], [(0, 1, 2)] * 4
+    ),
+    "segments of nothing": lambda: one(["row", [4, 4], [2, 2], 0, 2, 2, 0, 0]),
 }
 LARGE = {  # as much as the limits allow, and a little more
     "forms alone": lambda: craft(header([["|u1", [], [0]]] * 60_000, []), lanes=256),
@@ -119,6 +211,22 @@ LARGE = {  # as much as the limits allow, and a little more
         header([["|u1", [1 << 25], [2]]], [[0, "", 0], *([0, each, -1] for each in sorted(hexes(40_000)))]),
         [(0, 1 << 25, 2)],
         lanes=1 << 14,
+    ),
+    "a text of one lane": lambda: craft('{"meta":{},"forms":[],"names":[]}' + " " * 120_000),
+    "ties that fill the text": lambda: craft(
+        tied(["|u1", [1 << 25], [2]], 1, 85_000), [(0, 1 << 25, 2)], lanes=1 << 14
+    ),
+    "tensors and ties": lambda: craft(tied(["|u1", [], [2]], 17_000, 80_000), [(0, 1, 2)] * 17_000, lanes=256),
+    "a trellis of one row": lambda: trellis(1, 1 << 23, 0, [(0, 1 << 23, 2)], lanes=1 << 14),
+    "steps of no rows": lambda: one(["row*", [0, 1 << 24], [2] * 3, 0, 2, 0, 0], [(0, 1 << 24, 2)], lanes=1 << 14),
+    "steps of one row": lambda: one(
+        ["row*", [1, 1 << 24], [2] * 3, 0, 2, 0, 0], [(0, 1, 2)] * 2 + [(0, 1 << 24, 2)] * 2, lanes=1 << 14
+    ),
+    "levels of a plain tensor": lambda: one(
+        ["|i1", [1 << 10, 1 << 14], [], 0, 2, 0, 0], [(0, 1 << 24, 2)], lanes=1 << 14
+    ),
+    "objects of one key": lambda: craft(
+        '{"meta":{"a":[' + '{"":0},' * 140_000 + '0]},"forms":[],"names":[]}', lanes=256
     ),
     "JSON of empty objects": lambda: craft(
         '{"meta":{"a":[' + "{}," * 300_000 + '0]},"forms":[],"names":[]}', lanes=256

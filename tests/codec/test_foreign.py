@@ -10,23 +10,21 @@ import numpy as np
 import pytest
 
 from codec import CodecError, QuantizedTensor, decode, encode, ledger
-from codec.decoder import MAX_BYTES, STEP, WORK, Stream, Trellis, open_artifact, read_tensors
+from codec.decoder import STEP, WORK, Stream, Trellis, open_artifact, read_tensors
 from codec.measurement import foreign
 from codec.measurement.foreign import foreign_ledger, tensor_state
-from tests.codec.crafted import LARGE, SMALL, craft, header, one
+from tests.codec.crafted import LARGE, SMALL, craft, header, memory_bound, one
 from tests.golden.regenerate import MOVES, walk
-
-LOOKUP = 64 << 20  # bytes that 512 tables take, and what a header of 2**20 characters may take as objects
-HEADER = 100 << 20
 
 
 class Counted(Stream):
     """Counts what is really decoded, apart from what the stream itself says is left."""
 
-    symbols = steps = planes = 0
+    symbols = steps = planes = declared = 0
 
     def take(self, tables):
         found = super().take(tables)
+        Counted.declared = self.size  # what was allowed to begin
         Counted.symbols += len(tables)
         Counted.steps += -(-len(tables) // len(self.states))
         Counted.planes += 1
@@ -35,7 +33,7 @@ class Counted(Stream):
 
 def measured(blob: bytes, monkeypatch) -> tuple[int, int, bool]:
     """(peak bytes, bytes of the arrays it declared, whether it was read); what was decoded is in `Counted`."""
-    Counted.symbols = Counted.steps = Counted.planes = 0
+    Counted.symbols = Counted.steps = Counted.planes = Counted.declared = 0
     monkeypatch.setattr("codec.decoder.open_artifact.__defaults__", (Counted,))
     tracemalloc.start()
     try:
@@ -54,9 +52,7 @@ def check(blob: bytes, monkeypatch) -> None:
     assert Counted.symbols <= steps * STEP
     assert Counted.steps <= steps
     assert Counted.planes <= steps / 5
-    # Unread files had declared something too; it is at most what their work allows.
-    declared = size if read else min(MAX_BYTES, 2048 * steps) / 10
-    assert peak <= 10 * declared + LOOKUP + HEADER
+    assert peak <= memory_bound(blob, size if read else Counted.declared)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -70,14 +66,35 @@ def test_large_crafted_artifacts_are_bounded(name, monkeypatch):
     check(LARGE[name](), monkeypatch)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in SMALL if name not in ("names that grow", "tables", "JSON that nests")]
-)
+READ = {  # what is decoded, as far as its work goes
+    "names that grow",
+    "names of wide characters",
+    "names of nothing but wide characters",
+    "tables",
+    "JSON that nests",
+    "nested to the limit",
+    "integers of 4200 digits",
+    "not numbers",
+    "keys that occur twice",
+    "half a surrogate pair",
+    "a name for a terminal",
+    "states of a trellis beyond its columns",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if name not in READ])
 def test_what_asks_for_more_than_it_may_is_refused_before_it_is_decoded(name, monkeypatch):
     peak, _, read = measured(SMALL[name](), monkeypatch)
     assert not read
     assert Counted.symbols <= 1 << 20  # of the text at most
     assert peak < 20 << 20
+
+
+def test_metadata_that_nest_are_refused_for_whoever_prints_them():
+    with pytest.raises(CodecError, match="metadata nest deeper than 100 levels"):
+        tensor_state(SMALL["nested to the limit"]())
+    nested = {"a": [[{"b": [1]}]]}
+    assert tensor_state(encode({}, nested))[0] == nested
 
 
 @pytest.mark.slow

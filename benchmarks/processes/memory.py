@@ -1,6 +1,6 @@
 """Peak memory of encoding or decoding, in a process of its own.
 
-python -m benchmarks.memory encode|decode FILE -> bytes on stdout.
+python -m benchmarks.processes.memory encode|decode FILE -> bytes on stdout.
 
 FILE: a saved state (`save`) for encode, an artifact for decode.  What the interpreter and the libraries hold before the
 file is read is subtracted; the file's content, the arrays and the result are all counted.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.machine import high_water
 from codec.decoder import QuantizedTensor, decode
 from codec.encoder import encode
 from codec.measurement.compressors import Tensors
@@ -21,8 +22,8 @@ def peak_memory(action: str, path: Path) -> int | None:
     """Bytes; None where the kernel keeps no high-water mark (not Linux)."""
     if not Path("/proc/self/status").exists():
         return None
-    command = [sys.executable, "-m", "benchmarks.memory", action, str(path.resolve())]
-    return int(subprocess.check_output(command, text=True, cwd=Path(__file__).parents[1]))
+    command = [sys.executable, "-m", "benchmarks.processes.memory", action, str(path.resolve())]
+    return int(subprocess.check_output(command, text=True, cwd=Path(__file__).parents[2]))
 
 
 def save(path: Path, tensors: Tensors) -> None:
@@ -44,16 +45,10 @@ def _load(path: Path) -> Tensors:
         }
 
 
-def _high_water() -> int:
-    """VmHWM.  Not resource.ru_maxrss: in a child that starts at what its parent held, gigabytes here."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.split("VmHWM:")[1].split()[0])
-
-
 if __name__ == "__main__":
-    before = _high_water()
+    before = high_water() or 0
     if sys.argv[1] == "encode":
         encode(_load(Path(sys.argv[2])), {})
     else:
         decode(Path(sys.argv[2]).read_bytes())
-    print(_high_water() - before)
+    print((high_water() or 0) - before)
