@@ -93,8 +93,8 @@ WINGS = {
             "submission",
         },
         "folder_rules": {"claims", "facts", "finding", "judges", "rules", "submission"},
-        "run_rules": {"claims", "facts", "finding", "foresight", "judges", "rescore", "scoring"},
-        "own_rules": {"facts", "finding", "foresight", "run_rules"},
+        "run_rules": {"claims", "facts", "finding", "foresight", "judges", "memorisation", "rescore", "scoring"},
+        "own_rules": {"facts", "finding", "run_rules"},
         "pipeline": {
             "claims",
             "facts",

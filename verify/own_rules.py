@@ -2,7 +2,6 @@
 
 from verify.facts import Facts
 from verify.finding import Finding
-from verify.foresight.findings import prefix_finding
 from verify.run_rules import run_judges
 
 
@@ -21,9 +20,3 @@ def check_statement(facts: Facts) -> Finding | None:
         message=message,
         evidence={**statement.to_dict(), "bpb": score.bpb, "sliding_bpb": facts.packed.score.bpb},
     )
-
-
-@run_judges("score.prefix")
-def check_own_prefix(facts: Facts) -> Finding | None:
-    """Another process that was shown the same text gives the same scores, whatever follows."""
-    return prefix_finding(facts.own.prefix) if facts.own else None

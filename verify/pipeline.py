@@ -20,6 +20,7 @@ from verify.claims.runs import read_group
 from verify.facts import ArtifactFacts, Facts, FolderFacts, LogsFacts, OwnFacts, Shipped, TextFacts
 from verify.finding import Finding
 from verify.folder_rules import folder_judges
+from verify.foresight.adapted import probe_adapted
 from verify.foresight.own import OwnRun, probe_own
 from verify.foresight.probe import Foresight, Proof, probe, row_count
 from verify.foresight.rows import ScoredRun
@@ -128,8 +129,15 @@ def measure(
     more = [kind for kind in dict.fromkeys(scores) if kind != "sliding"]
     packed, prefix, strict = _proven(submission, heldout, settings, more, fresh, proof, bar)
     settings = replace(settings, length=packed.length)
-    own = _own(submission, heldout, settings, proof, bar) if packed.adapts else None
-    adapted = [_adapted(kind, submission, heldout, settings, bar) for kind in more if kind != "own"]
+    kinds: list[ScorerName] = ["own"] if packed.adapts else []
+    kinds += [kind for kind in more if kind != "own"]
+    adapted = [_adapted(kind, submission, heldout, settings, fresh, bar) for kind in kinds]
+    own = next((each for each in adapted if each.score.scorer == "own"), None)
+    if packed.adapts and (own is None or own.statement is None):
+        raise InputError("adapts by itself in one process and not in another", where=str(submission.folder / MAIN))
+    again = partial(_again, submission, settings=settings, proof=proof, bar=bar)
+    beside = [again(each, heldout) for each in adapted]
+    beside += [again(each, fresh, fresh=True) for each in (packed, *adapted)] if fresh else []
     floats = None
     if lossless:
         with bar("scoring floats", heldout.targets) as progress:
@@ -149,11 +157,13 @@ def measure(
             tokenizer_sha256=heldout.tokenizer_sha256,
         ),
         packed=packed,
-        adapted=(*([own.rescored] if own else []), *adapted),
+        adapted=tuple(adapted),
         prefix=prefix,
-        own=own,
+        own=OwnFacts(rescored=own, statement=own.statement) if own and own.statement else None,
         strict=strict,
         memorised=_memorised(packed, heldout, fresh),
+        beside=tuple(beside),
+        known=tuple((each.score.scorer, _memorised(each, heldout, fresh)) for each in adapted) if fresh else (),
         floats=floats,
     )
 
@@ -299,27 +309,52 @@ def _memorised(packed: Rescored, heldout: HeldOut, fresh: HeldOut | None) -> Mem
     return look(scored, ScoredText(nats=packed.fresh_nats, tokens=fresh.tokens, token_bytes=fresh.token_bytes))
 
 
-def _adapted(kind: ScorerName, submission: Submission, heldout: HeldOut, settings: Settings, bar: Bar) -> Rescored:
+def _adapted(
+    kind: ScorerName, submission: Submission, heldout: HeldOut, settings: Settings, fresh: HeldOut | None, bar: Bar
+) -> Rescored:
     with bar(f"scoring by {kind}", heldout.targets) as progress:
-        return reload(submission, submission.blob, heldout, settings, progress, score=kind)
+        return reload(submission, submission.blob, heldout, settings, progress, score=kind, fresh=fresh)
 
 
-def _own(submission: Submission, heldout: HeldOut, settings: Settings, proof: Proof, bar: Bar) -> OwnFacts:
-    """The score by the script's own adaptation, and what another process makes of the batches that it came from."""
-    rescored = _adapted("own", submission, heldout, settings, bar)
-    if rescored.statement is None:
-        raise InputError("adapts by itself in one process and not in another", where=str(submission.folder / MAIN))
-    prefix = Foresight(score="own", exact=settings.device == "cpu")
-    if proof.share:
-        run = OwnRun(
-            tokens=heldout.tokens,
-            nats=rescored.nats,
-            statement=rescored.statement,
-            length=rescored.length,
-            stride=settings.stride,
-            batch=settings.batch,
-        )
-        start, rng = partial(running, submission, submission.blob, settings), np.random.default_rng()
-        with bar("looking for foresight", heldout.targets) as progress:
-            prefix = probe_own(start, run, rng, share=proof.share, exact=prefix.exact, progress=progress)
-    return OwnFacts(rescored=rescored, statement=rescored.statement, prefix=prefix)
+def _again(
+    submission: Submission,
+    scored: Rescored,
+    text: HeldOut,
+    *,
+    settings: Settings,
+    proof: Proof,
+    bar: Bar,
+    fresh: bool = False,
+) -> Foresight:
+    """What another process makes of a score by adaptation, or of the fresh text.
+
+    Reading ahead in fresh text would hide how well the other one is known.  There it is looked at as many rows as of
+    that, so that what matters there is seen.
+    """
+    kind: Any = scored.score.scorer
+    nats, exact = scored.fresh_nats if fresh else scored.nats, settings.device == "cpu"
+    if not proof.share or nats is None:
+        return Foresight(score=kind, fresh=fresh, exact=exact)
+    windows = plan(text.targets, scored.length, settings.stride)
+    share = proof.share * max(1.0, scored.score.windows / len(windows))
+    how: dict[str, Any] = {"share": share, "exact": exact}
+    run = ScoredRun(tokens=text.tokens, nats=nats, windows=windows, batch=settings.batch)
+    start, rng = partial(running, submission, submission.blob, settings), np.random.default_rng()
+    with bar(f"looking for foresight by {kind}{' in the fresh text' * fresh}", text.targets) as progress:
+        how["progress"] = progress
+        if kind == "sliding":
+            found = probe(start, run, rng, **how)
+        elif scored.statement:
+            own = OwnRun(
+                tokens=text.tokens,
+                nats=nats,
+                statement=scored.statement,
+                length=scored.length,
+                stride=settings.stride,
+                batch=settings.batch,
+            )
+            found = probe_own(start, own, rng, **how)
+        else:
+            shape: dict[str, Any] = {"length": scored.length, "stride": settings.stride}
+            found = probe_adapted(start, kind, run, settings.adaptation, rng, **shape, **how)
+    return replace(found, fresh=fresh)

@@ -4,6 +4,7 @@ The process is sent windows of ids and answers with logits; the tokens, the sum 
 here.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,8 +29,9 @@ class Rescored:
     """state: of the loaded module.  length: of the windows that were scored, in tokens.
 
     notes: how the adapter of the seed family loaded it, () by the script's own `load`.  missing: what the sandbox could
-    not enforce.  attempts: what it refused.  nats, fresh_nats: float32 (targets,), of the text and of the fresh one,
-    None without it.  adapts: the script can by itself; statement: how it did, if this is the score by that.
+    not enforce.  attempts: what it refused.  loading: seconds until the model was there.  nats, fresh_nats: float32
+    (targets,), of the text and of the fresh one, None without it.  adapts: the script can by itself; statement: how it
+    did, if this is the score by that.
     """
 
     score: Score
@@ -38,6 +40,7 @@ class Rescored:
     notes: tuple[str, ...]
     missing: tuple[str, ...]
     attempts: tuple[str, ...]
+    loading: float
     nats: np.ndarray
     fresh_nats: np.ndarray | None = None
     adapts: bool = False
@@ -65,8 +68,9 @@ def reload(
     Raises: as `running`; InputError when nobody says how long the windows are, or the model lacks what a scorer needs;
     UsageError for a bad stride or chunk.
     """
-    table = TokenBytes.from_tokenizer(heldout.tokenizer)
+    table, started = TokenBytes.from_tokenizer(heldout.tokenizer), time.perf_counter()
     with running(submission, artifact, settings) as model:
+        loading = time.perf_counter() - started
         length = settings.length or model.length
         if not length:
             raise InputError("says nowhere how long its windows are", where=str(submission.folder), hint="--seq-len N")
@@ -93,6 +97,7 @@ def reload(
             notes=tuple(model.notes),
             missing=tuple(model.missing),
             attempts=tuple(model.attempts),
+            loading=loading,
             nats=watched.nats,
             fresh_nats=again.nats if again else None,
             adapts=model.adapts,

@@ -6,9 +6,9 @@ import pytest
 
 from tests.verify.measured import ADAPTING, CHUNKS, FACTS, OWN, SCORE, claiming, moved
 from verify.foresight.probe import Foresight
-from verify.own_rules import check_own_prefix, check_statement
+from verify.own_rules import check_statement
 from verify.reveal.stretches import OwnStatement
-from verify.run_rules import check_claimed_score, check_time, evaluation
+from verify.run_rules import check_claimed_score, check_prefix, check_time, evaluation
 from verify.verdict import Verdict
 
 
@@ -17,7 +17,8 @@ def facts(**changes):
 
 
 def test_without_adaptation_there_is_nothing_to_say():
-    assert (check_statement(FACTS), check_own_prefix(FACTS), FACTS.headline) == (None, None, SCORE)
+    assert (check_statement(FACTS), FACTS.headline) == (None, SCORE)
+    assert len([*check_prefix(FACTS)]) == 1
 
 
 def test_the_statement_is_told_and_a_queue_warned_of():
@@ -56,7 +57,7 @@ NOISY = {"exact": False, "risen": 300, "fallen": 160}
 )
 def test_the_replay_is_judged(prefix, level, words):
     """As the sliding score, but for the sign test: noise in what was learned is shared by all scores behind it."""
-    found = check_own_prefix(facts(prefix=replace(prefix, score="own")))
+    _, found = check_prefix(replace(ADAPTING, beside=(replace(prefix, score="own"),)))
     assert (found.rule, found.level) == ("score.prefix", level)
     assert words in found.message
     assert found.evidence["coverage"]["score"] == "own"
@@ -81,7 +82,7 @@ def test_the_own_score_counts():
         ("sliding", "ttt"): "fail",
         ("sliding", "sliding"): "pass",
     }
-    assert check_time(ADAPTING).evidence["seconds"] == 7.0
+    assert check_time(ADAPTING).evidence["seconds"] == 7.0 + OWN.loading
     assert evaluation(OWN.score, 16, 4, CHUNKS.to_dict())["ttt"] == CHUNKS.to_dict()
     assert evaluation(SCORE, 16, 4, CHUNKS.to_dict())["ttt"] is None
 

@@ -5,7 +5,7 @@ from typing import Any
 from verify.audit.causality_rules import FLOAT
 from verify.audit.evidence import clause, finding, finite
 from verify.finding import Finding
-from verify.foresight.power import ALPHA, MARGIN, PROBABILITY, SHARES, WORTH, sign_test
+from verify.foresight.power import ALPHA, MARGIN, PROBABILITY, SHARES, WORTH, lean_test, sign_test
 from verify.foresight.probe import Foresight
 from verify.foresight.strict import Strict
 
@@ -24,7 +24,7 @@ def prefix_finding(found: Foresight) -> Finding:
     again = f"asked the same again, another process gives scores up to {found.noise:.2g} nats off"
     if found.exact or found.worst.size > MARGIN * found.noise:
         start, stop = found.window
-        rows, others = ("requests", "") if found.score == "own" else ("rows", " and the other rows")
+        rows, others = ("rows", " and the other rows") if found.by_rows else ("requests", "")
         when = (
             f"when only the text behind position {found.cut}{others} changed, in the window of tokens "
             f"{start} to {stop - 1}; {found.moved:,} of {found.rows:,} {rows}"
@@ -33,9 +33,11 @@ def prefix_finding(found: Foresight) -> Finding:
         if found.noise > FLOAT:
             message += f"; {again}, which on a CPU is the script's doing" if found.exact else f"; {again}"
         return finding(rule, "fail", message, coverage, witness)
-    if found.score == "sliding":
-        chance = sign_test(found.risen, found.fallen)
-        signs = f"{found.risen:,} of {found.risen + found.fallen:,} scores rose at their cuts"
+    if found.by_rows:
+        chance = min(sign_test(found.risen, found.fallen), lean_test(found.lean))
+        signs = (
+            f"{found.risen:,} of {found.risen + found.fallen:,} scores rose at their cuts, leaning {found.lean:+.1f}"
+        )
         if chance < ALPHA:
             message = f"{again}, but {signs}, which noise does with probability {chance:.1g}"
             return finding(rule, "fail", message, coverage, witness)
@@ -63,12 +65,14 @@ def strict_finding(found: Strict) -> Finding:
 
 
 def _how(found: Foresight) -> str:
-    return " by `reveal`" if found.score == "own" else ""
+    how = {"sliding": "", "own": " by `reveal`"}.get(found.score, f" by {found.score}")
+    return how + " in the fresh text" * found.fresh
 
 
 def _coverage(found: Foresight) -> dict[str, Any]:
     return {
         "score": found.score,
+        "fresh": found.fresh,
         "cuts": found.cuts,
         "windows_of_least_loss": found.least,
         "loss_below_which_all": found.threshold,
@@ -77,6 +81,7 @@ def _coverage(found: Foresight) -> dict[str, Any]:
         "noise": finite(found.noise),
         "risen": found.risen,
         "fallen": found.fallen,
+        "lean": found.lean,
         "tolerance": FLOAT,
         "power": found.power.to_dict(),
     }

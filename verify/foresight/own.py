@@ -22,9 +22,8 @@ import numpy as np
 
 from codec.errors import InputError
 from codec.progress import Progress, silent
-from verify.foresight.other_text import other_text
 from verify.foresight.probe import LEAST_CUTS, SHARE, Foresight, Start, choose, compared, moved_in
-from verify.foresight.rows import Answer, Row, ScoredRun, nats, whole
+from verify.foresight.rows import Answer, Row, ScoredRun, cut_together, nats, whole
 from verify.reveal.stretches import OwnStatement
 from verify.sandbox.own_scorer import OwnScorer, Turn
 from verify.scoring.windows import Window
@@ -153,14 +152,12 @@ def _revealing(scorer: OwnScorer, run: OwnRun, wanted: Collection[Window]) -> It
 
 
 def _ask(scorer: OwnScorer, run: OwnRun, batch: Batch, row: Row, rng: np.random.Generator | None = None) -> Answer:
-    """One request for a batch.  row: its span and a cut, behind which all its rows show other text; rng: draws it."""
+    """One request for a batch.  row: its span and a cut, behind which all its rows show other text, if any."""
     turn, group = batch
-    (start, stop, first), cut, tokens = row.window, row.cut, run.tokens
+    (_, stop, first), cut, tokens = row.window, row.cut, run.tokens
     ids = turn.rows(group, tokens)
-    behind = np.array(batch.starts)[:, None] + np.arange(ids.shape[1]) - cut - 1  # 0 at the first token behind the cut
-    if rng and behind.max() >= 0:
-        text = other_text(tokens[start : cut + 1], int(tokens[cut + 1]), int(behind.max()) + 1, rng)
-        ids = np.where(behind >= 0, text[behind.clip(0)], ids)
+    if rng:
+        ids = cut_together(ids, batch.starts, cut, tokens, rng)
     targets = tokens[first + 1 : stop + 1].reshape(len(group), -1)
     length = group[0].stop - group[0].start
     after = nats(scorer.asked(turn, group, ids), ids[:, :length], targets).reshape(-1)

@@ -1,22 +1,23 @@
 """Scored windows once more, in another process, with another text behind a cut: up to it, scores are to stay.
 
 A script that notices what is going on gains nothing by it.  Its scores are fixed: what the prefix does not give it can
-say again only if it knows the text that it is not shown.  So neither order nor number of the requests has to be hidden.
+say again only if it knows the text that it is not shown.  So neither order nor number of the requests has to be hidden,
+but no request may show what stands behind the cut of a later one: what is asked unchanged comes last.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from codec.progress import Progress, silent
 from verify.audit.causality_rules import FLOAT
 from verify.audit.trace import Difference, largest_difference
-from verify.foresight.other_text import OtherText
 from verify.foresight.power import Power
 from verify.foresight.rows import Answer, Questions, Row, ScoredRun, whole
+from verify.scoring.adaptation import ScorerName
 from verify.scoring.windows import Window
 
 Start = Callable[[], AbstractContextManager[Any]]  # a fresh process with the model, which offers `.logits`
@@ -38,10 +39,12 @@ class Proof:
 class Foresight:
     """What became of scored windows with another text behind a cut.
 
-    score: by fixed weights, or by a script's own adaptation; then "window" and "row" below mean a batch: see `own.py`.
-    cuts: how many were drawn in proportion to targets; risen, fallen: of their scores.  least: how many windows of
-    least loss were cut besides; threshold: nats per token, every window below it was among them.  share: tokens sent,
-    of those that scoring read.  exact: the same request must get the same answer, as on a CPU.
+    score: by fixed weights, or by adaptation, then "window" and "row" below mean a batch: see own.py and adapted.py.
+    fresh: of the fresh text.
+    cuts: how many were drawn in proportion to targets, with something behind them that was not shown before; risen,
+    fallen: of the scores at all drawn ones; lean: sum of their differences by the root of the sum of squares.  least:
+    how many windows of least loss were cut besides; threshold: nats per token, every window below it was among them.
+    share: tokens sent, of those that scoring read.  exact: the same request must get the same answer, as on a CPU.
 
     rows: how many came back, company included; moved: those whose scores changed.  worst: the largest change, of what
     was repeated if no row moved, or None; cut: the last position before the other text; window: start and stop of the
@@ -49,10 +52,12 @@ class Foresight:
     deviation: the largest and the root mean square difference of their scores, in nats.
     """
 
-    score: Literal["sliding", "own"] = "sliding"
+    score: ScorerName = "sliding"
+    fresh: bool = False
     cuts: int = 0
     risen: int = 0
     fallen: int = 0
+    lean: float = 0.0
     least: int = 0
     threshold: float = 0.0
     share: float = 0.0
@@ -65,6 +70,11 @@ class Foresight:
     repeated: int = 0
     noise: float = 0.0
     deviation: float = 0.0
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether every row has a cut of its own; else one is that of a whole request, whose rows differ together."""
+        return self.score == "sliding"
 
     @property
     def power(self) -> Power:
@@ -88,32 +98,30 @@ def probe(
 ) -> Foresight:
     """Ask a fresh process for scored windows again, each cut at a place of its own and among others than before.
 
-    share: of the tokens that scoring read; at least LEAST_CUTS rows are asked for.  First and last of all, the first
-    request of the run is repeated as it was; those of the rows that moved are as well, so that noise of kernels is
-    known where it would matter.
+    share: of the tokens that scoring read; at least LEAST_CUTS rows are asked for.  Behind them the requests of the
+    rows that moved, and the first one of the run, are repeated as they were, so that noise of kernels is known where it
+    would matter.
 
     Raises: what `start` and the model raise.
     """
-    questions = Questions(run, OtherText(run.tokens, rng), rng)
+    questions = Questions(run, rng)
     drawn, least, threshold = choose(run, row_count(run, share), rng)
     first = whole(run.windows[0])
     with start() as model:
         answers, repeats = list[Answer](), list[Answer]()
-        for rows in questions.unchanged([first], 1):
-            repeats += questions.ask(model, rows)
         for rows in questions.requests([*drawn, *least]):
             answers += questions.ask(model, rows)
             progress(len(answers), "")
-        suspects = questions.unchanged([row for _, row in moved_in(answers)], REPEATED)
-        for rows in (*suspects, *questions.unchanged([first], 1)):
+        suspects = questions.unchanged([*(row for _, row in moved_in(answers)[:REPEATED]), first], REPEATED + 1)
+        for rows in suspects:
             repeats += questions.ask(model, rows)
     found = Foresight(
-        cuts=len(drawn),
+        cuts=sum(each.blind for each in answers if each.row.drawn),
         least=len(least),
         threshold=threshold,
         share=_tokens(each.row.window for each in (*answers, *repeats)) / _tokens(run.windows),
         exact=exact,
-        repeated=2 + len(suspects),
+        repeated=len(suspects),
     )
     return compared(found, answers, repeats)
 
@@ -127,6 +135,7 @@ def compared(found: Foresight, answers: Sequence[Answer], repeats: Sequence[Answ
         found,
         risen=int((last > 0).sum()),
         fallen=int((last < 0).sum()),
+        lean=_lean(last),
         rows=len(answers),
         moved=len(moved),
         noise=float(np.abs(off).max()),
@@ -178,7 +187,7 @@ def _inside(window: Window, rng: np.random.Generator) -> int:
 def moved_in(answers: Sequence[Answer]) -> list[tuple[Difference, Row]]:
     """The largest difference in each row that has one, the largest of all first."""
     found = []
-    for row, before, after in answers:
+    for row, before, after, _ in answers:
         positions = np.arange(row.window.first_scored, row.cut + 1)
         worst = largest_difference("score", positions, before.astype(np.float64), after.astype(np.float64), FLOAT)
         found += [(worst, row)] if worst else []
@@ -190,8 +199,13 @@ def _at_cuts(answers: Sequence[Answer]) -> np.ndarray:
 
     Those of least loss are left out: chosen for low scores, they rise by noise alone.
     """
-    return np.array([after[-1] - before[-1] for row, before, after in answers if row.drawn], np.float32)
+    return np.array([each.after[-1] - each.before[-1] for each in answers if each.row.drawn], np.float32)
 
 
 def _tokens(windows: Iterable[Window]) -> int:
     return sum(window.stop - window.start for window in windows)
+
+
+def _lean(differences: np.ndarray) -> float:
+    size = float(np.sqrt(np.square(differences, dtype=np.float64).sum()))
+    return float(differences.sum(dtype=np.float64)) / size if 0 < size < np.inf else 0.0
