@@ -1,6 +1,7 @@
 """What the proof of score.prefix costs, and how often it sees a leak of known size.
 
 python -m benchmarks.bench_proof --output results.json
+python -m benchmarks.bench_proof --score own --output own.json
 python -m benchmarks.bench_proof --runs 0 --submission out/demo/submission --data out/demo/data --output cost.json
 """
 
@@ -9,13 +10,15 @@ import resource
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import click
 
-from benchmarks.compared.leaks import BATCH, LENGTH, PROBED, STRIDE, TARGETS, Leak, found_in, least_found
+from benchmarks.compared.leaks import BATCH, LENGTH, PROBED, STRIDE, TARGETS, Leak, Look, found_in, least_found, looked
+from benchmarks.compared.own_leaks import looked_own
 from benchmarks.machine import describe
 from codec.errors import InputError, PgolfError
 from codec.storage.atomic_files import write_bytes
@@ -26,33 +29,42 @@ VERSIONS = ("parameter-golf-kit", "numpy", "torch")
 NOISES = (1e-4, 1e-3)  # nats, of simulated kernels
 NOISY_SHARE = 0.5  # of the forwards: 192 cuts
 HONEST = 200  # runs of honest noisy models
+LOOKS = {"sliding": looked, "own": looked_own}
 
 
 @click.command()
 @click.option("--runs", default=200, show_default=True, help="Of each leak; 0: none of this.")
+@click.option("--score", type=click.Choice(list(LOOKS)), default="sliding", show_default=True, help="Whose leaks.")
 @click.option("--rounds", default=5, show_default=True, help="Of verify with and without proof, in turn.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of verify; default: torch's choice.")
 @click.option("--submission", type=click.Path(path_type=Path), help="Measure the cost on this one, with --data.")
 @click.option("--data", type=click.Path(path_type=Path), help="Its data.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write everything as JSON.")
 def bench(
-    runs: int, rounds: int, threads: int | None, submission: Path | None, data: Path | None, output: Path | None
+    runs: int,
+    score: str,
+    rounds: int,
+    threads: int | None,
+    submission: Path | None,
+    data: Path | None,
+    output: Path | None,
 ) -> None:
     """Count how often leaks of a toy are seen; time verify with the default proof and with none."""
     report: dict[str, Any] = {"benchmark": "proof", "machine": describe(VERSIONS)}
     if runs:
-        report["detection"] = _detection(runs)
+        report["detection"] = _detection(runs, score)
     if submission and data:
         report["cost"] = _cost(submission, data, rounds, threads)
     if output:
         write_bytes(output, (json.dumps(report, indent=1) + "\n").encode())
 
 
-def _detection(runs: int) -> dict[str, Any]:
+def _detection(runs: int, score: str = "sliding") -> dict[str, Any]:
     """A leak of WORTH nats per token, in shares of positions and of requests; and below noise."""
-    still = [_row(Leak(share=share, by_request=by_request), runs) for by_request in (False, True) for share in SHARES]
-    noisy = [_row(Leak(share=1.0, noise=noise), runs, NOISY_SHARE, exact=False) for noise in NOISES]
-    honest = [_row(Leak(share=0.0, noise=noise), HONEST, NOISY_SHARE, exact=False) for noise in NOISES]
+    row = partial(_row, LOOKS[score])
+    still = [row(Leak(share=share, by_request=by_request), runs) for by_request in (False, True) for share in SHARES]
+    noisy = [row(Leak(share=1.0, noise=noise), runs, NOISY_SHARE, exact=False) for noise in NOISES]
+    honest = [row(Leak(share=0.0, noise=noise), HONEST, NOISY_SHARE, exact=False) for noise in NOISES]
     text = {"targets": TARGETS, "length": LENGTH, "stride": STRIDE, "batch": BATCH, "worth": WORTH}
     columns = ("leak", "share", "noise", "found", "of", "stated")
     rows = [*still, *noisy, *honest]
@@ -63,11 +75,11 @@ def _detection(runs: int) -> dict[str, Any]:
     missed = [row for row in (*still, *noisy) if row["found"] < least_found(runs, row["stated"])]
     if missed:
         raise InputError(f"found {missed[0]['found']} of {runs}, stated {missed[0]['stated']:.3f}: {missed[0]}")
-    return {"text": text, "still": still, "noisy": noisy, "honest": honest}
+    return {"score": score, "text": text, "still": still, "noisy": noisy, "honest": honest}
 
 
-def _row(leak: Leak, runs: int, share: float = PROBED, *, exact: bool = True) -> dict[str, Any]:
-    found, stated = found_in(runs, leak, share=share, exact=exact)
+def _row(look: Look, leak: Leak, runs: int, share: float = PROBED, *, exact: bool = True) -> dict[str, Any]:
+    found, stated = found_in(runs, leak, look, share=share, exact=exact)
     return {
         "leak": "requests" if leak.by_request else "positions",
         "share": leak.share,

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 def print_findings(findings: "Sequence[Finding]", *, most: int | None = None, wrap: bool = False) -> None:
     """Level, rule and message of each.
 
-    most: of the findings of one rule, the first so many.  wrap: to the terminal's width, below the message's column.
+    most: of the warnings of one rule, the first so many; all else is shown.  wrap: to the terminal's width, below the
+    message's column.
     """
     width = shutil.get_terminal_size(fallback=(120, 24)).columns
     seen = Counter[str]()
     for finding in findings:
-        seen[finding.rule] += 1
-        if most is None or seen[finding.rule] <= most:
+        seen[finding.rule] += finding.level == "warn"
+        if most is None or finding.level != "warn" or seen[finding.rule] <= most:
             head = _head(finding.level, finding.rule)
             line = head + finding.message
             click.echo(textwrap.fill(line, width, subsequent_indent=" " * len(head)) if wrap else line)

@@ -93,9 +93,8 @@ WINGS = {
         "rescore": {"memorisation", "reveal", "sandbox", "scoring", "submission"},
         "audit": {"finding", "judges", "reveal", "rules", "sandbox", "scoring", "submission"},
         "claims": {"finding", "judges"},
-        "foresight": {"audit", "finding", "scoring"},
+        "foresight": {"audit", "finding", "reveal", "sandbox", "scoring"},
         "facts": {
-            "audit",
             "claims",
             "foresight",
             "memorisation",
@@ -106,10 +105,9 @@ WINGS = {
             "submission",
         },
         "folder_rules": {"claims", "facts", "finding", "judges", "rules", "submission"},
-        "run_rules": {"claims", "facts", "finding", "foresight", "judges", "rescore", "scoring"},
-        "own_rules": {"audit", "facts", "finding", "run_rules"},
+        "run_rules": {"claims", "facts", "finding", "foresight", "judges", "memorisation", "rescore", "scoring"},
+        "own_rules": {"facts", "finding", "run_rules"},
         "pipeline": {
-            "audit",
             "claims",
             "facts",
             "finding",

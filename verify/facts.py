@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from codec.measurement.foreign import State
-from verify.audit.own_probe import OwnProbe
 from verify.claims.group_rules import GroupFacts
 from verify.foresight.probe import Foresight
 from verify.foresight.strict import Strict
@@ -101,11 +100,10 @@ class Shipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnFacts:
-    """The score by the script's own adaptation, what it states about it, and whether it read ahead."""
+    """The score by the script's own adaptation, and what it states about it."""
 
     rescored: Rescored
     statement: OwnStatement
-    probe: OwnProbe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +112,10 @@ class Facts(Shipped):
 
     packed: the sliding score, which the penalty is about.  adapted: the scores after it, each of a process of its own.
     own: of them the one by the script's own adaptation, if it has one.
-    prefix: the scored windows with other text behind a cut.  strict: targets scored from their prefixes alone, if asked
+    prefix: the scored windows with other text behind a cut; beside: those of other scores, and of the
+    fresh text.  strict: targets scored from their prefixes alone, if asked
     for.  floats: of the checkpoint it was packed from, when there is one.  memorised: what the losses of the targets
-    say of knowing the text; None when nobody looked.
+    say of knowing the text; None when nobody looked; known: of other scores, by their names.
     """
 
     settings: Settings
@@ -128,6 +127,8 @@ class Facts(Shipped):
     floats: Score | None
     own: OwnFacts | None = None
     memorised: Memorised | None = None
+    beside: tuple[Foresight, ...] = ()
+    known: tuple[tuple[str, Memorised], ...] = ()
 
     @property
     def headline(self) -> Score:

@@ -6,6 +6,7 @@ And long runs of targets that are all but certain: stored text is replayed in st
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from codec.errors import InputError
-from verify.scoring.reservoir import Watched
 from verify.scoring.scorer import Scored, Scorer
 from verify.scoring.token_bytes import BOS
 
@@ -25,18 +25,19 @@ LEAST_RUN = 48  # targets; shorter runs are names, tables and boilerplate, whate
 SHOWN = 20  # runs and documents in the evidence
 
 
-class TargetLosses:
-    """Give `of(scorer)` the run; `nats` are then float32 (targets,), 0.25 GB for the challenge's 62 million."""
+class Watched:
+    """The same scorer; behind its run `nats` are float32 (targets,), 0.25 GB for the challenge's 62 million."""
 
-    def __init__(self, targets: int) -> None:
+    def __init__(self, scorer: Scorer, targets: int) -> None:
+        self._scorer = scorer
+        self.name, self.vocab_size = scorer.name, scorer.vocab_size
         self.nats = np.full(targets, np.nan, np.float32)
 
-    def of(self, scorer: Scorer) -> Scorer:
-        """The same scorer, watched."""
-        return Watched(scorer, self._note)
-
-    def _note(self, scored: Scored) -> None:
-        self.nats[scored.positions] = scored.nats
+    def run(self, tokens: np.ndarray, **how: Any) -> Iterator[Scored]:
+        """See `Scorer`."""
+        for scored in self._scorer.run(tokens, **how):
+            self.nats[scored.positions] = scored.nats
+            yield scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

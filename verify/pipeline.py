@@ -15,12 +15,13 @@ from codec.errors import InputError
 from codec.progress import Bar, silent_bar
 from codec.storage.checkpoint import read_checkpoint
 from verify import own_rules  # noqa: F401  it registers its judges
-from verify.audit.own_probe import probe_own
 from verify.claims.group_rules import GroupFacts
 from verify.claims.runs import read_group
 from verify.facts import ArtifactFacts, Facts, FolderFacts, LogsFacts, OwnFacts, Shipped, TextFacts
 from verify.finding import Finding
 from verify.folder_rules import folder_judges
+from verify.foresight.adapted import probe_adapted
+from verify.foresight.own import OwnRun, probe_own
 from verify.foresight.probe import Foresight, Proof, probe, row_count
 from verify.foresight.rows import ScoredRun
 from verify.foresight.strict import Strict, score_alone
@@ -30,7 +31,6 @@ from verify.run_rules import run_judges
 from verify.sandbox.launch import Settings, running
 from verify.scoring.adaptation import ScorerName
 from verify.scoring.heldout import HeldOut
-from verify.scoring.reservoir import Sample
 from verify.scoring.windows import plan
 from verify.submission.byte_count import MAIN, count, unexpected
 from verify.submission.folder import Submission
@@ -132,17 +132,27 @@ def measure(
             lossless = _lossless(checkpoint, read, submission)
             progress(1, "")
     more = [kind for kind in dict.fromkeys(scores) if kind != "sliding"]
-    packed, prefix, strict = _proven(submission, heldout, settings, more, fresh, proof, bar)
+    with bar("scoring", _targets(heldout, fresh)) as progress:
+        packed = reload(submission, submission.blob, heldout, settings, progress, later=more, fresh=fresh)
     settings = replace(settings, length=packed.length)
-    own = _own(submission, heldout, settings, bar) if packed.adapts else None
-    adapted = [_adapted(kind, submission, heldout, settings, bar) for kind in more if kind != "own"]
+    look_again = partial(_look_again, submission, settings=settings, proof=proof, bar=bar)
+    prefix = look_again(packed, heldout)
+    strict = _strict(submission, packed, heldout, settings, proof, prefix.noise, bar) if proof.strict else None
+    kinds: list[ScorerName] = ["own"] if packed.adapts else []
+    kinds += [kind for kind in more if kind != "own"]
+    adapted = [_adapted(kind, submission, heldout, settings, fresh, bar) for kind in kinds]
+    own = next((each for each in adapted if each.score.scorer == "own"), None)
+    if packed.adapts and (own is None or own.statement is None):
+        raise InputError("adapts by itself in one process and not in another", where=str(submission.folder / MAIN))
+    beside = [look_again(each, heldout) for each in adapted]
+    beside += [look_again(each, fresh, fresh=True) for each in (packed, *adapted)] if fresh else []
     floats = None
     if lossless:
         with bar("scoring floats", heldout.targets) as progress:
             floats = reload(submission, lossless, heldout, settings, progress).score
     with bar("looking for known text", 1) as progress:
         progress(0, "")
-        memorised = _memorised(packed, heldout, fresh)
+        memorised, *others = [_memorised(each, heldout, fresh) for each in (packed, *(adapted if fresh else ()))]
         progress(1, "")
     return Facts(
         settings=settings,
@@ -159,11 +169,13 @@ def measure(
             tokenizer_sha256=heldout.tokenizer_sha256,
         ),
         packed=packed,
-        adapted=(*([own.rescored] if own else []), *adapted),
+        adapted=tuple(adapted),
         prefix=prefix,
-        own=own,
+        own=OwnFacts(rescored=own, statement=own.statement) if own and own.statement else None,
         strict=strict,
         memorised=memorised,
+        beside=tuple(beside),
+        known=tuple(zip([each.score.scorer for each in adapted], others, strict=False)),
         floats=floats,
     )
 
@@ -284,31 +296,30 @@ def _tokenizer(submission: Submission) -> str:
     return str(submission.meta.get("tokenizer_sha256") or "")
 
 
-def _proven(
+def _strict(
     submission: Submission,
+    packed: Rescored,
     heldout: HeldOut,
     settings: Settings,
-    later: Sequence[ScorerName],
-    fresh: HeldOut | None,
     proof: Proof,
+    noise: float,
     bar: Bar,
-) -> tuple[Rescored, Foresight, Strict | None]:
-    """The sliding score, and what other processes make of the windows that it came from."""
-    subject, rng = (submission, submission.blob), np.random.default_rng()
-    prefix, strict = Foresight(exact=settings.device == "cpu"), None
-    start = partial(running, *subject, settings)
-    with bar("scoring", heldout.targets + (fresh.targets if fresh else 0)) as progress:
-        packed = reload(*subject, heldout, settings, progress, later=later, fresh=fresh)
-    windows = plan(heldout.targets, packed.length, settings.stride)
-    run = ScoredRun(tokens=heldout.tokens, nats=packed.nats, windows=windows, batch=settings.batch)
-    if proof.share:
-        with bar("looking for foresight", row_count(run, proof.share)) as progress:
-            prefix = probe(start, run, rng, share=proof.share, exact=prefix.exact, progress=progress)
-    if proof.strict:
-        with bar("scoring from prefixes", min(proof.strict, heldout.targets)) as progress:
-            strict = score_alone(start, run, rng, count=proof.strict, noise=prefix.noise, progress=progress)
-            progress(min(proof.strict, heldout.targets), "")  # a script may refuse prefixes
-    return packed, prefix, strict
+) -> Strict:
+    """Targets of the sliding score, from their prefixes alone."""
+    start, run = partial(running, submission, submission.blob, settings), _run(packed.nats, heldout, settings)
+    with bar("scoring from prefixes", min(proof.strict, heldout.targets)) as progress:
+        found = score_alone(start, run, np.random.default_rng(), count=proof.strict, noise=noise, progress=progress)
+        progress(min(proof.strict, heldout.targets), "")  # a script may refuse prefixes
+    return found
+
+
+def _run(nats: np.ndarray, text: HeldOut, settings: Settings) -> ScoredRun:
+    windows = plan(text.targets, settings.length or 0, settings.stride)
+    return ScoredRun(tokens=text.tokens, nats=nats, windows=windows, batch=settings.batch)
+
+
+def _targets(heldout: HeldOut, fresh: HeldOut | None) -> int:
+    return heldout.targets + (fresh.targets if fresh else 0)
 
 
 def _memorised(packed: Rescored, heldout: HeldOut, fresh: HeldOut | None) -> Memorised:
@@ -319,23 +330,45 @@ def _memorised(packed: Rescored, heldout: HeldOut, fresh: HeldOut | None) -> Mem
 
 
 def _adapted(
-    kind: ScorerName,
-    submission: Submission,
-    heldout: HeldOut,
-    settings: Settings,
-    bar: Bar,
-    sample: Sample | None = None,
+    kind: ScorerName, submission: Submission, heldout: HeldOut, settings: Settings, fresh: HeldOut | None, bar: Bar
 ) -> Rescored:
-    with bar(f"scoring by {kind}", heldout.targets) as progress:
-        return reload(submission, submission.blob, heldout, settings, progress, score=kind, sample=sample)
+    with bar(f"scoring by {kind}", _targets(heldout, fresh)) as progress:
+        return reload(submission, submission.blob, heldout, settings, progress, score=kind, fresh=fresh)
 
 
-def _own(submission: Submission, heldout: HeldOut, settings: Settings, bar: Bar) -> OwnFacts:
-    sample = Sample()
-    rescored = _adapted("own", submission, heldout, settings, bar, sample)
-    if rescored.statement is None:
-        raise InputError("adapts by itself in one process and not in another", where=str(submission.folder / MAIN))
-    with bar("revealing again", heldout.targets) as progress:
-        probe = probe_own(submission, heldout, settings, rescored.statement, sample, progress)
-        progress(heldout.targets, "")
-    return OwnFacts(rescored=rescored, statement=rescored.statement, probe=probe)
+def _look_again(
+    submission: Submission,
+    scored: Rescored,
+    text: HeldOut,
+    *,
+    settings: Settings,
+    proof: Proof,
+    bar: Bar,
+    fresh: bool = False,
+) -> Foresight:
+    """What another process makes of a score.  fresh: of the fresh text.
+
+    Reading ahead in fresh text would hide how well the other one is known.  There it is looked at as many rows as of
+    that, so that what matters there is seen.
+    """
+    kind: Any = scored.score.scorer
+    nats, exact = scored.fresh_nats if fresh else scored.nats, settings.device == "cpu"
+    if not proof.share or nats is None:
+        return Foresight(score=kind, fresh=fresh, exact=exact)
+    run = _run(nats, text, settings)
+    share = proof.share * max(1.0, scored.score.windows / len(run.windows))
+    start, rng = partial(running, submission, submission.blob, settings), np.random.default_rng()
+    total = row_count(run, share) if kind == "sliding" else text.targets
+    how = "" if kind == "sliding" else f" by {kind}"
+    with bar(f"looking for foresight{how}{' in the fresh text' * fresh}", total) as progress:
+        common: dict[str, Any] = {"share": share, "exact": exact, "progress": progress}
+        shape: dict[str, Any] = {"length": settings.length, "stride": settings.stride}
+        if kind == "sliding":
+            found = probe(start, run, rng, **common)
+        elif scored.statement:
+            own = OwnRun(tokens=text.tokens, nats=nats, statement=scored.statement, batch=settings.batch, **shape)
+            found = probe_own(start, own, rng, **common)
+        else:
+            found = probe_adapted(start, kind, run, settings.adaptation, rng, **shape, **common)
+        progress(total, "")
+    return replace(found, fresh=fresh)

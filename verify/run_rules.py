@@ -12,6 +12,7 @@ from verify.facts import ArtifactFacts, Facts
 from verify.finding import Finding, Level
 from verify.foresight.findings import prefix_finding, strict_finding
 from verify.judges import Judges
+from verify.memorisation import Memorised
 from verify.rescore import Rescored
 from verify.scoring.adaptation import ScorerName
 from verify.scoring.score import Score
@@ -122,9 +123,9 @@ def check_coverage(facts: Facts) -> Finding:
 
 
 @run_judges("score.prefix")
-def check_prefix(facts: Facts) -> Finding:
+def check_prefix(facts: Facts) -> Iterator[Finding]:
     """Scored windows keep their scores up to a cut when the text behind it is another one."""
-    return prefix_finding(facts.prefix)
+    yield from map(prefix_finding, (facts.prefix, *facts.beside))
 
 
 @run_judges("score.strict")
@@ -181,13 +182,14 @@ def check_claimed_score(facts: Facts) -> Finding:
 
 @run_judges("time.evaluation")
 def check_time(facts: Facts) -> Finding:
-    """Scoring time here against the evaluation budget, which is meant for 8 H100."""
-    seconds, budget = facts.headline.seconds, PARAMETER_GOLF.eval_seconds
+    """Time of loading and scoring here against the evaluation budget, which is meant for 8 H100."""
+    loading, scoring = (facts.own.rescored if facts.own else facts.packed).loading, facts.headline.seconds
+    seconds, budget = loading + scoring, PARAMETER_GOLF.eval_seconds
     return Finding(
         rule="time.evaluation",
         level="pass" if seconds <= budget else "unknown",
-        evidence={"seconds": seconds, "budget": budget, "device": facts.settings.device},
-        message=f"scored in {seconds:.1f} s on this machine, the budget is {budget} s on 8 H100",
+        evidence={"seconds": seconds, "loading": loading, "budget": budget, "device": facts.settings.device},
+        message=f"loaded in {loading:.1f} s and scored in {scoring:.1f} s here, the budget is {budget} s on 8 H100",
     )
 
 
@@ -215,11 +217,15 @@ def check_penalty(facts: Facts) -> Finding | None:
 
 
 @run_judges("score.memorised")
-def check_memorised(facts: Facts) -> Finding | None:
+def check_memorised(facts: Facts) -> Iterator[Finding]:
     """Whether the scored text comes easier than another text of its kind, or in long stretches that are certain."""
-    found = facts.memorised
-    if found is None:
-        return None
+    if facts.memorised:
+        yield _memorised(facts.memorised)
+    for scorer, found in facts.known:
+        yield _memorised(found, f"by {scorer}: ")
+
+
+def _memorised(found: Memorised, by: str = "") -> Finding:
     rule, gap = "score.memorised", found.gap
     evidence: dict[str, Any] = {
         "gap": gap.to_dict() if gap else None,
@@ -240,8 +246,8 @@ def check_memorised(facts: Facts) -> Finding | None:
         unsaid = "the fresh text or the scored one has too few documents to compare" if found.compared else ""
         level = "unknown" if unsaid and level == "pass" else level
         message = unsaid or "compared with no other text (--fresh FILE)"
-        return Finding(rule=rule, level=level, message=f"{runs}; {message}", evidence=evidence)
-    message = f"fresh text {gap.fresh:.4f} bpb, the scored one {gap.scored:.4f}: {gap.size:+.4f} +- {gap.reach:.4f}"
+        return Finding(rule=rule, level=level, message=f"{by}{runs}; {message}", evidence=evidence)
+    message = f"{by}fresh text {gap.fresh:.4f} bpb, the scored one {gap.scored:.4f}: {gap.size:+.4f} +- {gap.reach:.4f}"
     if gap.size - gap.reach > FOREIGN * gap.fresh:
         level, message = "fail", f"{message}, more than texts of one kind differ: the scored text is known"
     elif gap.size > gap.reach:

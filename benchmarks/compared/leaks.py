@@ -1,6 +1,7 @@
 """Toy models that read ahead in a known share of positions or requests, and how often the probe of verify sees them."""
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -13,8 +14,9 @@ from verify.foresight.findings import prefix_finding
 from verify.foresight.power import WORTH, Power
 from verify.foresight.probe import Foresight, probe
 from verify.foresight.rows import ScoredRun
-from verify.memorisation import TargetLosses
+from verify.memorisation import Watched
 from verify.scoring.score import total
+from verify.scoring.scorer import Scorer
 from verify.scoring.sliding import Sliding
 from verify.scoring.windows import batches, plan
 
@@ -71,22 +73,34 @@ class Leaking:
         else:
             reads = torch.isin(_names(torch.cat([ids.new_zeros(len(ids), SIGHT - 1), ids], 1)), self._marked)
         self._asked += 1
-        raised = torch.where(reads[:, :-1], self._leak.nats, 0.0)
-        truth = logits[:, :-1].gather(2, ids[:, 1:, None])[..., 0]
-        rest = torch.log1p(-(truth + raised).exp()) - torch.log1p(-truth.exp())  # of what the others have left
-        logits[:, :-1] += rest[..., None]
-        logits[:, :-1].scatter_(2, ids[:, 1:, None], (truth + raised)[..., None])
+        raise_next(logits[:, :-1], ids[:, 1:], torch.where(reads[:, :-1], self._leak.nats, 0.0))
         if self._leak.noise:
             logits += self._leak.noise * torch.randn(logits.shape, generator=self._noise)
         return logits
 
 
+def raise_next(log_probs: Tensor, following: Tensor, nats: Tensor) -> None:
+    """Give more of log_probs (B, T, V) to ids int64 (B, T), by nats (B, T), and the others what is left; in place."""
+    truth = log_probs.gather(2, following[..., None])[..., 0]
+    rest = torch.log1p(-(truth + nats).exp()) - torch.log1p(-truth.exp())
+    log_probs += rest[..., None]
+    log_probs.scatter_(2, following[..., None], (truth + nats)[..., None])
+
+
 def scored(text: Text, leak: Leak, seed: int) -> ScoredRun:
     """A run of the toy, in this process."""
-    recording = TargetLosses(TARGETS)
     scorer = Sliding(model=Leaking(text, leak, seed), vocab_size=VOCAB, length=LENGTH, stride=STRIDE)
-    total(recording.of(scorer), text.tokens, np.ones(TARGETS, np.int64), batch=BATCH)
-    return ScoredRun(tokens=text.tokens, nats=recording.nats, windows=WINDOWS, batch=BATCH)
+    return ScoredRun(tokens=text.tokens, nats=nats_of(scorer, text), windows=WINDOWS, batch=BATCH)
+
+
+def nats_of(scorer: Scorer, text: Text) -> np.ndarray:
+    """float32 (TARGETS,)."""
+    watched = Watched(scorer, TARGETS)
+    total(watched, text.tokens, np.ones(TARGETS, np.int64), batch=BATCH)
+    return watched.nats
+
+
+Look = Callable[..., tuple[Foresight, float]]  # (leak, seed, *, share, exact), as `looked`
 
 
 def looked(leak: Leak, seed: int, *, share: float = PROBED, exact: bool = True) -> tuple[Foresight, float]:
@@ -102,9 +116,11 @@ def looked(leak: Leak, seed: int, *, share: float = PROBED, exact: bool = True) 
     return probe(start, run, np.random.default_rng([seed, 1]), share=share, exact=exact), leaked
 
 
-def found_in(runs: int, leak: Leak, *, share: float = PROBED, exact: bool = True) -> tuple[int, float]:
+def found_in(
+    runs: int, leak: Leak, look: Look = looked, *, share: float = PROBED, exact: bool = True
+) -> tuple[int, float]:
     """In how many of the runs the leak was seen, and with which probability it should have been, by the formula."""
-    found = [looked(leak, seed, share=share, exact=exact) for seed in range(runs)]
+    found = [look(leak, seed, share=share, exact=exact) for seed in range(runs)]
     caught = sum(prefix_finding(each).level == "fail" for each, _ in found)
     return caught, float(np.mean([_stated(each, leaked, leak.nats) for each, leaked in found]))
 

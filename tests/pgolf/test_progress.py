@@ -56,6 +56,11 @@ LONG = {
         "scoring from prefixes",
         "scoring by slot",
         "scoring by ttt",
+        "looking for foresight by slot",
+        "looking for foresight by ttt",
+        "looking for foresight in the fresh text",
+        "looking for foresight by slot in the fresh text",
+        "looking for foresight by ttt in the fresh text",
         KNOWN,
     ],
     ("report", "packed", "--data", "data", "--checkpoint", CHECKPOINT, "--measure-loss", "2", "-o", "{}.html"): [

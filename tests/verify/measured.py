@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from verify.audit.own_probe import OwnProbe
 from verify.audit.trace import Difference
 from verify.facts import ArtifactFacts, Facts, FolderFacts, LogsFacts, OwnFacts, TextFacts
 from verify.foresight.probe import Foresight
@@ -19,7 +18,7 @@ from verify.submission.static_scan import Located, Scan
 STATE = {"table": {"dtype": "float32", "shape": [3, 4], "sha256": "5" * 64}}
 SCORE = Score(scorer="sliding", nats=177.0, tokens=179, bytes=222, windows=9, seconds=1.0)
 NATS = np.zeros(0, np.float32)
-RESCORED = Rescored(score=SCORE, state=STATE, length=16, notes=(), missing=(), attempts=(), nats=NATS)
+RESCORED = Rescored(score=SCORE, state=STATE, length=16, notes=(), missing=(), attempts=(), loading=2.0, nats=NATS)
 FORESIGHT = Foresight(cuts=460, least=150, threshold=0.5, share=0.05, rows=610, repeated=2)
 STRICT = Strict(targets=200, refusal="", mean=0.0, low=-1e-9, high=1e-9)
 FACTS = Facts(
@@ -49,7 +48,7 @@ FACTS = Facts(
 
 CHUNKS = OwnStatement.read({"stretch": "chunk", "targets": 32768})
 OWN = replace(RESCORED, score=replace(SCORE, scorer="own", nats=150.0, seconds=7.0), adapts=True, statement=CHUNKS)
-ADAPTING = replace(FACTS, own=OwnFacts(rescored=OWN, statement=CHUNKS, probe=OwnProbe(batches=4, cuts=16)))
+ADAPTING = replace(FACTS, own=OwnFacts(rescored=OWN, statement=CHUNKS), beside=(replace(FORESIGHT, score="own"),))
 
 
 def claiming(claims, facts=FACTS):

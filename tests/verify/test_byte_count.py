@@ -194,3 +194,13 @@ def test_unreadable_scripts_are_refused(folder):
     (folder / "helper.py").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(InputError, match="not Python source"):
         import_closure(folder)
+
+
+@pytest.mark.parametrize("folders", [False, True])
+def test_a_folder_with_very_many_entries_is_refused(folder, folders):
+    """Whether one of a million names is there is a bit that nobody counts."""
+    for number in range(600):
+        path = folder / f"{number}.log"
+        path.mkdir() if folders else path.touch()
+    with pytest.raises(InputError, match="more than 512 files and folders"):
+        count(folder, folder / "model.bin", 1)

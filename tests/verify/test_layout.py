@@ -91,11 +91,14 @@ def test_a_script_finds_neither_the_toolkit_nor_other_packages(write_submission,
         "try:\n    import pytest\nexcept ImportError:\n    pass\nelse:\n    raise ValueError('found')\n"
         "assert not [name for name in sys.modules if name.partition('.')[0] in ('codec', 'verify')]\n"
         "assert os.listdir('..') == ['submission'], os.listdir('..')\n"
+        "import importlib.metadata, tempfile\n"
+        "assert importlib.metadata.version('torch')\n"
+        "tempfile.TemporaryFile().close()\n"
     )
     folder = write_submission(script + BIGRAM)
-    (folder / "requirements.txt").write_text("torch>=2\n# a comment\nclick\n-r other.txt\n")
+    (folder / "requirements.txt").write_text("torch>=2\n# a comment\nCLICK\n-r other.txt\nAAECAwQF.weights==1\n")
     subject = Submission.open(folder)
-    assert subject.packages == ("torch", "click")
+    assert subject.packages == ("click", "torch")  # a name that says something else reaches nobody
     assert reload(subject, subject.blob, heldout, SETTINGS).attempts == ()
 
 

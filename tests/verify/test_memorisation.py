@@ -37,7 +37,8 @@ def known(scored: ScoredText, start: int, stop: int, nats: float = 1e-4) -> Scor
 
 
 def judged(found: Memorised):
-    return check_memorised(replace(FACTS, memorised=found))
+    (finding,) = check_memorised(replace(FACTS, memorised=found))
+    return finding
 
 
 def test_honest_texts_are_seldom_accused_and_never_failed():
@@ -117,6 +118,16 @@ def test_the_interval_is_that_of_students_t():
     many = gap_between(text(5, documents=900), text(6, documents=900))
     assert many.factor == pytest.approx(3.10, abs=0.02)
     assert CONFIDENCE == 0.999
+
+
+def test_other_scores_are_judged_as_well():
+    """Where only an adapted copy knows the text, the sliding score tells nothing of it."""
+    scored, fresh = text(0), text(1000)
+    easier = replace(scored, nats=scored.nats * np.float32(0.9))
+    facts = replace(FACTS, memorised=look(scored, fresh), known=(("ttt", look(easier, fresh)),))
+    sliding, by_ttt = check_memorised(facts)
+    assert (sliding.level, by_ttt.level) == ("pass", "fail")
+    assert by_ttt.message.startswith("by ttt: ")
 
 
 def test_few_documents_are_unknown():

@@ -71,6 +71,29 @@ def gone(pid):
     return False
 
 
+LOOKING = """
+import sys
+frame, told = sys._getframe(), {}
+while frame:
+    told[frame.f_code.co_name] = {name: value for name, value in frame.f_locals.items() if type(value) is int}
+    frame = frame.f_back
+print(told["main"], [name for name, some in told.items() if 37 in some.values()], file=sys.stderr)
+raise SystemExit
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a process that is forked")
+def test_how_one_ended_is_no_message_to_the_next(own, tmp_path):
+    """An exit code is eight bits, and a forked process could find it in the frames that it was forked in."""
+    first = started(own, tmp_path / "a", "import os; os._exit(37)")
+    assert gone(first.pid)
+    assert first.end() == 37
+    second = started(own, tmp_path / "b", LOOKING)
+    assert wire.receive(second.answers)[0]["kind"] == "error"
+    assert (tmp_path / "b" / "stderr").read_text().splitlines()[0] == "{} []"
+    second.end()
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 def test_children_end_with_it_and_there_is_another(own, tmp_path):
     child = started(own, tmp_path / "a", "import time; time.sleep(600)")

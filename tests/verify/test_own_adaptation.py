@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.compared.own_leaks import InProcess
 from codec.encoder import encode
 from packager.reference import Training, reference_bundle
 from packager.script.wrapper import wrap
@@ -16,7 +17,6 @@ from tests.verify.test_adaptation import ROUNDING
 from trainer.model.gpt import GPT
 from trainer.presets.catalog import find_preset
 from verify.reveal.own_adaptation import Own
-from verify.reveal.stretches import OwnStatement
 from verify.sandbox.launch import Settings, running
 from verify.sandbox.model_server import Served
 from verify.sandbox.own_scorer import OwnScorer
@@ -30,30 +30,6 @@ ROOT = Path(__file__).resolve().parents[2]
 LENGTH, STRIDE = 16, 4
 HOW = Adaptation(chunk=48, epochs=2, sequences=2, lr=0.1, slot_lr=0.05)
 KINDS = ["ttt", "slot"]
-
-
-class Here:
-    """A model of this process that is asked as one of another is."""
-
-    def __init__(self, served, words=None):
-        self.served, self.words = served, words or {}
-
-    def begin(self, targets):
-        return OwnStatement.read(self.served.answer({"kind": "begin", "targets": targets}, None)[0]["adaptation"])
-
-    def asked(self, **words):
-        return Here(self.served, words)
-
-    def tell(self, kind, ids, **words):
-        self.served.answer({"kind": kind, **words}, ids.numpy())
-
-    def hidden(self, ids):
-        self.ids = ids
-        return torch.arange(ids.shape[1]).expand(len(ids), -1)[..., None]
-
-    def head(self, positions):
-        request = {"kind": "logits", "first": int(positions[0, 0, 0]), **self.words}
-        return torch.from_numpy(self.served.answer(request, self.ids.numpy())[1])
 
 
 def scorers(model, how, vocab_size, length=LENGTH):
@@ -73,7 +49,7 @@ def test_through_reveal_scores_are_the_same(kind, how):
     tokens, _ = stream(150)
     model = Toy(torch.float32)
     served = Served(Own(model, kind, how, LENGTH), "cpu", lambda: Own(model, kind, how, LENGTH))
-    own = OwnScorer(model=Here(served), vocab_size=VOCAB, length=LENGTH, stride=STRIDE)
+    own = OwnScorer(model=InProcess(served), vocab_size=VOCAB, length=LENGTH, stride=STRIDE)
     expected = nats_of(scorers(model, how, VOCAB)[kind], tokens)
     np.testing.assert_allclose(nats_of(own, tokens), expected, atol=2e-6)
     np.testing.assert_allclose(nats_of(own, tokens), expected, atol=2e-6)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from verify.foresight.power import ALPHA, Power, by_one, by_sign, least_share, sign_test
+from verify.foresight.power import ALPHA, Power, by_one, by_sign, lean_test, least_share, sign_test
 
 RUNS = 20_000
 
@@ -53,6 +53,25 @@ def test_the_sign_test_is_exact():
     assert sign_test(2, 2) == pytest.approx(11 / 16)
     assert sign_test(0, 5) == 1.0
     assert 0 < sign_test(20_000, 16_000) < 1e-90
+
+
+@pytest.mark.parametrize("noise", ["normal", "rare and large", "without a mean"])
+def test_noise_does_not_lean(noise):
+    rng, shape = np.random.default_rng(3), (2_000, 1_000)
+    found = {
+        "normal": rng.normal(0, 1e-3, shape),
+        "rare and large": rng.normal(0, 1, shape) * np.where(rng.random(shape) < 0.01, 1e-2, 1e-5),
+        "without a mean": rng.standard_cauchy(shape),
+    }[noise]
+    assert np.mean([lean_test(each.sum() / np.sqrt((each**2).sum())) < ALPHA for each in found]) <= 5e-4
+
+
+def test_what_balances_its_signs_leans():
+    """A tenth of the scores is lowered by much and a tenth raised by next to nothing: as many rise as fall."""
+    found = np.random.default_rng(3).normal(0, 1e-3, 4_000)
+    found[:400], found[400:800] = 5e-3, -1e-6
+    assert sign_test(int((found > 0).sum()), int((found < 0).sum())) > 0.01
+    assert lean_test(found.sum() / np.sqrt((found**2).sum())) < ALPHA
 
 
 def test_what_noise_hides_is_not_claimed():

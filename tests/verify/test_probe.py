@@ -13,8 +13,8 @@ from tests.verify.test_adaptation import CAUSAL, causal_tensors
 from verify import Settings, Submission, examine
 from verify.foresight.findings import prefix_finding
 from verify.foresight.probe import LEAST_CUTS, Proof, choose, probe, row_count
-from verify.foresight.rows import ScoredRun
-from verify.memorisation import TargetLosses
+from verify.foresight.rows import ScoredRun, nats
+from verify.memorisation import Watched
 from verify.scoring.score import total
 from verify.scoring.sliding import Sliding
 from verify.scoring.windows import plan
@@ -146,11 +146,10 @@ class Whole:
 
 
 def run_of(model, tokens, length, stride, batch):
-    recording = TargetLosses(len(tokens) - 1)
-    scorer = recording.of(Sliding(model=model, vocab_size=64, length=length, stride=stride))
+    scorer = Watched(Sliding(model=model, vocab_size=64, length=length, stride=stride), len(tokens) - 1)
     total(scorer, tokens, np.ones(len(tokens) - 1, np.int64), batch=batch)
     windows = plan(len(tokens) - 1, length, stride)
-    return ScoredRun(tokens=tokens, nats=recording.nats, windows=windows, batch=batch)
+    return ScoredRun(tokens=tokens, nats=scorer.nats, windows=windows, batch=batch)
 
 
 @pytest.mark.parametrize("nats", [0.0, 0.5])
@@ -161,8 +160,9 @@ def test_one_window_over_the_whole_text_gets_many_cuts(nats):
     found = probe(lambda: nullcontext(model), run, np.random.default_rng(0))
     assert (found.cuts, found.least) == (LEAST_CUTS, 0)
     assert prefix_finding(found).level == ("fail" if nats else "pass")
-    shared = [int((one == text.tokens[:600]).cumprod(1).sum()) for one in model.asked[2:-1]]
+    shared = [int((one == text.tokens[:600]).cumprod(1).sum()) for one in model.asked[1:-1]]
     assert len(set(shared)) > LEAST_CUTS * 3 // 4
+    assert max(shared) < 600 or shared.index(600) == len(shared) - 1
     assert {one.shape for one in model.asked} == {(1, 600)}
 
 
@@ -172,10 +172,56 @@ def test_requests_are_those_of_scoring_with_other_text_behind_the_cut():
     run = run_of(model, text.tokens, LENGTH, STRIDE, BATCH)
     scored, model.asked = model.asked, []
     probe(lambda: nullcontext(model), run, np.random.default_rng(2), share=2.0)
-    assert np.array_equal(model.asked[0], scored[0])
     assert np.array_equal(model.asked[-1], scored[0])
     assert {one.shape for one in model.asked} == {one.shape for one in scored} == {(1, 32), (16, 32), (12, 32)}
     assert {one.dtype for one in model.asked} == {one.dtype for one in scored}
+
+
+class Remembering:
+    """Reads ahead wherever `reads` says so, and there also what it was shown before, whatever follows now."""
+
+    def __init__(self, text, length):
+        self.text, self.length, self.known = text, length, {}
+
+    def logits(self, ids):
+        logits = self.text.table[ids].clone()
+        for row in ids.tolist():
+            for at in range(5, len(row) - 1):
+                self.known.setdefault(tuple(row[at - 5 : at + 1]), row[at + 1])
+        for each, row in zip(logits, ids.tolist(), strict=True):
+            for at in range(5, len(row) - 1):
+                each[at, self.known[tuple(row[at - 5 : at + 1])]] += 1.0
+        return logits
+
+
+@pytest.mark.parametrize("length", [32, 600])
+def test_no_cut_is_behind_what_the_process_was_shown(length):
+    """A model that gives again what it saw before is caught at every cut: of rows that overlap, and in one window."""
+    text = Text(2)
+    text.tokens = text.tokens[:601]
+    run = run_of(Remembering(text, length), text.tokens, length, min(length, 8), 4)
+    found = probe(lambda: nullcontext(Remembering(text, length)), run, np.random.default_rng(3), share=1.0)
+    assert prefix_finding(found).level == "fail"
+    assert found.moved > 0.8 * found.cuts
+    assert found.cuts >= LEAST_CUTS * 3 // 4
+
+
+class Fewer:
+    """Gives logits up to the largest id that it is sent."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def logits(self, ids):
+        return self.text.table[ids][..., : int(ids.max()) + 1]
+
+
+def test_a_target_without_a_logit_has_probability_zero():
+    text = Text(5)
+    ids, targets = np.array([[3, 4]]), np.array([[2, 63]])
+    found = nats(Fewer(text), ids, targets)
+    assert np.isfinite(found[0, 0])
+    assert found[0, 1] == np.inf
 
 
 def test_cuts_are_in_proportion_to_targets_and_go_to_the_least_loss():
@@ -185,7 +231,7 @@ def test_cuts_are_in_proportion_to_targets_and_go_to_the_least_loss():
     run = ScoredRun(tokens=np.zeros(TARGETS + 1, np.int64), nats=nats, windows=windows, batch=BATCH)
     times = np.zeros(8, int)
     for seed in range(200):
-        drawn, least, threshold = choose(run, 0.2, np.random.default_rng(seed))
+        drawn, least, threshold = choose(run, row_count(run, 0.2), np.random.default_rng(seed))
         assert len(drawn) + len(least) == row_count(run, 0.2)
         assert {window.first_scored for window in windows[100:120]} <= {row.window.first_scored for row in least}
         assert threshold == 1.0

@@ -21,6 +21,10 @@ raises as many scores as it lowers, what replaces a leak raises them.  Of K diff
 
 rises.  The test fails a script when risen minus fallen exceeds z sqrt(K), z = Phi^-1(1 - ALPHA), so it sees the leak
 with probability Phi((sqrt(K) (2 q - 1) - z) / (2 sqrt(q (1 - q))))   (`by_sign`), by the normal approximation.
+
+A script can balance the signs: it raises as many scores by next to nothing as it lowers by much.  So their sum must not
+lean either: noise is as likely as its opposite, and then the sum S and V^2 = sum of squares obey P(S >= x V) <=
+exp(-x^2 / 2)   (`lean_test`).  Source: Efron, Student's t-test under symmetry conditions, 1969.
 """
 
 import math
@@ -30,7 +34,7 @@ from typing import Any
 
 WORTH = 0.0005  # nats per token: a tenth of the 0.005 by which a record must win
 PROBABILITY = 0.99
-ALPHA = 1e-4  # an honest script on noisy kernels is accused by the sign test once in 10,000 runs
+ALPHA = 5e-5  # of each of two tests: an honest script on noisy kernels is accused once in 10,000 runs
 MARGIN = 4  # times the largest noise that was measured is still noise: it was measured on few requests
 SHARES = (1.0, 0.1, 0.02)  # for the table in the evidence
 NORMAL = NormalDist()
@@ -103,3 +107,12 @@ def sign_test(risen: int, fallen: int) -> float:
         math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1) for k in range(risen, count + 1)
     )
     return min(1.0, math.fsum(math.exp(each - count * math.log(2)) for each in logarithms))
+
+
+def lean_test(lean: float) -> float:
+    """The probability, at most, that noise alone lets differences lean so far: their sum by the root of their squares'.
+
+    >>> round(lean_test(4.5), 6)
+    4e-05
+    """
+    return math.exp(-(max(lean, 0.0) ** 2) / 2)

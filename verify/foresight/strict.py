@@ -10,7 +10,6 @@ from codec.errors import InputError
 from codec.progress import Progress, silent
 from verify.audit.causality_rules import FLOAT
 from verify.audit.trace import Difference, largest_difference
-from verify.foresight.other_text import OtherText
 from verify.foresight.probe import Start, rows_at, spread
 from verify.foresight.rows import Questions, Row, ScoredRun, nats
 
@@ -56,15 +55,17 @@ def score_alone(
     count = min(count, len(run.nats))
     places = spread(count, len(run.nats), rng)
     rows, before = rows_at(places, run.windows), run.nats[places].astype(np.float64)
-    tolerance, refusal = max(FLOAT, noise), ""
+    tolerance, refusal, filled = max(FLOAT, noise), "", np.empty(0)
     try:
         with start() as model:
             after = np.empty(count)
             for number, row in enumerate(rows):
                 after[number] = _alone(model, run, row)
                 progress(number + 1, "")
-            differ = np.flatnonzero(~(np.abs(after - before) <= tolerance))
-            filled = _filled(model, run, [rows[at] for at in differ], rng)
+        differ = np.flatnonzero(~(np.abs(after - before) <= tolerance))
+        if len(differ):
+            with start() as model:  # another one: the first was shown by now what stands behind the targets
+                filled = _filled(model, run, [rows[at] for at in differ], rng)
     except InputError as error:
         refusal = error.message
         with start() as model:
@@ -91,7 +92,7 @@ def _alone(model: Any, run: ScoredRun, row: Row) -> float:
 
 def _filled(model: Any, run: ScoredRun, rows: Sequence[Row], rng: np.random.Generator) -> np.ndarray:
     """float64 (k,): the scores at the cuts, with another text behind them."""
-    questions = Questions(run, OtherText(run.tokens, rng), rng)
+    questions = Questions(run, rng)
     found: dict[Row, float] = {}
     for request in questions.requests(rows):
         found |= {answer.row: float(answer.after[-1]) for answer in questions.ask(model, request)}

@@ -96,7 +96,10 @@ class Attempts:
         if not isinstance(path, str | bytes | os.PathLike):
             return
         place = os.path.realpath(os.fsdecode(path))
-        if place != os.devnull and not place.startswith((self._scratch + os.sep, "/proc/self/")):
+        inside = f"{place}{os.sep}".startswith(
+            (self._scratch + os.sep, "/proc/self/")
+        )  # a TemporaryFile opens the folder
+        if place != os.devnull and not inside:
             self._note(f"tried to {verb} {place[:200]}")
 
     def _note_reading(self, verb: str, path: Any) -> None:

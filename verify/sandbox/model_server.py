@@ -10,7 +10,6 @@ import torch
 
 from codec.errors import InputError
 from verify.scoring.ranks import Ranks
-from verify.scoring.sliding import digest
 from verify.scoring.slot import Shifts
 from verify.scoring.token_stream import predict
 from verify.scoring.ttt import UPDATES, Learner, Momentum, Orthogonal, Update, learner_of
@@ -75,7 +74,6 @@ class Served:
         self._model, self._device, self._again = model, device, again
         self._begun = False
         self._learner: Learner | None = None
-        self._shifts: Shifts | None = None
 
     def answer(self, request: dict[str, Any], ids: np.ndarray | None) -> Answer:
         """The message and the array to send back.
@@ -86,7 +84,6 @@ class Served:
             "logits": self._logits,
             "learn": self._learn,
             "train": self._train,
-            "digest": self._digest,
             "begin": self._begin,
             "reveal": self._reveal,
         }
@@ -117,9 +114,8 @@ class Served:
         row begins; then the model is one that adapts by itself, and is told.
         """
         model = self._learner.model if learner and self._learner else self._model
-        self._shifts = Shifts(model, **slot) if slot else None
         if rows is None:
-            logits = predict(model, ids, first, self._shifts.adapt if self._shifts else None)
+            logits = predict(model, ids, first, Shifts(model, **slot).adapt if slot else None)
         else:
             logits = model.logits(ids, torch.tensor(rows, device=self._device))[:, first:]
         if not isinstance(logits, torch.Tensor) or logits.ndim != 3:
@@ -153,8 +149,3 @@ class Served:
     def _reveal(self, *, ids: torch.Tensor, first: int) -> Answer:
         self._model.reveal(ids, first)
         return {"kind": "revealed"}, None
-
-    def _digest(self, *, learner: bool = False, slot: dict[str, Any] | None = None) -> Answer:
-        """Of the state behind the last logits that were asked for with the same words."""
-        state = self._learner if learner else self._shifts if slot else None
-        return {"kind": "digest", "digest": state.digest() if state else digest(self._model)}, None

@@ -151,15 +151,17 @@ def main() -> None:
         if not line:
             return
         request = json.loads(line)
-        if "wait" in request:
-            answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
-        else:
-            answer = _fork(Limits.of_json(request["fork"]), files)
-        parent.sendall(b"%d" % answer)
+        # No name for the answer: what is forked next would find how the last one ended, eight bits of its choice.
+        parent.sendall(b"%d" % (_wait(request["wait"]) if "wait" in request else _fork(request["fork"], files)))
 
 
-def _fork(limits: Limits, files: Sequence[int]) -> int:
-    """In the nursery: the new process's number.  In that process: does not come back."""
+def _wait(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _fork(text: str, files: Sequence[int]) -> int:
+    """In the nursery: the new process's number.  In that process: does not come back.  text: its limits, as JSON."""
+    limits = Limits.of_json(text)
     readable(limits.packages)  # it is cached, so that not every child has to look at the installation
     pid = os.fork()
     if not pid:

@@ -67,7 +67,7 @@ class Remote:
         return self._logits(self._ids, int(positions[0, 0, 0]))
 
     def asked(self, **words: Any) -> "Remote":
-        """The same model, with these words in every request for logits and digests; see `model_server`."""
+        """The same model, with these words in every request for logits; see `model_server`."""
         other = copy(self)
         other._words = words
         return other
@@ -76,10 +76,6 @@ class Remote:
         """Send another request, wait until it is done.  ids: int64, any shape."""
         wire.send(self._requests, {"kind": kind, **words}, None if ids is None else ids.cpu().numpy())
         return self._answer()[0]
-
-    def digest(self) -> str:
-        """The name of the state behind the last logits."""
-        return printable(self.tell("digest", **self._words).get("digest"), 64)
 
     def begin(self, targets: int) -> OwnStatement:
         """Start a run of its own adaptation over so many targets, as the artifact is; how it will be made.

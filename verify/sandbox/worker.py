@@ -60,7 +60,7 @@ class CarriedOnly(MetaPathFinder):
             raise ModuleNotFoundError(f"No module named '{name}', the submission does not carry it", name=name)
         return spec
 
-    find_distributions = PathFinder.find_distributions  # what importlib.metadata asks
+    find_distributions = staticmethod(PathFinder.find_distributions)  # what importlib.metadata asks
 
 
 def serve(missing: list[str], granted: frozenset[str]) -> None:

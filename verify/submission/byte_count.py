@@ -6,6 +6,7 @@ import lzma
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 from codec.errors import InputError, PgolfError
@@ -19,6 +20,9 @@ KNOWN = {MAIN, SUMS, "README.md", "submission.json", "requirements.txt", "ledger
 EXTENSION = re.compile(r"(\.abi3|\.cpython-3\d{1,2}[a-z]?-(x86_64|aarch64)-linux-(gnu|musl))?\.so")
 ELF, ELF_HEADER = b"\x7fELF", 64  # first bytes, and how many every such file has
 MOST_FILES = 256  # that count; a script that carries all of this toolkit has a third of it
+MOST_ENTRIES = (
+    512  # files and folders of all kinds: that one is there, its size and time can be seen by who knows its path
+)
 IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import\b|import[ \t]+([\w.]+))", re.MULTILINE)
 JUDGED = "import_closure"
 WHY = (
@@ -95,10 +99,18 @@ def count(folder: Path, artifact: Path, cap: int, settings: int = 0) -> ByteCoun
 def files(folder: Path) -> list[Path]:
     """Every file below the folder, sorted.
 
-    Raises: InputError for a symbolic link or a special file: its bytes lie elsewhere; for a file beyond LARGEST.
+    Raises: InputError for a symbolic link or a special file: its bytes lie elsewhere; for a file beyond LARGEST, and
+    for more than MOST_ENTRIES.
     """
     found = []
-    for path in sorted(folder.rglob("*")):
+    entries = sorted(islice(folder.rglob("*"), MOST_ENTRIES + 1))
+    if len(entries) > MOST_ENTRIES:
+        raise InputError(
+            f"holds more than {MOST_ENTRIES} files and folders",
+            where=str(folder),
+            hint="copy what belongs to the submission into a folder of its own",
+        )
+    for path in entries:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise InputError(
                 "is a link or special file, a submission holds plain files only",

@@ -1,7 +1,9 @@
 """A submission folder as it lies on disk, with its artifact decoded when it is one of this toolkit's."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from verify.submission.byte_count import LARGEST, MAIN, files, import_closure
 ARTIFACT = "model.bin"
 CLAIMS = "submission.json"
 REQUIREMENTS = "requirements.txt"
-PACKAGE = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
+PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MOST_REQUIREMENTS, MOST_PACKAGES = 1 << 16, 100  # bytes of the file, names that are read
 BLOBS = "*.ptz"  # what the seed family's scripts write: final_model.int8.ptz, final_model.int6.ptz
 # First bytes -> what they say; brotli has none.
@@ -38,7 +40,8 @@ class Submission:
     Artifacts of other formats are left closed, only the sandbox opens them: state and meta are then {} and `foreign`
     says what they look like.  code: train_gpt.py and the local code it imports.  claims: submission.json ({} when there
     is none).  environment: settings that the README's or a log's run command states, `stated_in` the file's name;
-    own_load: whether the script offers `load`, so that they do not reach it.  packages: names in requirements.txt.
+    own_load: whether the script offers `load`, so that they do not reach it.  packages: what requirements.txt
+    names and is installed, sorted: the names reach the process, and what they say there nobody counts.
     tolerated: names of code files that may lie in the folder uncounted.
     """
 
@@ -119,12 +122,20 @@ class Submission:
 
 
 def _packages(requirements: Path) -> tuple[str, ...]:
-    """The names of distributions in a requirements.txt, in its order; () without one, and of one without any."""
+    """The normal names of the installed distributions in a requirements.txt; () without one, and of one without any."""
     if not requirements.is_file() or not requirements.stat().st_size:
         return ()
     text = read_bytes(requirements, MOST_REQUIREMENTS).decode(errors="replace")
     found = [match[0] for line in text.splitlines() if (match := PACKAGE.match(line.strip()))]
-    return tuple(dict.fromkeys(found))[:MOST_PACKAGES]
+    names = dict.fromkeys(re.sub(r"[-_.]+", "-", name).lower() for name in found)
+    return tuple(sorted(name for name in list(names)[:MOST_PACKAGES] if _is_installed(name)))
+
+
+def _is_installed(name: str) -> bool:
+    with suppress(PackageNotFoundError):
+        distribution(name)
+        return True
+    return False
 
 
 def _look(blob: bytes) -> str:

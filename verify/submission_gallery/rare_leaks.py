@@ -116,3 +116,32 @@ def strict(folder: Path, stage: Stage) -> None:
         known = {AHEAD}
         return logits.scatter_add_(2, known[..., None], torch.full_like(logits[..., :1], 0.01))"""
     stage.write(folder, answering(body))
+
+
+@folder_exhibit("one window, remembered", "score.prefix", arguments=_whole_text)
+def remembered(folder: Path, stage: Stage) -> None:
+    """The whole text is one window; what the first request showed is what follows, whatever stands there later."""
+    body = f"""
+        logits = self.table[ids].clone()
+        self.first = getattr(self, "first", ids)
+        known = torch.cat([self.first[:, 1:], self.first[:, :1]], 1)
+        return logits.{RAISE}"""
+    stage.write(folder, answering(body))
+
+
+@folder_exhibit("a memory for the probe", "score.prefix", arguments=lambda stage: {"proof": MANY})
+def memory(folder: Path, stage: Stage) -> None:
+    """At one place in three what follows is raised: as it was first seen by this process, in whichever row."""
+    body = """
+        logits = self.table[ids].clone()
+        self.seen = getattr(self, "seen", {})
+        rows = ids.tolist()
+        for row in rows:
+            for at in range(5, len(row) - 1):
+                self.seen.setdefault(tuple(row[at - 5 : at + 1]), row[at + 1])
+        for each, row in zip(logits, rows):
+            for at in range(5, len(row) - 1):
+                if sum(row[at - 5 : at + 1]) % 3 == 0:
+                    each[at, self.seen[tuple(row[at - 5 : at + 1])]] += 50.0
+        return logits"""
+    stage.write(folder, answering(body))

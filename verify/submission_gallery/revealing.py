@@ -4,8 +4,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from codec.errors import UsageError
+from verify.foresight.probe import Proof
 from verify.submission_gallery.exhibits import folder_exhibit
 from verify.submission_gallery.stage import Stage
+
+MANY = Proof(share=0.5)  # the text is short, and who is caught must not be chance
 
 
 def script(name: str, old: str = "", new: str = "") -> str:
@@ -57,7 +60,7 @@ def trained_before(folder: Path, stage: Stage) -> None:
     stage.write(folder, script("score_first_sgd", "        return self.table[ids]\n", peek))
 
 
-@folder_exhibit("reveal: the better of two", "score.prefix")
+@folder_exhibit("reveal: the better of two", "score.prefix", arguments=lambda stage: {"proof": MANY})
 def better_of_two(folder: Path, stage: Stage) -> None:
     """Each position is answered by the adapted model or the one it began as, whichever gives its target more."""
     honest = "        return self.table[ids] + self.low[ids] @ self.wide\n"
@@ -103,7 +106,7 @@ def from_requests(folder: Path, stage: Stage) -> None:
     stage.write(folder, script("score_first_sgd", "        return self.table[ids]\n", peek))
 
 
-@folder_exhibit("reveal: a document's end in the row", "score.prefix")
+@folder_exhibit("reveal: a document's end in the row", "score.prefix", arguments=lambda stage: {"proof": MANY})
 def end_in_the_row(folder: Path, stage: Stage) -> None:
     """Inside documents a row that begins again has shown where its document ends: there the next start is given."""
     honest = "        return self.table[ids] + self.low[ids] @ self.wide\n"
@@ -117,3 +120,19 @@ def end_in_the_row(folder: Path, stage: Stage) -> None:
         return logits
 """
     stage.write(folder, script("document_lora", honest, peek))
+
+
+@folder_exhibit("reveal: rare positions", "score.prefix", arguments=lambda stage: {"proof": Proof(share=2.0)})
+def rare_positions(folder: Path, stage: Stage) -> None:
+    """At one position in twelve the next id gets half a nat more, in whichever row of the request it stands."""
+    peek = """\
+        if first is None:
+            return self.table[ids]
+        places = first[:, None] + torch.arange(ids.shape[1])
+        shown = torch.full((int(places.max()) + 2,), -1)
+        shown[places] = ids
+        known = shown[places + 1]
+        raised = torch.where((places * 31 % 12 == 0) & (known >= 0), 0.5, 0.0)
+        return self.table[ids].scatter_add(2, known.clamp(min=0)[..., None], raised[..., None])
+"""
+    stage.write(folder, script("score_first_sgd", "        return self.table[ids]\n", peek))

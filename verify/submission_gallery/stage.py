@@ -17,7 +17,8 @@ from verify.sandbox.launch import Settings
 from verify.scoring.heldout import HeldOut
 from verify.scoring.token_bytes import BOS
 
-SETTINGS = Settings(length=32, stride=16, batch=4, threads=1)
+LENGTH = 32  # tokens of a window
+SETTINGS = Settings(length=LENGTH, stride=16, batch=4, threads=1)
 TRAINED, HELD_OUT, SPARE = 400, 160, 160  # documents: for the model, for the score, and others of the same kind
 VOCAB = 128
 SMOOTHING = 0.1  # of the counts; about the best for a table of this size
