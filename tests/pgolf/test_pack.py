@@ -108,7 +108,7 @@ def test_hash_seed_threads_and_folder_do_not_matter(pgolf_process, checkpoint, r
 
 
 def test_the_reference_script_fits_its_budget(packed):
-    assert packed[1]["code_bytes"] < 16_000  # 15,989 with seven systems and the trellis; published ones have 8 to 64 kB
+    assert packed[1]["code_bytes"] < 16_000  # 15,994 with seven systems and the trellis; published ones have 8 to 64 kB
 
 
 def test_the_packed_script_scores_as_verify_does(packed, data, tmp_path):  # noqa: F811
