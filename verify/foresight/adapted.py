@@ -1,23 +1,22 @@
 """Scores by our own adaptive scorers once more, in another process that was trained on the same text.
 
 A script can tell a copy of its model that learns, and a request for shifts, from the sliding score: honest there, it
-may read ahead here.  So batches are asked for again when it is their turn, with another text behind a cut in all of
-their rows; up to there the scores are to stay.  As in own.py, cuts come in the order of the text, a batch without any
-change after the cuts inside it, and a request has one cut.  It costs the training up to the last cut, and the requests.
+may read ahead here.  So batches are asked for again as turns.py says, with another text behind a cut in all of their
+rows; up to there the scores are to stay.  It costs the training up to the last cut, and the requests.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
+from functools import partial
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from codec.progress import Progress, silent
-from verify.foresight.probe import LEAST_CUTS, SHARE, Foresight, Start, choose, compared, moved_in
-from verify.foresight.rows import Answer, Row, ScoredRun, cut_together, nats, whole
+from verify.foresight.probe import SHARE, Foresight, Start
+from verify.foresight.rows import Answer, Row, ScoredRun, cut_together, nats, size_of
+from verify.foresight.turns import Turns
 from verify.sandbox.remote_scorers import RemoteLearner, RemoteShifts, scorer_of
 from verify.scoring.adaptation import Adaptation, ScorerName
 from verify.scoring.ranks import Ranks
@@ -43,37 +42,27 @@ class Interrupted(RemoteLearner):
 
 @dataclass(slots=True)
 class _Asking:
-    """What is to be asked, chunk by chunk, and what came back.  model: as it is to be asked."""
+    """Asks for the batches of one chunk after the other.  model: as it is to be asked."""
 
     run: ScoredRun
     chunks: Sequence[Sequence[Window]]
-    cuts: dict[Window, list[Row]]
+    turns: Turns
     rng: np.random.Generator
     progress: Progress
-    answers: list[Answer]
-    repeats: list[Answer]
     model: Any = None
     chunk: int = 0
-    sent: int = 0
-    largest: float = -1.0  # so that the first batch is repeated
 
     def ask_chunk(self) -> None:
-        """Ask for the batches of the next chunk that have cuts."""
+        """Ask for what is wanted of the next chunk."""
         for group in batches(self.chunks[self.chunk], self.run.batch):
-            if rows := self.cuts.pop(_span(group), None):
-                here = [self._ask(group, row, other=True) for row in rows]
-                size = max((worst.size for worst, _ in moved_in(here)), default=0.0)
-                if size > self.largest or not self.cuts:
-                    self.repeats.append(self._ask(group, whole(_span(group)), other=False))
-                    self.largest = max(self.largest, size)
-                self.answers += here
-                self.progress(_span(group).stop, "")
+            if self.turns.wants(span := _span(group)):
+                self.turns.take(span, size_of(group), partial(self._ask, group))
+                self.progress(span.stop, "")
         self.chunk += 1
 
-    def _ask(self, group: Sequence[Window], row: Row, *, other: bool) -> Answer:
+    def _ask(self, group: Sequence[Window], row: Row, other: bool) -> Answer:
         (_, stop, first), tokens = row.window, self.run.tokens
         ids = np.stack([tokens[window.start : window.stop] for window in group]).astype(np.int64)
-        self.sent += ids.size
         if other:
             ids = cut_together(ids, [window.start for window in group], row.cut, tokens, self.rng)
         targets = tokens[first + 1 : stop + 1].reshape(len(group), -1)
@@ -96,8 +85,8 @@ def probe_adapted(
 ) -> Foresight:
     """Train a fresh process again as `ttt` did, or let it fit shifts as for `slot`, and ask for batches of the run.
 
-    run: by that scorer, with the windows of `plan`.  share: of the requests that scored; at least LEAST_CUTS are made.
-    progress: gets how many targets were passed.
+    run: by that scorer, with the windows of `plan`.  share: of the requests that scored, see `Turns`.  progress: gets
+    how many targets were passed.
 
     Raises: what `start`, `scorer_of` and the script raise.
     """
@@ -107,13 +96,8 @@ def probe_adapted(
         scorer = scorer_of(kind, model, adaptation, **how)
         chunks = by_chunk(run.windows, targets, scorer.chunk) if isinstance(scorer, ScoreFirst) else [run.windows]
         spans = [_span(group) for chunk in chunks for group in batches(chunk, run.batch)]
-        drawn, least, threshold = choose(
-            replace(run, windows=spans, batch=1), max(LEAST_CUTS, ceil(share * len(spans))), rng
-        )
-        cuts = defaultdict[Window, list[Row]](list)
-        for row in sorted([*drawn, *least], key=lambda row: row.cut):
-            cuts[row.window].append(row)
-        asking = _Asking(run, chunks, cuts, rng, progress, [], [])
+        turns = Turns(run.tokens, run.nats, spans, share, rng)
+        asking = _Asking(run, chunks, turns, rng, progress)
         if isinstance(scorer, ScoreFirst):
 
             def made(learning: Any) -> None:
@@ -127,16 +111,7 @@ def probe_adapted(
         else:
             asking.model = RemoteShifts(model, steps=adaptation.slot_steps, lr=adaptation.slot_lr).model
         asking.ask_chunk()
-    found = Foresight(
-        score=kind,
-        cuts=len(drawn),
-        least=len(least),
-        threshold=threshold,
-        share=asking.sent / sum(window.stop - window.start for window in run.windows),
-        exact=exact,
-        repeated=len(asking.repeats),
-    )
-    return compared(found, asking.answers, asking.repeats)
+    return turns.found(kind, size_of(run.windows), exact=exact)
 
 
 def _span(group: Sequence[Window]) -> Window:

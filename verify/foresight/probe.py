@@ -5,7 +5,7 @@ say again only if it knows the text that it is not shown.  So neither order nor 
 but no request may show what stands behind the cut of a later one: what is asked unchanged comes last.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +16,7 @@ from codec.progress import Progress, silent
 from verify.audit.causality_rules import FLOAT
 from verify.audit.trace import Difference, largest_difference
 from verify.foresight.power import Power
-from verify.foresight.rows import Answer, Questions, Row, ScoredRun, whole
+from verify.foresight.rows import Answer, Questions, Row, ScoredRun, size_of, whole
 from verify.scoring.adaptation import ScorerName
 from verify.scoring.windows import Window
 
@@ -119,7 +119,7 @@ def probe(
         cuts=sum(each.blind for each in answers if each.row.drawn),
         least=len(least),
         threshold=threshold,
-        share=_tokens(each.row.window for each in (*answers, *repeats)) / _tokens(run.windows),
+        share=size_of(each.row.window for each in (*answers, *repeats)) / size_of(run.windows),
         exact=exact,
         repeated=len(suspects),
     )
@@ -200,10 +200,6 @@ def _at_cuts(answers: Sequence[Answer]) -> np.ndarray:
     Those of least loss are left out: chosen for low scores, they rise by noise alone.
     """
     return np.array([each.after[-1] - each.before[-1] for each in answers if each.row.drawn], np.float32)
-
-
-def _tokens(windows: Iterable[Window]) -> int:
-    return sum(window.stop - window.start for window in windows)
 
 
 def _lean(differences: np.ndarray) -> float:

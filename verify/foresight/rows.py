@@ -122,6 +122,11 @@ def cut_together(
     return np.where(behind >= 0, text[behind.clip(0)], ids)
 
 
+def size_of(windows: Iterable[Window]) -> int:
+    """Tokens, those of overlaps as often as they are sent."""
+    return sum(window.stop - window.start for window in windows)
+
+
 def whole(window: Window) -> Row:
     """The row that asks for all of a window as it is."""
     return Row(window, window.stop - 1)
