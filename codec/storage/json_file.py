@@ -25,8 +25,9 @@ def read_json_object(path: Path, *, parse_float: Callable[[str], Any] | None = N
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(name for at, (name, _) in enumerate(pairs) if name in dict(pairs[:at]))
-        raise ValueError(f"{printable(twice, 60)!r} stands there twice")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{printable(name, 60)!r} stands there twice")
+        found[name] = value
     return found
