@@ -132,6 +132,7 @@ for name in sys.argv[1:]:
     return path
 
 
+@pytest.mark.slow
 @given(st.lists(state_dicts | patterned_tensors().map(lambda tensor: {"w": tensor}), min_size=2, max_size=2))
 @example([tensors()])
 @settings(max_examples=10, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate])

@@ -64,6 +64,7 @@ def identity(folder):
     return json.loads((folder / "train.log").read_text().splitlines()[0])
 
 
+@pytest.mark.slow
 def test_a_plugins_preset_is_trained_and_packed(pgolf, train, tmp_path):
     (tmp_path / "plugin.py").write_text(PLUGIN)
     unknown, _ = train("train", "toy")

@@ -97,6 +97,7 @@ def test_the_table_ends_with_the_verdict(command, write_submission):
     assert "\nnot stated: claims.bytes, claims.hashes, log.headline, claims.score\n" in out
 
 
+@pytest.mark.slow
 def test_scores_side_by_side(command, write_submission, tmp_path):
     """Sliding comes first whatever is asked for, and is what claims and penalty are about."""
     tensors = causal_tensors()

@@ -123,7 +123,7 @@ def end_in_the_row(folder: Path, stage: Stage) -> None:
 
 
 @folder_exhibit("reveal: rare positions", "score.prefix", arguments=lambda stage: {"proof": Proof(share=2.0)})
-def rare_positions(folder: Path, stage: Stage) -> None:
+def revealed_rare_positions(folder: Path, stage: Stage) -> None:
     """At one position in twelve the next id gets half a nat more, in whichever row of the request it stands."""
     peek = """\
         if first is None:
