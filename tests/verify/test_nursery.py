@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,27 @@ def test_children_end_with_it_and_there_is_another(own, tmp_path):
     again = started(own, tmp_path / "b", "import time; time.sleep(600)")
     assert own._running[0].pid != process.pid
     assert again.end() == -signal.SIGKILL
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_threads_share_it_and_forks_have_their_own(own, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        every = [*pool.map(lambda name: said(own, tmp_path / name), "abcd")]
+    assert [code for _, code in every] == [0] * 4
+    assert [line.split()[2] for line, _ in every] == [str(tmp_path / name) for name in "abcd"]
+    before = own._running[0].pid
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            _, ended = said(own, tmp_path / "e")
+            code = ended or own._running[0].pid == before
+            own.close()
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert own._running[0].pid == before
+    assert said(own, tmp_path / "f")[1] == 0
 
 
 def test_what_interrupts_a_request_ends_it(own, tmp_path, monkeypatch):

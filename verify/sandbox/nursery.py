@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -60,10 +61,18 @@ class Child:
 
 
 class Nursery:
-    """Starts its process when it is first asked, and again when that is gone; it ends with this program."""
+    """Starts its process when it is first asked, and again when that is gone; it ends with this program.
+
+    Threads may share it.  What this program forks itself starts one of its own.
+    """
 
     def __init__(self) -> None:
+        self._forget()
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
         self._running: tuple[subprocess.Popen[bytes], socket.socket] | None = None
+        self._lock = threading.Lock()
 
     def fork(self, limits: Limits, stderr: int) -> Child:
         """A process that has confined itself and waits for its job; see verify.sandbox.worker.
@@ -119,21 +128,22 @@ class Nursery:
 
     def _ask(self, request: dict[str, Any], files: Sequence[int] = ()) -> int:
         """One request, one number.  Whatever comes in between, Ctrl-C too, ends the process: answers would be mixed."""
-        requests = self._running[1] if self._running else self._start()
         answer = b""
-        try:
-            with suppress(BrokenPipeError, ConnectionResetError):
-                socket.send_fds(requests, [json.dumps(request).encode() + b"\n"], files)
-                answer = requests.recv(64)
-            if not answer:
-                raise EnvironmentLacks(
-                    "the process that loads torch for submissions ended",
-                    hint=f"{sys.executable} -I -c 'import torch' says why",
-                )
-            return int(answer)
-        except BaseException:
-            self.close()
-            raise
+        with self._lock:
+            requests = self._running[1] if self._running else self._start()
+            try:
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    socket.send_fds(requests, [json.dumps(request).encode() + b"\n"], files)
+                    answer = requests.recv(64)
+                if not answer:
+                    raise EnvironmentLacks(
+                        "the process that loads torch for submissions ended",
+                        hint=f"{sys.executable} -I -c 'import torch' says why",
+                    )
+                return int(answer)
+            except BaseException:
+                self.close()
+                raise
 
 
 def main() -> None:
