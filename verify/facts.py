@@ -112,10 +112,10 @@ class Facts(Shipped):
 
     packed: the sliding score, which the penalty is about.  adapted: the scores after it, each of a process of its own.
     own: of them the one by the script's own adaptation, if it has one.
-    prefix: the scored windows with other text behind a cut; beside: those of other scores, and of the
-    fresh text.  strict: targets scored from their prefixes alone, if asked
-    for.  floats: of the checkpoint it was packed from, when there is one.  memorised: what the losses of the targets
-    say of knowing the text; None when nobody looked; known: of other scores, by their names.
+    prefix: the scored windows with other text behind a cut; beside: those of other scores, and of the fresh text.
+    strict: targets scored from their prefixes alone, if asked for.  floats: of the checkpoint it was packed from, when
+    there is one.  memorised: what the losses of the targets say of knowing the text; None when nobody looked; known: of
+    other scores, by their names.
     """
 
     settings: Settings
