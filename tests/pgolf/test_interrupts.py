@@ -68,6 +68,7 @@ def interrupted(place, temporary, arguments, screen):
         stdout=subprocess.DEVNULL,
         stderr=command_end,
         start_new_session=True,
+        preexec_fn=heeds_ctrl_c,
     )
     os.close(command_end)
     shown, since, family = "", time.monotonic(), set()
@@ -86,6 +87,11 @@ def interrupted(place, temporary, arguments, screen):
         os.close(main_end)
     assert family, shown[-2000:]
     return code, shown, family
+
+
+def heeds_ctrl_c():
+    """In the new process: a test run in a shell's background has SIGINT ignored, and what it starts inherits that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def descendants(pid):
