@@ -254,18 +254,16 @@ def test_logs_of_somebody_else(command, shared, tmp_path, name):
 
 
 def grown(blob, size):
-    """The zstd of a torch.save with one more tensor, of noise, so that it has that many bytes."""
+    """The same zstd file with as many bytes: noise stands behind what it holds, where torch.load does not look."""
+    buffer, packed = io.BytesIO(), blob
     held = torch.load(io.BytesIO(zstandard.ZstdDecompressor().decompress(blob)))
-    more = size - len(blob)
-    for seed in range(40):  # other noise each time: sizes may jump to and fro around the one that is wanted
-        noise = torch.from_numpy(np.random.default_rng(seed).integers(0, 256, size, np.uint8))
-        buffer = io.BytesIO()  # not the zip, which puts tensors at multiples of 64
-        torch.save({**held, "noise": noise[:more].clone()}, buffer, _use_new_zipfile_serialization=False)
-        packed = zstandard.ZstdCompressor(level=1).compress(buffer.getvalue())
-        if len(packed) == size:
-            return packed
+    torch.save(held, buffer, _use_new_zipfile_serialization=False)  # a zip is read from its end
+    noise, more = np.random.default_rng(0).integers(0, 256, size, np.uint8).tobytes(), size - len(blob)
+    for _ in range(8):  # a byte of noise is one byte more, but where a block of zstd begins
+        packed = zstandard.ZstdCompressor(level=1).compress(buffer.getvalue() + noise[:more])
         more += size - len(packed)
-    raise AssertionError("no noise makes that size")
+    assert len(packed) == size
+    return packed
 
 
 @pytest.mark.shared
