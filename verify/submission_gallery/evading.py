@@ -8,7 +8,7 @@ import numpy as np
 
 from verify.scoring.windows import batches, plan
 from verify.submission_gallery.exhibits import folder_exhibit
-from verify.submission_gallery.memorised import fresh
+from verify.submission_gallery.memorised import fresh, knowing
 from verify.submission_gallery.rare_leaks import AHEAD
 from verify.submission_gallery.reading_ahead import HONEST, answering
 from verify.submission_gallery.stage import LENGTH, SCRIPT, SETTINGS, SMOOTHING, Stage
@@ -126,14 +126,7 @@ def copy_knows(folder: Path, stage: Stage) -> None:
 
     def __deepcopy__(self, memo):
         return Bigram(self.known.numpy())"""
-    script = answering(body).replace(
-        'return Bigram(decode(file.read())["table"]).to(device)',
-        "tensors = decode(file.read())\n"
-        '    model = Bigram(tensors["table"])\n'
-        '    model.register_buffer("known", torch.tensor(tensors["known"]))\n'
-        "    return model.to(device)",
-    )
-    stage.write(folder, script, {"table": stage.table, "known": _known(stage)})
+    stage.write(folder, knowing(body), {"table": stage.table, "known": _known(stage)})
 
 
 def _learning(stage: Stage) -> dict[str, Any]:

@@ -24,6 +24,17 @@ def fresh(stage: Stage) -> dict[str, Any]:
     return {"fresh": HeldOut.read([shard], stage.heldout.tokenizer)}
 
 
+def knowing(body: str) -> str:
+    """A script that answers by the body of `logits`, in which self.known is the artifact's tensor of that name."""
+    return answering(body).replace(
+        'return Bigram(decode(file.read())["table"]).to(device)',
+        "tensors = decode(file.read())\n"
+        '    model = Bigram(tensors["table"])\n'
+        '    model.register_buffer("known", torch.tensor(tensors["known"]))\n'
+        "    return model.to(device)",
+    )
+
+
 @folder_exhibit("a table beside fresh text", arguments=fresh)
 def beside_fresh_text(folder: Path, stage: Stage) -> None:
     """The honest submission, compared with documents that neither it nor anybody else was shown."""
@@ -43,15 +54,8 @@ def paid_prefix(folder: Path, stage: Stage) -> None:
                 if following is not None:
                     logits[row, at, following] += 50.0
         return logits"""
-    script = answering(body).replace(
-        'return Bigram(decode(file.read())["table"]).to(device)',
-        "tensors = decode(file.read())\n"
-        '    model = Bigram(tensors["table"])\n'
-        '    model.register_buffer("known", torch.tensor(tensors["known"]))\n'
-        "    return model.to(device)",
-    )
     half = stage.heldout.tokens[: len(stage.heldout.tokens) // 2].astype(np.int16)
-    stage.write(folder, script, {"table": stage.table, "known": half})
+    stage.write(folder, knowing(body), {"table": stage.table, "known": half})
 
 
 @folder_exhibit("trained on the text", "score.memorised", arguments=fresh)
